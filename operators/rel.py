@@ -1,0 +1,189 @@
+"""Relations of the plan IR: a small algebra that both front ends build and every back end lowers.
+
+A relation knows its schema. Nothing here says where data lives or how a plan is split: `Scan` names a `Source`, and
+what a source means is known to who made it (Parquet files, a remote frame's handle, an exchange).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from operators.expr import Aggregate, Expr, SortKey
+from operators.schema import Schema
+
+__all__ = [
+    "Aggregation",
+    "Filter",
+    "InputSource",
+    "Join",
+    "JoinKind",
+    "Limit",
+    "ParquetSource",
+    "Project",
+    "Rel",
+    "Scan",
+    "SetOperation",
+    "Sort",
+    "Source",
+    "Values",
+    "walk",
+]
+
+JoinKind = Literal["inner", "left", "right", "full", "semi", "anti", "mark", "cross"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Base of what a `Scan` can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetSource(Source):
+    """Parquet files that together are one table; `table` is the name that people see."""
+
+    table: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSource(Source):
+    """A named stream of Arrow data that the executor supplies: an opened frame, an exchange, a registered table."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rel:
+    """Base of all relations."""
+
+    schema: Schema
+
+    def inputs(self) -> tuple[Rel, ...]:
+        """Direct input relations (not those of subqueries inside expressions)."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Rel):
+    """Read `columns` (positions in `source_schema`) of a source, keeping rows where `predicate` holds.
+
+    `predicate` refers to positions in `source_schema`; `schema` is `source_schema.select(columns)`, perhaps renamed.
+    """
+
+    source: Source
+    source_schema: Schema
+    columns: tuple[int, ...]
+    predicate: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Values(Rel):
+    """Literal rows; a row of no columns is how `SELECT 1` without FROM begins."""
+
+    rows: tuple[tuple[Expr, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter(Rel):
+    """Rows for which `predicate` is true."""
+
+    input: Rel
+    predicate: Expr
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Project(Rel):
+    """One output column per expression (windows included), over the columns of `input`."""
+
+    input: Rel
+    exprs: tuple[Expr, ...]
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Rel):
+    """Join on equal keys and a residual condition.
+
+    `left_keys[i] = right_keys[i]` pairwise, positions in the left and in the right input; where `null_equal[i]`, NULLs
+    match one another (IS NOT DISTINCT FROM). `condition` ranges over left columns, then right columns. Output columns:
+    left then right for inner, left, right, full and cross; left only for semi and anti; left plus one boolean for mark.
+    `build` says which side is to be hashed, once the optimizer knows.
+    """
+
+    left: Rel
+    right: Rel
+    kind: JoinKind
+    left_keys: tuple[int, ...] = ()
+    right_keys: tuple[int, ...] = ()
+    null_equal: tuple[bool, ...] = ()
+    condition: Expr | None = None
+    build: Literal["left", "right"] | None = None
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation(Rel):
+    """Group by `keys` (expressions over the input) and compute `measures`.
+
+    Output: the keys, then, with several grouping sets, the grouping id as int64 (SQL's GROUPING of all keys), then
+    the measures. `grouping_sets` lists positions in `keys`; None is one set of all keys.
+    """
+
+    input: Rel
+    keys: tuple[Expr, ...]
+    measures: tuple[Aggregate, ...]
+    grouping_sets: tuple[tuple[int, ...], ...] | None = None
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Sort(Rel):
+    """Order rows by `keys`."""
+
+    input: Rel
+    keys: tuple[SortKey, ...]
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit(Rel):
+    """Skip `offset` rows, keep `count` (None: all the rest). Over a `Sort` it is a top-k."""
+
+    input: Rel
+    count: int | None
+    offset: int = 0
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class SetOperation(Rel):
+    """SQL set operation over inputs of equal arity; `all` keeps duplicates."""
+
+    operation: Literal["union", "intersect", "except"]
+    all: bool
+    operands: tuple[Rel, ...]
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return self.operands
+
+
+def walk(rel: Rel) -> Iterator[Rel]:
+    """`rel` and its inputs, parents before children; relations inside expressions are not visited."""
+    yield rel
+    for child in rel.inputs():
+        yield from walk(child)

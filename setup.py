@@ -1,0 +1,83 @@
+"""Extension modules. Everything else about the build is in pyproject.toml.
+
+``SCAD_EXT=libd,operators`` builds only those rooms' extensions (a developer's short cut).
+``SCAD_SANITIZE=address,undefined`` adds ``-fsanitize=…`` (used by ``make sanitize``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+CFLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+LDFLAGS: list[str] = []
+
+if sanitizers := os.environ.get("SCAD_SANITIZE"):
+    CFLAGS += [f"-fsanitize={sanitizers}", "-g", "-fno-omit-frame-pointer"]
+    LDFLAGS += [f"-fsanitize={sanitizers}"]
+
+
+def has_verbs() -> bool:
+    """Whether libibverbs can be compiled against and linked here."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        return False
+    with tempfile.TemporaryDirectory() as tmp:
+        source = Path(tmp, "probe.c")
+        source.write_text(
+            "#include <infiniband/verbs.h>\n"
+            "int main(void) { int n; return ibv_get_device_list(&n) == 0; }\n"
+        )
+        command = [*compiler.split(), str(source), "-o", str(Path(tmp, "probe")), "-libverbs"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def extensions() -> list[Extension]:
+    """Every extension module of the distribution, in the order of the rooms."""
+
+    def ext(name: str, sources: list[str], **kwargs: object) -> Extension:
+        return Extension(
+            name,
+            sources,
+            include_dirs=["libd/csrc"],
+            depends=[str(p) for p in sorted(Path("libd/csrc").glob("*.h"))],
+            extra_compile_args=CFLAGS,
+            extra_link_args=["-pthread", *LDFLAGS],
+            **kwargs,
+        )
+
+    found = []
+    if Path("libd/_core.pyx").exists():
+        csrc = [str(p) for p in sorted(Path("libd/csrc").glob("*.c"))]
+        found.append(ext("libd._core", ["libd/_core.pyx", *csrc]))
+    if Path("libd/_verbs.pyx").exists():
+        if has_verbs():
+            found.append(ext("libd._verbs", ["libd/_verbs.pyx"], libraries=["ibverbs"]))
+        else:
+            print("scad: no libibverbs headers: building without verbs", file=sys.stderr)
+    for module in ("operators._partition", "openwhisk._sampler"):
+        pyx = module.replace(".", "/") + ".pyx"
+        if Path(pyx).exists():
+            found.append(ext(module, [pyx]))
+    if only := os.environ.get("SCAD_EXT"):
+        rooms = set(only.split(","))
+        found = [e for e in found if e.name.split(".")[0] in rooms]
+    return found
+
+
+os.chdir(ROOT)
+setup(
+    ext_modules=cythonize(
+        extensions(),
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3, "embedsignature": True},
+    )
+)
