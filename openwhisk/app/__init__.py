@@ -1,0 +1,1 @@
+"""Applications: DAGs of compute and memory elements."""

@@ -1,0 +1,47 @@
+"""The exception tree of ``openwhisk``.
+
+Covers what callers of the room can tell apart and act upon. It does not cover failures of user code
+inside an element: those are values (`openwhisk.runtime.ElementFailure`), because a failing element
+is an ordinary outcome of an activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from libd.errors import ScadError
+
+if TYPE_CHECKING:
+    from openwhisk.app.model import Problem
+
+
+class OpenWhiskError(ScadError):
+    """Base of every exception that this room raises."""
+
+
+class ApplicationError(OpenWhiskError):
+    """An application (element files, JSON or objects) is wrong.
+
+    Attributes
+    ----------
+    problems
+        Everything that was found, each with its place. ``str(error)`` has one line per problem,
+        ``file:line: message``.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        if not problems:
+            raise ValueError("an ApplicationError needs at least one problem")
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class ElementError(OpenWhiskError):
+    """An element cannot be loaded or run: what the runtime itself says, as opposed to what user
+    code raises.
+    """
+
+
+class TransportNotGrantedError(ElementError):
+    """An element asked for a memory element that was not granted to it."""

@@ -1,0 +1,193 @@
+"""`Action`: what ``main(params, action)`` gets to see of the world around its element.
+
+Covers identity (which element, which copy), limits, access to memory elements by name, and
+resources that a worker keeps warm. It does not cover moving bytes, which is the transports' job,
+nor who decides what an element is granted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from openwhisk.app.model import Limits
+from openwhisk.errors import TransportNotGrantedError
+
+T = TypeVar("T")
+
+# The prototype's elements name the same interface either way.
+INTERFACES = {"rdma": "rdma", "mem": "rdma"}
+
+
+class TransportSource(Protocol):
+    """The part of `libd.LibdAction` that an action uses."""
+
+    def add_transport(self, durl: Any) -> Any:
+        """Add a transport, complete or still without its address."""
+
+    def config_transport(self, name: str, durl: Any) -> Any:
+        """Supply the address of a transport that was added without one."""
+
+    def get_transport(self, name: str, type: str = ..., timeout: float | None = ...) -> Any:
+        """Return the transport, once it is configured."""
+
+    def close(self) -> None:
+        """Close every transport."""
+
+
+class Resources:
+    """What a worker keeps warm from one element to the next, by key. Safe to use from several
+    threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._items: dict[str, Any] = {}
+
+    def get(self, key: str, factory: Callable[[], T]) -> T:
+        """Return the resource called `key`; the first call makes it with `factory`.
+
+        A factory that raises leaves nothing behind; the next call tries again.
+        """
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = factory()
+            found: T = self._items[key]
+            return found
+
+    def discard(self, key: str) -> None:
+        """Forget the resource called `key`, closing it if it has a ``close()``. No error if there
+        is none.
+        """
+        with self._lock:
+            item = self._items.pop(key, None)
+        _close(item)
+
+    def close(self) -> None:
+        """Close and forget everything, newest first."""
+        with self._lock:
+            items = list(self._items.values())
+            self._items.clear()
+        for item in reversed(items):
+            _close(item)
+
+
+def _close(item: Any) -> None:
+    close = getattr(item, "close", None)
+    if callable(close):
+        close()
+
+
+class Action:
+    """The second argument of an element's ``main``.
+
+    Attributes
+    ----------
+    name
+        Name of the compute element.
+    index, count
+        Which of how many parallel copies this is; ``0 <= index < count``.
+    activation_id
+        Id of the activation that this run belongs to.
+    limits
+        What this copy may use: ``limits.mem`` in bytes, ``limits.cpu`` in cores.
+    memory_elements
+        Names of the memory elements within reach, each mapped to the name of its transport.
+        Iterating yields the names.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        libd: TransportSource,
+        *,
+        activation_id: str = "",
+        index: int = 0,
+        count: int = 1,
+        limits: Limits | None = None,
+        memory_elements: Mapping[str, str] | None = None,
+        resources: Resources | None = None,
+    ) -> None:
+        if not 0 <= index < count:
+            raise ValueError(f"copy {index} of {count} of element {name}: no such copy")
+        self.name = name
+        self.index = index
+        self.count = count
+        self.activation_id = activation_id
+        self.limits = limits if limits is not None else Limits()
+        self.memory_elements: Mapping[str, str] = MappingProxyType(dict(memory_elements or {}))
+        self.profile_marks: list[tuple[Any, float]] = []
+        self._libd = libd
+        self._resources = resources if resources is not None else Resources()
+
+    def get_transport(self, name: str, type: str = "rdma", timeout: float | None = None) -> Any:
+        """Return the transport to a memory element; always the same object for the same name.
+
+        Parameters
+        ----------
+        name
+            Name of the transport as the element declares it, or of the memory element itself.
+        type
+            Interface: ``rdma`` (or ``mem``, its old name).
+        timeout
+            Seconds to wait for the control plane to supply the address; ``None`` leaves it to
+            libd's default.
+
+        Raises
+        ------
+        TransportNotGrantedError
+            If this element does not corun with an element of that name.
+        libd.errors.LibdError
+            If the memory element cannot be reached in time.
+        """
+        interface = INTERFACES.get(type)
+        if interface is None:
+            known = " or ".join(map(repr, INTERFACES))
+            raise TransportNotGrantedError(
+                f"element {self.name}: get_transport({name!r}, {type!r}): "
+                f"no such interface, use {known}"
+            )
+        trans = name
+        if self.memory_elements and name not in self.memory_elements.values():
+            if name not in self.memory_elements:
+                granted = ", ".join(sorted(self.memory_elements))
+                raise TransportNotGrantedError(
+                    f"element {self.name} does not corun with {name!r}; it coruns with: {granted}"
+                )
+            trans = self.memory_elements[name]
+        if timeout is None:
+            return self._libd.get_transport(trans, interface)
+        return self._libd.get_transport(trans, interface, timeout=timeout)
+
+    def add_transport(self, durl: Any) -> Any:
+        """Add a transport by its durl (text or object); it may still lack its address."""
+        return self._libd.add_transport(durl)
+
+    def config_transport(self, name: str, durl: Any) -> Any:
+        """Supply the address of transport `name`; whoever waits for it goes on."""
+        return self._libd.config_transport(name, durl)
+
+    def resource(self, key: str, factory: Callable[[], T]) -> T:
+        """Return what the worker keeps warm under `key`; the first element to ask makes it with
+        `factory`.
+
+        Use it for what is costly to open and holds no data of one element: a database connection, a
+        cache of attached arenas. The worker closes it (``close()``, where it has one) when it ends.
+        """
+        return self._resources.get(key, factory)
+
+    def profile(self, mark: Any = None) -> None:
+        """Note a point in time (monotonic seconds) in `profile_marks`; ``rundisagg -p`` prints
+        them.
+        """
+        self.profile_marks.append((mark, time.monotonic()))
+
+    def close(self) -> None:
+        """Close every transport of this action. The resources stay with the worker."""
+        self._libd.close()
+
+    def __repr__(self) -> str:
+        return f"Action({self.name!r}, index={self.index}, count={self.count})"
