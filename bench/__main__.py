@@ -23,8 +23,9 @@ def table(rows: list[Row]) -> Table:
     """Rows as people read them."""
     shown = Table(title="ours beside a peer, medians of the same run")
     for heading, justify in (
-        ("case", "left"), ("unit", "left"), ("ours", "right"), ("peer", "left"), ("peer's", "right"),
-        ("ratio", "right"), ("spread", "right"), ("target", "left"), ("met", "left"),
+        ("case", "left"), ("unit", "left"), ("ours", "right"), ("peer", "left"),
+        ("peer's", "right"), ("ratio", "right"), ("spread", "right"),
+        ("target", "left"), ("met", "left"),
     ):  # fmt: skip
         shown.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for row in rows:
@@ -61,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("suite", nargs="+", choices=sorted(SUITES), help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds per case (default 15; at least 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="rounds per case (default 15; at least 3)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.rounds < 3:
         parser.error("--rounds must be at least 3: a median and quartiles need them")

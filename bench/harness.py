@@ -1,7 +1,8 @@
 """Runs a case and its peer in turn and reports the ratio.
 
-The machine is shared and noisy, so the two sides alternate round by round: what disturbs one disturbs the other. A figure is
-the median over rounds; the spread is the interquartile range of the rounds' ratios, relative to the median ratio.
+The machine is shared and noisy, so the two sides alternate round by round: what disturbs one
+disturbs the other. A figure is the median over rounds; the spread is the interquartile range of
+the rounds' ratios, relative to the median ratio.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ class Case:
     Parameters
     ----------
     name, unit
-        What is measured, and in what: ``"us"`` or ``"ms"`` per operation, ``"GB/s"`` where `size` is given.
+        What is measured, and in what: ``"us"`` or ``"ms"`` per operation, ``"GB/s"`` where `size`
+        is given.
     ours, peer
-        One operation each; None for a peer that is not installed here (the row then says so in `peer_name`).
+        One operation each; None for a peer that is not installed here (the row then says so in
+        `peer_name`).
     operations
         How many operations one call of `ours` stands for (elements of a DAG, say); `peer` alike.
     size
@@ -110,7 +113,17 @@ def measure(case: Case, rounds: int = 15) -> Row:
     met = None if case.limit is None else figure <= case.limit
     wanted = [] if case.limit is None else [f"<= {case.limit:g} {case.unit}"]
     if not peers:
-        return Row(case.name, case.unit, figure, case.peer_name, None, None, wanted[0] if wanted else "", met, None)
+        return Row(
+            case.name,
+            case.unit,
+            figure,
+            case.peer_name,
+            None,
+            None,
+            wanted[0] if wanted else "",
+            met,
+            None,
+        )
     times = [a / b for a, b in zip(ours, peers, strict=True)]
     time_ratio = statistics.median(times)
     low, _, high = statistics.quantiles(times, n=4)
@@ -118,7 +131,9 @@ def measure(case: Case, rounds: int = 15) -> Row:
     if case.target is not None:
         met = (met is not False) and time_ratio <= case.target
         wanted.append(
-            f">= {1 / case.target:.3g} x peer" if case.unit == "GB/s" else f"<= {case.target:g} x peer"
+            f">= {1 / case.target:.3g} x peer"
+            if case.unit == "GB/s"
+            else f"<= {case.target:g} x peer"
         )
     return Row(
         case.name,

@@ -1,4 +1,6 @@
-"""libd's transports beside what bounds them: `np.copyto` for shared memory, a plain socket for TCP."""
+"""libd's transports beside what bounds them: `np.copyto` for shared memory, a plain socket for
+TCP.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ NAMES = [
 
 @contextmanager
 def plain_socket_server(size: int) -> Iterator[tuple[str, int]]:
-    """A server that answers an 8-byte length with that many bytes: what any request over TCP costs at least."""
+    """A server that answers an 8-byte length with that many bytes: what any request over TCP costs
+    at least.
+    """
     payload = memoryview(bytearray(size))
 
     def serve(listener: socket.socket) -> None:

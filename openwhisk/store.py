@@ -1,7 +1,8 @@
 """Entities and finished activations in SQLite.
 
-The store keeps what must survive a restart of the stand-alone control plane: applications, plain actions, activation
-records and the hash of each namespace's key. What is running lives in the scheduler, not here.
+The store keeps what must survive a restart of the stand-alone control plane: applications, plain
+actions, activation records and the hash of each namespace's key. What is running lives in the
+scheduler, not here.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ __all__ = ["ConflictError", "EntityNotFoundError", "Store", "StoreError"]
 
 SCHEMA = """
 create table if not exists entity (
-    namespace text not null, name text not null, version text not null, body text not null, updated integer not null,
-    primary key (namespace, name)
+    namespace text not null, name text not null, version text not null, body text not null, updated
+    integer not null, primary key (namespace, name)
 ) without rowid;
 create table if not exists activation (
-    id text primary key, namespace text not null, name text not null, start integer not null, body text not null
+    id text primary key, namespace text not null, name text not null, start integer not null, body
+    text not null
 ) without rowid;
 create index if not exists activation_by_start on activation (namespace, start desc);
-create table if not exists subject (namespace text primary key, uuid text not null unique, key_hash blob not null) without rowid;
+create table if not exists subject (namespace text primary key, uuid text not null unique, key_hash
+blob not null) without rowid;
 """
 SCHEMA_VERSION = 1
 
@@ -63,7 +66,8 @@ def next_version(version: str) -> str:
 class Store:
     """One SQLite file, or memory where `path` is None.
 
-    Thread-safe: one connection behind a lock, because every statement is short and SQLite has one writer anyway.
+    Thread-safe: one connection behind a lock, because every statement is short and SQLite has one
+    writer anyway.
 
     Raises
     ------
@@ -85,8 +89,8 @@ class Store:
             if version > SCHEMA_VERSION:
                 self._db.close()
                 raise StoreError(
-                    f"{path} was written by a newer scad (format {version}, this one reads {SCHEMA_VERSION}); "
-                    "upgrade scad or name another --state directory"
+                    f"{path} was written by a newer scad (format {version}, this one reads "
+                    f"{SCHEMA_VERSION}); upgrade scad or name another --state directory"
                 )
             self._db.executescript(SCHEMA)
             self._db.execute(f"pragma user_version={SCHEMA_VERSION}")
@@ -168,7 +172,8 @@ class Store:
         """`(name, body, version, updated)` of a namespace's entities, by name."""
         with self._lock:
             rows = self._db.execute(
-                "select name, body, version, updated from entity where namespace = ? order by name limit ? offset ?",
+                "select name, body, version, updated from entity where namespace = ? "
+                "order by name limit ? offset ?",
                 (namespace, limit, skip),
             ).fetchall()
         return [(n, msgspec.json.decode(b), v, u) for n, b, v, u in rows]
@@ -224,7 +229,9 @@ class Store:
         limit: int = 30,
         skip: int = 0,
     ) -> list[dict[str, Any]]:
-        """Records of a namespace, the newest first; `since` and `upto` are ms since the epoch, inclusive."""
+        """Records of a namespace, the newest first; `since` and `upto` are ms since the epoch,
+        inclusive.
+        """
         conditions, values = ["namespace = ?"], [namespace]
         for column, operator, value in (
             ("name", "=", name),
@@ -236,7 +243,8 @@ class Store:
                 values.append(value)  # type: ignore[arg-type]
         with self._lock:
             rows = self._db.execute(
-                f"select body from activation where {' and '.join(conditions)} order by start desc, id limit ? offset ?",
+                f"select body from activation where {' and '.join(conditions)} "
+                "order by start desc, id limit ? offset ?",
                 (*values, limit, skip),
             ).fetchall()
         return [dict(msgspec.json.decode(body)) for (body,) in rows]

@@ -39,7 +39,8 @@ def violations(room: str, source: str) -> set[str]:
     """Rooms and libraries that a module of `room` must not import but does."""
     imports = imported_packages(source)
     upward = {p for p in imports if p in FLOORS and p != room and FLOORS[p] >= FLOORS[room]}
-    # Applications stand side by side on one floor; the face may use them, they may use the face's floor below only.
+    # Applications stand side by side on one floor; the face may use them, they may use the face's
+    # floor below only.
     foreign = {lib for lib, rooms in FRONT_END_ONLY.items() if lib in imports and room not in rooms}
     return upward | (foreign if room not in ("bench", "scad", "tpcds") else set())
 

@@ -1,4 +1,6 @@
-"""Basic authentication, and the file in which the generated key lies for clients of the same user."""
+"""Basic authentication, and the file in which the generated key lies for clients of the same
+user.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,17 @@ DEFAULT_NAMESPACE = "guest"
 
 
 def state_directory() -> Path:
-    """Where the stand-alone control plane keeps its store and key: `$XDG_STATE_HOME/scad`, else `~/.local/state/scad`."""
+    """Where the stand-alone control plane keeps its store and key: `$XDG_STATE_HOME/scad`, else
+    `~/.local/state/scad`.
+    """
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "scad"
 
 
 def read_key(state: Path | None = None) -> str | None:
-    """`uuid:key` for a client: `$SCAD_AUTH`, else what the server of this user stored, else None."""
+    """`uuid:key` for a client: `$SCAD_AUTH`, else what the server of this user stored, else
+    None.
+    """
     if given := os.environ.get("SCAD_AUTH"):
         return given
     try:

@@ -1,4 +1,6 @@
-"""HTTP errors in OpenWhisk's form: `{"error": text, "code": transaction id}`, both fields always."""
+"""HTTP errors in OpenWhisk's form: `{"error": text, "code": transaction id}`, both fields
+always.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class ApiError(OpenWhiskError):
 
 
 def status_for(error: ScadError) -> int:
-    """The HTTP status of an error of ours: each class says its own in `http_status`, bad input is the default."""
+    """The HTTP status of an error of ours: each class says its own in `http_status`, bad input is
+    the default.
+    """
     return int(getattr(error, "http_status", 400))
 
 
@@ -60,7 +64,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_anything_else(request: Request, error: Exception) -> Response:
     _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return respond(request, 500, f"internal error: {type(error).__name__}; the server's log has more")
+    return respond(
+        request, 500, f"internal error: {type(error).__name__}; the server's log has more"
+    )
 
 
 HANDLERS: dict[int | type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
