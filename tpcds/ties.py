@@ -119,7 +119,9 @@ def _column(name: str) -> dict[str, Any]:
 def _resolve(
     expression: dict[str, Any], places: list[dict[str, Any]], aliases: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """What an ORDER BY expression means as a column: positions and aliases give what they name."""
+    """What an ORDER BY expression means as a column: positions and aliases give what they
+    name.
+    """
     if expression["class"] == "CONSTANT":
         position = expression["value"]["value"]
         if isinstance(position, int) and 1 <= position <= len(places):

@@ -1,0 +1,246 @@
+"""What a run shows to people: progress of generation, a live table of queries, a summary.
+
+On a terminal the table grows in place; elsewhere (a pipe, a log) each finished query is one plain
+line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from libd.units import format_size
+from tpcds.data import Progress
+from tpcds.record import QueryRecord, totals
+
+__all__ = ["LiveTable", "PlainLines", "QueryDisplay", "generation_progress", "summary"]
+
+_COLUMNS = (
+    "query",
+    "stages",
+    "elements",
+    "seconds",
+    "DuckDB",
+    "ratio",
+    "exchanged",
+    "peak compute",
+    "verified",
+)
+
+
+@contextmanager
+def generation_progress(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar that appears with the first report; off a terminal, a line whenever a tenth is
+    done.
+    """
+    if not console.is_terminal:
+        yield _plain_progress(console, title)
+        return
+    with ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(title, total=1.0, message="", visible=False)
+
+        def report(step: Progress) -> None:
+            bar.update(task, completed=step.fraction, message=step.message, visible=True)
+
+        yield report
+
+
+def _plain_progress(console: Console, title: str) -> Callable[[Progress], None]:
+    shown = -1
+
+    def report(step: Progress) -> None:
+        nonlocal shown
+        tenth = int(step.fraction * 10)
+        if tenth > shown:
+            shown = tenth
+            line = f"{title}: {tenth * 10} % ({step.message})"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return report
+
+
+class QueryDisplay(Protocol):
+    """Shows queries as they have their turn; a context manager around all of them."""
+
+    def start(self, number: int) -> None:
+        """A query's turn begins."""
+
+    def finish(self, record: QueryRecord) -> None:
+        """It is over."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class PlainLines:
+    """One line per finished query."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def start(self, number: int) -> None:
+        """Nothing to show yet."""
+
+    def finish(self, record: QueryRecord) -> None:
+        """Show a query's line."""
+        words = [f"q{record.number:<3}", _outcome(record)]
+        if record.seconds is not None:
+            words.append(f"{record.seconds:.3f} s")
+        if (peer := record.peers.get("duckdb")) is not None:
+            words.append(f"DuckDB {peer.seconds:.3f} s")
+            words.append(f"ratio {_ratio(record)}")
+        if record.stages is not None:
+            words.append(f"{record.stages} stages")
+        if record.elements is not None:
+            words.append(f"{record.elements} elements")
+        if record.bytes_written is not None:
+            words.append(f"{format_size(record.bytes_written)} exchanged")
+        if record.peak_compute_bytes is not None:
+            words.append(f"peak compute {format_size(record.peak_compute_bytes)}")
+        if record.error is not None:
+            words.append(record.error)
+        self._console.print("  ".join(words), highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class LiveTable:
+    """A table that grows in place, and shows as many of the last queries as fit the terminal.
+
+    When it ends it is printed once more, whole.
+    """
+
+    def __init__(self, console: Console, asked: int) -> None:
+        self._console = console
+        self._asked = asked
+        self._records: list[QueryRecord] = []
+        self._current: tuple[int, float] | None = None
+        self._live = Live(
+            console=console, get_renderable=self._visible, refresh_per_second=8, transient=True
+        )
+
+    def start(self, number: int) -> None:
+        """Show that a query runs, and for how long."""
+        self._current = (number, time.monotonic())
+
+    def finish(self, record: QueryRecord) -> None:
+        """Show what came of it."""
+        self._current = None
+        self._records.append(record)
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+        if self._records:
+            self._console.print(_table(self._records))
+
+    def _visible(self) -> Table:
+        fit = max(self._console.height - 6, 1)
+        table = _table(self._records[-fit:])
+        if (current := self._current) is not None:
+            number, began = current
+            seconds = f"{time.monotonic() - began:.1f}"
+            place = f"{len(self._records) + 1} of {self._asked}"
+            table.add_row(f"q{number}", "", "", seconds, "", "", "", "", place, style="dim")
+        return table
+
+
+def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> None:
+    """Say how it went, and for each query that did not go well, why."""
+    found = totals(records, asked)
+    compared = any(record.verified is not None for record in records)
+    words = [
+        f"{found['verified']} of {asked} verified" if compared else f"{found['ran']} of {asked} ran"
+    ]
+    words.append(f"{found['seconds']:.2f} s")
+    if (peer := found["peers"].get("duckdb")) is not None and peer["seconds"] > 0:
+        words.append(f"DuckDB {peer['seconds']:.2f} s (ratio {peer['ours'] / peer['seconds']:.2f})")
+    words.append(f"{format_size(found['bytes_written'])} exchanged")
+    words.append(f"{found['compute_gb_s'] + found['memory_gb_s']:.2f} GB·s")
+    for record in records:
+        if record.error is not None:
+            line = f"q{record.number}: {record.error}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(", ".join(words), highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(records: Sequence[QueryRecord]) -> Table:
+    table = Table(header_style="bold", pad_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in ("query", "verified") else "right")
+    for record in records:
+        peer = record.peers.get("duckdb")
+        style = "" if record.succeeded else "red"
+        table.add_row(
+            f"q{record.number}",
+            _count(record.stages),
+            _count(record.elements),
+            f"{record.seconds:.3f}" if record.seconds is not None else "",
+            f"{peer.seconds:.3f}" if peer is not None else "",
+            _ratio(record),
+            format_size(record.bytes_written) if record.bytes_written is not None else "",
+            format_size(record.peak_compute_bytes) if record.peak_compute_bytes is not None else "",
+            Text(_outcome(record), style="green" if record.verified else ""),
+            style=style,
+        )
+    return table
+
+
+def _outcome(record: QueryRecord) -> str:
+    if record.verified is True:
+        return "verified"
+    if record.verified is False:
+        return "WRONG"
+    return "failed" if record.error is not None else "ran"
+
+
+def _ratio(record: QueryRecord) -> str:
+    peer = record.peers.get("duckdb")
+    if record.seconds is None or peer is None or peer.seconds <= 0:
+        return ""
+    return f"{record.seconds / peer.seconds:.2f}"
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else str(number)

@@ -1,0 +1,326 @@
+"""``python -m tpcds.run``: TPC-DS on disaggregated memory, checked against DuckDB."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from libd.errors import ScadError
+from tpcds.data import DataSet, choose_generator, ensure, open_directory
+from tpcds.errors import DataError, QueryListError
+from tpcds.queries import parse_query_list, query_texts
+
+__all__ = ["Options", "main", "parse_arguments"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+_DESCRIPTION = """\
+Run TPC-DS queries as DAGs of compute and memory elements, and check every answer against DuckDB.
+
+The data is generated on first use into the user's cache folder ($XDG_CACHE_HOME/scad/tpcds).
+"""
+
+_EXAMPLES = """\
+examples:
+  python -m tpcds.run                                 all 99 queries at scale factor 1
+  python -m tpcds.run --sf 0.01 --queries 1,16,90-95  a quick look at some of them
+  python -m tpcds.run --sf 10 --queries 95            bigger data, from the faster generator
+  python -m tpcds.run --explain 3                     the stages of query 3, without running it
+  python -m tpcds.run --queries 16 --emit elements    keep its elements in elements/q16
+  python -m tpcds.run --transport tcp --json r.json   force TCP, keep the figures
+  python -m tpcds.run --data DIR --no-verify          on Parquet files that are already in DIR
+  python -m tpcds.run --apihost http://localhost:3233 on the control plane that
+                                                      `python -m openwhisk` runs there
+
+exit status: 0 every query asked for ran and matched; 1 some did not; 2 the command line is wrong;
+130 interrupted.
+"""
+
+# Flags of rooms that are still to be built, and what they are for.
+_NOT_BUILT = {
+    "--policy": "choosing how finely queries are cut",
+    "--resident": "keeping columns resident in memory elements",
+    "--compare": "comparing with further engines",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line, understood and checked."""
+
+    sf: float | None
+    queries: list[int]
+    data: Path | None
+    generator: str
+    verify: bool
+    parallelism: int | None
+    compute_memory: int | None
+    transport: str
+    apihost: str | None
+    explain: list[int]
+    emit: Path | None
+    json: Path | None
+    verbose: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help shows how to use it)\n")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
+    """Understand a command line.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 after one line on stderr if it is wrong, with 0 after ``--help``.
+    """
+    parser = _Parser(
+        prog="tpcds.run",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--sf", type=float, metavar="N", help="scale factor, 1 is 1 GB (default: 1)")
+    data.add_argument(
+        "--generator",
+        choices=("auto", "dsdgen", "tpcgen"),
+        default="auto",
+        help="auto (default): dsdgen up to scale factor 1, tpcgen above; their data differ",
+    )
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="use the Parquet files in DIR: <table>.parquet or <table>/*.parquet",
+    )
+    work = parser.add_argument_group("what to run")
+    work.add_argument(
+        "--queries",
+        type=_query_list,
+        default="all",
+        metavar="LIST",
+        help="all (default), or numbers and ranges such as 1,16,90-95",
+    )
+    work.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare every answer with DuckDB's, value by value (default: yes)",
+    )
+    work.add_argument(
+        "--explain",
+        type=_query_list,
+        default=[],
+        metavar="Q",
+        help="print the stages of these queries instead of running any",
+    )
+    how = parser.add_argument_group("how to run")
+    how.add_argument(
+        "--parallelism",
+        type=_positive,
+        metavar="N",
+        help="parallel copies of each stage (default: the cores of this machine)",
+    )
+    how.add_argument(
+        "--compute-memory",
+        type=_size,
+        metavar="SIZE",
+        help="memory limit of each compute element, such as '512 MB' or 2GB",
+    )
+    how.add_argument(
+        "--transport",
+        choices=("auto", "shm", "tcp", "rdma"),
+        default="auto",
+        help="between compute and memory elements (default: auto, shared memory on one host)",
+    )
+    how.add_argument(
+        "--apihost",
+        metavar="URL",
+        help="a running control plane (default: one in here)",
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--emit", type=Path, metavar="DIR", help="write each query's elements to DIR/qNN/"
+    )
+    results.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    results.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of failures")
+    for flag in _NOT_BUILT:
+        parser.add_argument(flag, nargs="?", const=True, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+
+    for flag, purpose in _NOT_BUILT.items():
+        if getattr(parsed, flag.removeprefix("--")) is not None:
+            parser.error(f"{flag} ({purpose}) is not built yet")
+    if parsed.transport == "rdma":
+        parser.error("--transport rdma is not built yet; use auto, shm or tcp")
+    try:
+        choose_generator(1 if parsed.sf is None else parsed.sf, parsed.generator)
+    except DataError as error:
+        parser.error(str(error))
+    if parsed.data is not None and parsed.generator != "auto":
+        parser.error("--generator says how to make data; it does not go with --data")
+    if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
+        parser.error(f"--json: directory {parsed.json.absolute().parent} does not exist")
+    return Options(
+        sf=parsed.sf,
+        queries=parsed.queries,
+        data=parsed.data,
+        generator=parsed.generator,
+        verify=parsed.verify,
+        parallelism=parsed.parallelism,
+        compute_memory=parsed.compute_memory,
+        transport=parsed.transport,
+        apihost=parsed.apihost,
+        explain=parsed.explain,
+        emit=parsed.emit,
+        json=parsed.json,
+        verbose=parsed.verbose,
+    )
+
+
+def _query_list(text: str) -> list[int]:
+    try:
+        return parse_query_list(text)
+    except QueryListError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    from libd.units import parse_size
+
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if size == 0:
+        raise argparse.ArgumentTypeError("the memory of an element cannot be 0")
+    return size
+
+
+def _find_data(options: Options, console: Any) -> DataSet:
+    from tpcds.display import generation_progress
+
+    if options.data is not None:
+        return open_directory(options.data, options.sf)
+    sf = 1.0 if options.sf is None else options.sf
+    generator = choose_generator(sf, options.generator)
+    with generation_progress(console, f"TPC-DS data, scale factor {sf:g} ({generator})") as report:
+        return ensure(sf, generator, progress=report)
+
+
+def _run(options: Options) -> int:
+    """Do what the command line asks for; the exit status."""
+    from rich.console import Console
+
+    from engine import Session
+    from tpcds.display import LiveTable, PlainLines, QueryDisplay, summary
+    from tpcds.oracle import Oracle
+    from tpcds.record import report, write_json
+    from tpcds.runner import Runner, register_tables
+
+    console = Console()
+    query_texts()  # without the extension there is nothing to run: say so before generating
+    if options.emit is not None:
+        options.emit.mkdir(parents=True, exist_ok=True)
+    data = _find_data(options, console)
+    given: dict[str, Any] = {"transport": options.transport, "apihost": options.apihost}
+    if options.parallelism is not None:
+        given["parallelism"] = options.parallelism
+    if options.compute_memory is not None:
+        given["compute_memory"] = options.compute_memory
+
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(Session(**given))
+        register_tables(session, data)
+        if options.explain:
+            return _explain(session, options.explain, console)
+        oracle = None
+        if options.verify:
+            threads = len(os.sched_getaffinity(0))
+            oracle = stack.enter_context(Oracle(data.tables, threads))
+        runner = Runner(
+            session, oracle, emit=options.emit, on_traceback=_show if options.verbose else None
+        )
+        asked = len(options.queries)
+        display: QueryDisplay = (
+            LiveTable(console, asked) if console.is_terminal else PlainLines(console)
+        )
+        records = []
+        with display:
+            for record in runner.run(options.queries, display.start):
+                display.finish(record)
+                records.append(record)
+
+    summary(console, records, asked)
+    if options.json is not None:
+        settings = {
+            "verify": options.verify,
+            "parallelism": options.parallelism,
+            "compute_memory": options.compute_memory,
+            "transport": options.transport,
+            "control_plane": "http" if options.apihost else "embedded",
+        }
+        write_json(
+            options.json,
+            report(records, asked, sf=data.sf, generator=data.generator, settings=settings),
+        )
+    return 0 if all(record.succeeded for record in records) else EXIT_FAILED
+
+
+def _explain(session: Any, numbers: Sequence[int], console: Any) -> int:
+    from tpcds.queries import query_text
+
+    for number in numbers:
+        text = session.explain(session.sql(query_text(number)))
+        console.print(f"q{number}\n{text}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _show(text: str) -> None:
+    sys.stderr.write(text)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    options = parse_arguments(arguments)
+    # As Ctrl-C does, SIGTERM unwinds through everything that has to be put away.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("tpcds.run: interrupted\n")
+        return EXIT_INTERRUPTED
+    except (ScadError, OSError) as error:
+        if options.verbose:
+            traceback.print_exc()
+        sys.stderr.write(f"tpcds.run: {' '.join(str(error).split())}\n")
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,154 @@
+"""Runs queries one after another on a session and has each answer checked.
+
+A query that fails is a record with a reason, never the end of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from libd.errors import ScadError
+from tpcds.errors import OracleError
+from tpcds.queries import query_text
+from tpcds.record import Peer, QueryRecord
+from tpcds.verify import verify
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tpcds.data import DataSet
+    from tpcds.oracle import Oracle
+
+__all__ = ["EngineSession", "Runner", "one_line", "register_tables"]
+
+
+class EngineSession(Protocol):
+    """What is used of `engine.Session`."""
+
+    def register(self, name: str, source: Any) -> Any:
+        """Make a table known."""
+
+    def sql(self, query: str) -> Any:
+        """A lazy frame."""
+
+    def explain(self, frame: Any) -> str:
+        """The stages of a frame, for people."""
+
+    def emit(self, frame: Any, directory: Path) -> Any:
+        """Write the elements of a frame."""
+
+    @property
+    def last_run(self) -> Any:
+        """The activation and usage of what was collected last."""
+
+
+def register_tables(session: EngineSession, data: DataSet) -> None:
+    """Make the 24 tables known to a session."""
+    for table, files in data.tables.items():
+        session.register(table, [str(path) for path in files])
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; its type too where it is not one of ours."""
+    words = " ".join(str(error).split())
+    if isinstance(error, ScadError) and words:
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+class Runner:
+    """Runs queries on a session.
+
+    Parameters
+    ----------
+    session
+        Where the tables are registered.
+    oracle
+        DuckDB, to compare with; None to leave answers unchecked.
+    emit
+        Directory to write each query's elements to, as ``qNN``.
+    on_traceback
+        Given the traceback of each query that fails.
+    """
+
+    def __init__(
+        self,
+        session: EngineSession,
+        oracle: Oracle | None = None,
+        *,
+        emit: Path | None = None,
+        on_traceback: Callable[[str], None] | None = None,
+    ) -> None:
+        self._session = session
+        self._oracle = oracle
+        self._emit = emit
+        self._on_traceback = on_traceback or (lambda _: None)
+
+    def run(self, numbers: Iterable[int], on_start: Callable[[int], None]) -> Iterator[QueryRecord]:
+        """Run queries in turn; each record comes as soon as its query is over."""
+        for number in numbers:
+            on_start(number)
+            yield self.run_one(number)
+
+    def run_one(self, number: int) -> QueryRecord:
+        """Run a query and check its answer."""
+        sql = query_text(number)
+        record = QueryRecord(number)
+        try:
+            start = time.perf_counter()
+            frame = self._session.sql(sql)
+            answer: pa.Table = frame.collect()
+            seconds = time.perf_counter() - start
+            record = _measured(record, self._session.last_run, seconds, answer.num_rows)
+            if self._emit is not None:
+                self._session.emit(frame, self._emit / f"q{number:02}")
+        except Exception as error:
+            self._on_traceback(traceback.format_exc())
+            return dataclasses.replace(record, error=one_line(error))
+        if self._oracle is None:
+            return record
+        return self._checked(record, answer, sql, self._oracle)
+
+    def _checked(
+        self, record: QueryRecord, answer: pa.Table, sql: str, oracle: Oracle
+    ) -> QueryRecord:
+        try:
+            reference = oracle.answer(sql)
+            verdict = verify(
+                answer, reference.table, lambda: oracle.widened(sql, reference.table.num_rows)
+            )
+        except OracleError as error:
+            self._on_traceback(traceback.format_exc())
+            return dataclasses.replace(record, verified=False, error=f"not checked: {error}")
+        peer = Peer(reference.seconds, oracle.threads, "same" if verdict.matches else "different")
+        wrong = verdict.difference
+        return dataclasses.replace(
+            record,
+            verified=verdict.matches,
+            peers={"duckdb": peer},
+            error=None if wrong is None else f"wrong answer: {wrong.message}",
+            notes=verdict.notes,
+        )
+
+
+def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> QueryRecord:
+    elements, usage = run.activation.elements, run.usage
+    return dataclasses.replace(
+        record,
+        seconds=seconds,
+        rows=rows,
+        stages=len({element.name for element in elements}),
+        elements=len(elements),
+        bytes_written=usage.bytes_written,
+        bytes_read=usage.bytes_read,
+        peak_compute_bytes=usage.peak_compute_bytes,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        compute_gb_s=usage.compute_gb_s,
+        memory_gb_s=usage.memory_gb_s,
+        core_s=usage.core_s,
+    )
