@@ -156,6 +156,7 @@ class ComputeElement:
     annotations: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "python:3"
     location: Location | None = field(default=None, compare=False)
+    places: Mapping[str, Location] = field(default_factory=dict, compare=False, repr=False)
     first_line: int = field(default=1, compare=False)
 
 
@@ -199,6 +200,7 @@ class MemoryElement:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     annotations: Mapping[str, Any] = field(default_factory=dict)
     location: Location | None = field(default=None, compare=False)
+    places: Mapping[str, Location] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -207,6 +209,18 @@ class MemoryElement:
 
 
 Element = ComputeElement | MemoryElement
+
+
+def place(element: Element, *path: str) -> Location | None:
+    """Return where part of an element was declared, or else the closest part around it.
+
+    ``place(e, "parents", "compute1")`` is the line of that entry of its parents; objects made by
+    hand have no places.
+    """
+    for end in range(len(path), 0, -1):
+        if (found := element.places.get(".".join(path[:end]))) is not None:
+            return found
+    return element.location
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +248,10 @@ class Application:
 
     def __getitem__(self, name: str) -> Element:
         return self._index[name]
+
+    def get(self, name: str) -> Element | None:
+        """Return the element of that name, or ``None``."""
+        return self._index.get(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._index
@@ -279,20 +297,20 @@ class Application:
         ApplicationError
             With the JSON path of every problem.
         """
-        from openwhisk.app import jsonform
+        from openwhisk.app.jsonform import from_json
 
-        return jsonform.from_json(document, name=name, file=file)
+        return from_json(document, name=name, file=file)
 
     def to_json(self) -> dict[str, Any]:
         """Return the application JSON as plain objects; `from_json` gives an equal application
         back.
         """
-        from openwhisk.app import jsonform
+        from openwhisk.app.jsonform import to_json
 
-        return jsonform.to_json(self)
+        return to_json(self)
 
     def write_directory(self, path: str | Path) -> list[Path]:
         """Write one element file per element into `path`; see `openwhisk.app.write_directory`."""
-        from openwhisk.app import directory
+        from openwhisk.app.directory import write_directory
 
-        return directory.write_directory(self, path)
+        return write_directory(self, path)
