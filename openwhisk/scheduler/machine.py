@@ -1,0 +1,525 @@
+"""`Scheduler`: events in, commands out.
+
+The life of an application: *pending* until its claim fits, then its gangs go ``waiting`` (for parents) → ``queued`` (for cores and
+bytes) → ``starting`` (memory elements are being made) → ``running`` → ``done``. A memory element is made with the first gang that
+needs it and dropped when all that corun with it are done. After a loss, gangs go back to ``waiting`` (`lineage`). What a run
+holds is given back only when its worker is known to have ended, and memory only when nobody can touch it any more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from openwhisk.scheduler.ledger import Ledger
+from openwhisk.scheduler.lineage import restart_closure
+from openwhisk.scheduler.messages import (
+    Cancel,
+    CloseSession,
+    Command,
+    CreateMemory,
+    DropMemory,
+    Event,
+    Failure,
+    Finish,
+    Invoke,
+    KeepMemory,
+    MemoryCreated,
+    MemoryDropped,
+    MemoryFailed,
+    MemoryId,
+    MemoryServerLost,
+    OpenSession,
+    ReleaseMemory,
+    RenewSession,
+    RunId,
+    StartTask,
+    StopTask,
+    TaskDone,
+    TaskFailed,
+    TaskRestarted,
+    TaskStarted,
+    Tick,
+    WorkerLost,
+)
+from openwhisk.scheduler.sessions import Sessions
+from openwhisk.scheduler.state import ActivationState, Gang, Incarnation, Life, Phase, Run, Task
+
+
+class Scheduler:
+    """The state machine for one pool of cores and bytes.
+
+    Parameters
+    ----------
+    cores, memory
+        What there is to give: cores, and bytes for compute and memory elements together.
+    max_attempts
+        How often one copy of an element may be started in all.
+    """
+
+    def __init__(self, cores: float, memory: int, *, max_attempts: int = 3) -> None:
+        self.ledger = Ledger(cores, memory)
+        self._max_attempts = max_attempts
+        self._activations: dict[str, ActivationState] = {}
+        self._pending: deque[ActivationState] = deque()
+        self._queue: dict[int, Gang] = {}
+        self._tickets = 0
+        self._now = 0.0
+        self._runs: dict[RunId, Run] = {}
+        self._incarnations: dict[MemoryId, Incarnation] = {}
+        self._out: list[Command] = []
+        self._sessions = Sessions()
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            Invoke: self._on_invoke,
+            Cancel: self._on_cancel,
+            MemoryCreated: self._on_memory_created,
+            MemoryFailed: self._on_memory_failed,
+            MemoryDropped: self._on_memory_dropped,
+            MemoryServerLost: self._on_memory_server_lost,
+            TaskStarted: self._on_task_started,
+            TaskDone: self._on_task_done,
+            TaskFailed: self._on_task_failed,
+            WorkerLost: self._on_worker_lost,
+            Tick: self._on_tick,
+            OpenSession: self._on_open_session,
+            RenewSession: self._on_renew_session,
+            CloseSession: self._on_close_session,
+            ReleaseMemory: self._on_release_memory,
+        }
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take one event; return what has to be done, in this order."""
+        self._out = []
+        self._now = event.now
+        self._handlers[type(event)](event)
+        self._admit()
+        return self._out
+
+    def next_deadline(self) -> float | None:
+        """When a `Tick` is due at the latest, or ``None`` if nothing depends on time."""
+        due = [
+            run.started + run.task.plan.timeout
+            for run in self._runs.values()
+            if run.started is not None and not run.stopping
+        ]
+        if (expiry := self._sessions.next_expiry()) is not None:
+            due.append(expiry)
+        return min(due, default=None)
+
+    # -- applications ----------------------------------------------------------------------------
+
+    def _on_invoke(self, event: Invoke) -> None:
+        act = ActivationState.create(event.activation, event.plan, event.params, event.session)
+        self._activations[act.id] = act
+        failure = self._sessions.join(event.session, act.id, event.now)
+        if failure is None and event.session is None:
+            kept = [m.name for m in event.plan.memories.values() if m.session]
+            if kept:
+                failure = Failure(
+                    "session",
+                    f"memory element {kept[0]} of application {event.plan.name} belongs to a session; invoke it with one",
+                )
+        failure = failure or self.ledger.objection(event.plan)
+        if failure is not None:
+            self._fail(act, failure)
+        else:
+            self._pending.append(act)
+
+    def _on_cancel(self, event: Cancel) -> None:
+        if (act := self._activations.get(event.activation)) is not None:
+            self._fail(act, Failure("cancelled", event.reason))
+
+    def _advance(self, act: ActivationState) -> None:
+        """Queue the gangs whose parents are done."""
+        for gang in act.gangs:
+            if gang.phase is Phase.WAITING and all(act.finished(p) for p in gang.plan.after):
+                self._tickets += 1
+                gang.ticket = self._tickets
+                self._set_phase(gang, Phase.QUEUED)
+                self._queue[gang.ticket] = gang
+
+    def _set_phase(self, gang: Gang, phase: Phase) -> None:
+        gang.phase = phase
+        for task in gang.tasks:
+            task.phase = phase
+
+    def _fail(self, act: ActivationState, failure: Failure) -> None:
+        """End an activation: stop its runs, give up its memory, finish when nothing of it is left."""
+        if act.ending:
+            return
+        act.failure = failure
+        self._end(act)
+        for gang in act.gangs:
+            if gang.phase is Phase.QUEUED:
+                del self._queue[gang.ticket]
+            if gang.phase is not Phase.DONE:
+                self._set_phase(gang, Phase.ENDED)
+        for run in list(act.runs.values()):
+            self._stop(run, failure.message)
+        for incarnation in list(act.incarnations):
+            self._doom(incarnation)
+        self._finish_if_over(act)
+
+    def _succeed(self, act: ActivationState) -> None:
+        act.results = {name: [t.result for t in act.tasks[name]] for name in act.plan.sinks}
+        self._end(act)
+        for incarnation in list(act.incarnations):
+            if incarnation.plan.session and incarnation.alive and act.session is not None:
+                self._keep(act, incarnation, act.session)
+            else:
+                self._doom(incarnation)
+        self._finish_if_over(act)
+
+    def _end(self, act: ActivationState) -> None:
+        act.ending = True
+        if not act.admitted:
+            self._pending = deque(a for a in self._pending if a is not act)
+
+    def _finish_if_over(self, act: ActivationState) -> None:
+        if not act.ending or act.runs or act.incarnations or act.id not in self._activations:
+            return
+        del self._activations[act.id]
+        if act.admitted:
+            self.ledger.leave(act.plan)
+        self._out.append(Finish(act.id, act.results if act.failure is None else None, act.failure))
+        if act.session is not None:
+            self._out += self._sessions.leave(act.session, act.id, self._now)
+
+    # -- admission -------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Let in applications, then gangs, each strictly in order: who waits for much is not overtaken for ever."""
+        while self._pending:
+            act = self._pending[0]
+            if self.ledger.admits(act.plan):
+                self._pending.popleft()
+                act.admitted = True
+                act.tight = self.ledger.is_tight(act.plan)
+                self.ledger.enter(act.plan)
+                self._advance(act)
+            elif self.ledger.applications == 0:
+                self._fail(act, self._crowded_out(act))
+            else:
+                break
+        while self._queue:
+            gang = next((g for g in self._queue.values() if self._has_turn(g)), None)
+            if gang is None:
+                break
+            size = gang.plan.mem + self._bytes_to_create(gang)
+            if self.ledger.fits(gang.plan.cores, size):
+                self._start(gang)
+            elif self._is_stuck():
+                self._fail(gang.activation, self._crowded_out(gang.activation))
+            else:
+                break
+
+    def _has_turn(self, gang: Gang) -> bool:
+        if not gang.activation.tight:
+            return True
+        # One by one, in the plan's order, so that the peak is the one that was checked.
+        if gang.activation.runs:
+            return False
+        return gang is next(g for g in gang.activation.gangs if g.phase is not Phase.DONE)
+
+    def _is_stuck(self) -> bool:
+        """Whether nothing is under way that could give anything back."""
+        in_between = (Life.CREATING, Life.DOOMED, Life.DROPPING)
+        return not self._runs and not any(
+            i.life in in_between for i in self._incarnations.values()
+        )
+
+    def _crowded_out(self, act: ActivationState) -> Failure:
+        return Failure(
+            "capacity",
+            f"application {act.plan.name} needs {act.plan.serial_peak} bytes at element {act.plan.peak_element}; of the control "
+            f"plane's {self.ledger.memory} bytes, sessions hold {self.ledger.kept}",
+            element=act.plan.peak_element or None,
+        )
+
+    def _bytes_to_create(self, gang: Gang) -> int:
+        act = gang.activation
+        return sum(
+            act.plan.memories[name].size
+            for name in gang.plan.memories
+            if (found := act.memory.get(name)) is None or not found.alive
+        )
+
+    def _start(self, gang: Gang) -> None:
+        act = gang.activation
+        del self._queue[gang.ticket]
+        memories = tuple(self._incarnate(act, name) for name in gang.plan.memories)
+        by_name = {i.plan.name: i for i in memories}
+        self._set_phase(gang, Phase.STARTING)
+        for task in gang.tasks:
+            task.attempts += 1
+            own = tuple(by_name[name] for name in task.plan.memories)
+            inherited = (t.provenance for p in task.plan.parents for t in act.tasks[p])
+            run = Run(
+                RunId(act.id, task.plan.name, task.index, task.attempts),
+                task,
+                own,
+                frozenset(own).union(*inherited),
+            )
+            task.run = self._runs[run.id] = act.runs[run.id] = run
+            self.ledger.take(task.plan.cores, task.plan.mem)
+            for incarnation in own:
+                incarnation.users.add(run.id)
+                incarnation.touched.add(task)
+        self._dispatch_if_ready(gang)
+
+    def _incarnate(self, act: ActivationState, name: str) -> Incarnation:
+        current = act.memory.get(name)
+        if current is not None and current.alive:
+            return current
+        generation = act.generations.get(name, 0) + 1
+        act.generations[name] = generation
+        plan = act.plan.memories[name]
+        made = Incarnation(MemoryId(act.id, name, generation), plan)
+        act.memory[name] = made
+        act.incarnations.add(made)
+        self._incarnations[made.id] = made
+        self.ledger.take(0.0, plan.size)
+        self._out.append(CreateMemory(made.id, plan.limit, plan.elastic, act.session))
+        return made
+
+    def _dispatch_if_ready(self, gang: Gang) -> None:
+        act = gang.activation
+        if any(act.memory[name].life is not Life.READY for name in gang.plan.memories):
+            return
+        self._set_phase(gang, Phase.RUNNING)
+        for task in gang.tasks:
+            run = task.run
+            assert run is not None
+            run.dispatched = True
+            parents = task.plan.parents
+            self._out.append(
+                StartTask(
+                    run=run.id,
+                    inputs={p: [t.result for t in act.tasks[p]] for p in parents} or None,
+                    params=None if parents else act.params,
+                    memories={i.plan.name: i.id for i in run.memories},
+                    cores=task.plan.cores,
+                    mem=task.plan.mem,
+                )
+            )
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def _on_task_started(self, event: TaskStarted) -> None:
+        if (run := self._runs.get(event.run)) is not None:
+            run.started = event.now
+
+    def _on_task_done(self, event: TaskDone) -> None:
+        run = self._end_run(event.run)
+        if run is None or run.stopping:
+            return
+        task, act = run.task, run.task.gang.activation
+        task.phase = Phase.DONE
+        task.result = event.result
+        task.provenance = run.sources
+        act.open_copies[task.plan.name] -= 1
+        if all(t.phase is Phase.DONE for t in task.gang.tasks):
+            task.gang.phase = Phase.DONE
+        for incarnation in run.memories:
+            plan = incarnation.plan
+            if not plan.session and all(act.finished(n) for n in plan.corunning):
+                self._doom(incarnation)
+        if act.finished(task.plan.name):
+            if all(act.finished(name) for name in act.plan.sinks):
+                self._succeed(act)
+            else:
+                self._advance(act)
+
+    def _on_task_failed(self, event: TaskFailed) -> None:
+        run = self._end_run(event.run)
+        if run is not None and not run.stopping:
+            self._fail(run.task.gang.activation, event.failure)
+
+    def _on_worker_lost(self, event: WorkerLost) -> None:
+        run = self._end_run(event.run)
+        if run is not None and not run.stopping:
+            self._restart(run.task.gang.activation, [run.task], event.reason)
+
+    def _end_run(self, run_id: RunId) -> Run | None:
+        """Give back what a run holds. ``None`` if it has ended before."""
+        run = self._runs.pop(run_id, None)
+        if run is None:
+            return None
+        task, act = run.task, run.task.gang.activation
+        del act.runs[run_id]
+        if task.run is run:
+            task.run = None
+        self.ledger.give_back(task.plan.cores, task.plan.mem)
+        for incarnation in run.memories:
+            incarnation.users.discard(run_id)
+            self._drop_if_unused(incarnation)
+        self._finish_if_over(act)
+        return run
+
+    def _stop(self, run: Run, reason: str) -> None:
+        if run.stopping:
+            return
+        run.stopping = True
+        if run.task.run is run:
+            run.task.run = None
+        if run.dispatched:
+            self._out.append(StopTask(run.id, reason))
+        else:
+            self._end_run(run.id)
+
+    def _restart(self, act: ActivationState, lost: Iterable[Task], reason: str) -> None:
+        """Start again whatever has to be after `lost` were lost, or memory was."""
+        if act.ending:
+            return
+        rerun, doomed = restart_closure(act, lost)
+        ordered = [gang for gang in act.gangs if gang in rerun]
+        begun = [t for gang in ordered for t in gang.tasks if t.attempts]
+        if spent := next((t for t in begun if t.attempts >= self._max_attempts), None):
+            self._fail(
+                act,
+                Failure(
+                    "lost",
+                    f"element {spent.plan.name} (copy {spent.index}) was lost after {spent.attempts} attempts: {reason}",
+                    element=spent.plan.name,
+                    index=spent.index,
+                ),
+            )
+            return
+        for task in begun:
+            run_id = RunId(act.id, task.plan.name, task.index, task.attempts)
+            self._out.append(TaskRestarted(run_id, reason))
+        for gang in ordered:
+            if gang.phase is Phase.QUEUED:
+                del self._queue[gang.ticket]
+            for task in gang.tasks:
+                if task.phase is Phase.DONE:
+                    act.open_copies[task.plan.name] += 1
+                    task.result, task.provenance = None, frozenset()
+                if task.run is not None:
+                    self._stop(task.run, reason)
+            self._set_phase(gang, Phase.WAITING)
+        for incarnation in doomed:
+            self._doom(incarnation)
+        for gang in act.gangs:
+            if gang.phase is Phase.QUEUED and not all(act.finished(p) for p in gang.plan.after):
+                del self._queue[gang.ticket]
+                self._set_phase(gang, Phase.WAITING)
+        self._advance(act)
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def _on_memory_created(self, event: MemoryCreated) -> None:
+        incarnation = self._incarnations.get(event.memory)
+        if incarnation is None or incarnation.life is not Life.CREATING:
+            return
+        incarnation.life = Life.READY
+        incarnation.server = event.server
+        act = self._activations[event.memory.activation]
+        for gang in act.gangs:
+            if gang.phase is Phase.STARTING:
+                self._dispatch_if_ready(gang)
+
+    def _on_memory_failed(self, event: MemoryFailed) -> None:
+        incarnation = self._incarnations.get(event.memory)
+        if incarnation is None or incarnation.life is not Life.CREATING:
+            return
+        name = event.memory.name
+        self._fail(
+            self._activations[event.memory.activation],
+            Failure("memory", f"memory element {name}: {event.message}", element=name),
+        )
+
+    def _on_memory_server_lost(self, event: MemoryServerLost) -> None:
+        hit: dict[str, list[Incarnation]] = {}
+        for incarnation in list(self._incarnations.values()):
+            if incarnation.server == event.server and incarnation.alive:
+                self._doom(incarnation)
+                hit.setdefault(incarnation.id.activation, []).append(incarnation)
+        for activation, incarnations in hit.items():
+            act = self._activations.get(activation)
+            if act is None or act.ending:
+                continue
+            running = {
+                task
+                for incarnation in incarnations
+                for task in incarnation.touched
+                if task.run is not None
+            }
+            self._restart(act, running, "the memory server was lost")
+
+    def _on_memory_dropped(self, event: MemoryDropped) -> None:
+        incarnation = self._incarnations.pop(event.memory, None)
+        if incarnation is None:
+            return
+        incarnation.life = Life.GONE
+        self.ledger.give_back(0.0, incarnation.plan.size)
+        if incarnation.session is not None:
+            self.ledger.kept -= incarnation.plan.size
+            self._out += self._sessions.forget(incarnation)
+        act = self._activations.get(event.memory.activation)
+        if act is not None:
+            act.incarnations.discard(incarnation)
+            self._finish_if_over(act)
+
+    def _doom(self, incarnation: Incarnation) -> None:
+        """Give an incarnation up; its bytes go when nobody can touch them any more."""
+        if incarnation.alive:
+            incarnation.life = Life.DOOMED
+            self._drop_if_unused(incarnation)
+
+    def _drop_if_unused(self, incarnation: Incarnation) -> None:
+        if incarnation.life is Life.DOOMED and not incarnation.users:
+            incarnation.life = Life.DROPPING
+            self._out.append(DropMemory(incarnation.id))
+
+    def _keep(self, act: ActivationState, incarnation: Incarnation, session: str) -> None:
+        act.incarnations.discard(incarnation)
+        self._sessions.keep(session, incarnation)
+        self.ledger.kept += incarnation.plan.size
+        self._out.append(KeepMemory(incarnation.id, session))
+
+    # -- time and sessions -----------------------------------------------------------------------
+
+    def _on_tick(self, event: Tick) -> None:
+        for run in list(self._runs.values()):
+            if run.stopping or run.started is None:
+                continue
+            timeout = run.task.plan.timeout
+            if event.now >= run.started + timeout:
+                name, index = run.id.element, run.id.index
+                self._fail(
+                    run.task.gang.activation,
+                    Failure(
+                        "timeout",
+                        f"element {name} ran longer than its limit of {timeout:g} s",
+                        element=name,
+                        index=index,
+                    ),
+                )
+        for session in self._sessions.expired(event.now):
+            self._close_session(session, "its lease expired")
+
+    def _on_open_session(self, event: OpenSession) -> None:
+        self._sessions.open(event.session, event.lease, event.now)
+
+    def _on_renew_session(self, event: RenewSession) -> None:
+        self._sessions.renew(event.session, event.now)
+
+    def _on_close_session(self, event: CloseSession) -> None:
+        self._close_session(event.session, "closed")
+
+    def _close_session(self, session: str, reason: str) -> None:
+        activations, memories = self._sessions.begin_closing(session, reason)
+        for activation in activations:
+            if (act := self._activations.get(activation)) is not None:
+                self._fail(act, Failure("session", f"session {session} ended: {reason}"))
+        for incarnation in memories:
+            self._doom(incarnation)
+        self._out += self._sessions.close_if_empty(session)
+
+    def _on_release_memory(self, event: ReleaseMemory) -> None:
+        self._sessions.renew(event.session, event.now)
+        found = self._sessions.memory(event.session, event.activation, event.element)
+        if found is not None:
+            self._doom(found)
