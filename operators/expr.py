@@ -1,8 +1,9 @@
 """Expressions of the plan IR.
 
-Every expression knows its Arrow type. Columns are positions in the input relation; for a join, positions run over the
-left columns and then the right ones. Function names are the IR's own small vocabulary (`FUNCTIONS` in
-`operators.functions`), not those of any engine: lowering translates them.
+Every expression knows its Arrow type. Columns are positions in the input relation; for a join,
+positions run over the left columns and then the right ones. Function names are the IR's own small
+vocabulary (`FUNCTIONS` in `operators.functions`), not those of any engine: lowering translates
+them.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Column(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Lit(Expr):
-    """A constant. `value` is a Python value that `pa.scalar(value, type)` accepts, or None for a typed NULL.
+    """A constant. `value` is a Python value that `pa.scalar(value, type)` accepts, or None for a
+    typed NULL.
 
     Intervals are `(months, days, nanoseconds)` of type `pa.month_day_nano_interval()`.
     """
@@ -86,7 +88,9 @@ class Cast(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Case(Expr):
-    """Searched CASE: the value of the first branch whose condition is true, else `otherwise` (None: NULL)."""
+    """Searched CASE: the value of the first branch whose condition is true, else `otherwise`
+    (None: NULL).
+    """
 
     branches: tuple[tuple[Expr, Expr], ...]
     otherwise: Expr | None = None
@@ -113,7 +117,9 @@ class InList(Expr):
 
 @dataclass(frozen=True, slots=True)
 class ScalarSubquery(Expr):
-    """The single value of an uncorrelated one-column relation; NULL if it is empty, an error if it has two rows."""
+    """The single value of an uncorrelated one-column relation; NULL if it is empty, an error if it
+    has two rows.
+    """
 
     rel: Rel
 
@@ -147,7 +153,8 @@ class SortKey:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """An aggregate of the IR's vocabulary over a group; not an `Expr`: it stands only in `operators.rel.Aggregation`.
+    """An aggregate of the IR's vocabulary over a group; not an `Expr`: it stands only in
+    `operators.rel.Aggregation`.
 
     `count` without arguments counts rows.
     """
@@ -170,7 +177,8 @@ class FrameBound:
 
 @dataclass(frozen=True, slots=True)
 class Window(Expr):
-    """`function(args) OVER (PARTITION BY … ORDER BY … frame)`; stands only at the top level of a `Project`.
+    """`function(args) OVER (PARTITION BY … ORDER BY … frame)`; stands only at the top level of a
+    `Project`.
 
     `frame` is None where the function ignores it (ranking functions) or SQL's default holds.
     """

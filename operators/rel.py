@@ -1,7 +1,8 @@
 """Relations of the plan IR: a small algebra that both front ends build and every back end lowers.
 
-A relation knows its schema. Nothing here says where data lives or how a plan is split: `Scan` names a `Source`, and
-what a source means is known to who made it (Parquet files, a remote frame's handle, an exchange).
+A relation knows its schema. Nothing here says where data lives or how a plan is split: `Scan`
+names a `Source`, and what a source means is known to who made it (Parquet files, a remote frame's
+handle, an exchange).
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class ParquetSource(Source):
 
 @dataclass(frozen=True, slots=True)
 class InputSource(Source):
-    """A named stream of Arrow data that the executor supplies: an opened frame, an exchange, a registered table."""
+    """A named stream of Arrow data that the executor supplies: an opened frame, an exchange, a
+    registered table.
+    """
 
     name: str
 
@@ -67,9 +70,11 @@ class Rel:
 
 @dataclass(frozen=True, slots=True)
 class Scan(Rel):
-    """Read `columns` (positions in `source_schema`) of a source, keeping rows where `predicate` holds.
+    """Read `columns` (positions in `source_schema`) of a source, keeping rows where `predicate`
+    holds.
 
-    `predicate` refers to positions in `source_schema`; `schema` is `source_schema.select(columns)`, perhaps renamed.
+    `predicate` refers to positions in `source_schema`; `schema` is
+    `source_schema.select(columns)`, perhaps renamed.
     """
 
     source: Source
@@ -111,10 +116,11 @@ class Project(Rel):
 class Join(Rel):
     """Join on equal keys and a residual condition.
 
-    `left_keys[i] = right_keys[i]` pairwise, positions in the left and in the right input; where `null_equal[i]`, NULLs
-    match one another (IS NOT DISTINCT FROM). `condition` ranges over left columns, then right columns. Output columns:
-    left then right for inner, left, right, full and cross; left only for semi and anti; left plus one boolean for mark.
-    `build` says which side is to be hashed, once the optimizer knows.
+    `left_keys[i] = right_keys[i]` pairwise, positions in the left and in the right input; where
+    `null_equal[i]`, NULLs match one another (IS NOT DISTINCT FROM). `condition` ranges over left
+    columns, then right columns. Output columns: left then right for inner, left, right, full and
+    cross; left only for semi and anti; left plus one boolean for mark. `build` says which side is
+    to be hashed, once the optimizer knows.
     """
 
     left: Rel
@@ -134,8 +140,9 @@ class Join(Rel):
 class Aggregation(Rel):
     """Group by `keys` (expressions over the input) and compute `measures`.
 
-    Output: the keys, then, with several grouping sets, the grouping id as int64 (SQL's GROUPING of all keys), then
-    the measures. `grouping_sets` lists positions in `keys`; None is one set of all keys.
+    Output: the keys, then, with several grouping sets, the grouping id as int64 (SQL's GROUPING of
+    all keys), then the measures. `grouping_sets` lists positions in `keys`; None is one set of all
+    keys.
     """
 
     input: Rel
@@ -183,7 +190,9 @@ class SetOperation(Rel):
 
 
 def walk(rel: Rel) -> Iterator[Rel]:
-    """`rel` and its inputs, parents before children; relations inside expressions are not visited."""
+    """`rel` and its inputs, parents before children; relations inside expressions are not
+    visited.
+    """
     yield rel
     for child in rel.inputs():
         yield from walk(child)

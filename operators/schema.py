@@ -1,7 +1,8 @@
 """Schemas of the plan IR: named, typed, nullable columns, in order.
 
-Types are pyarrow's, because every boundary of the IR (Parquet, memory elements, DuckDB) already speaks them. Names
-are for people; the IR itself refers to columns by position, so that duplicate names are harmless.
+Types are pyarrow's, because every boundary of the IR (Parquet, memory elements, DuckDB) already
+speaks them. Names are for people; the IR itself refers to columns by position, so that duplicate
+names are harmless.
 """
 
 from __future__ import annotations

@@ -1,0 +1,39 @@
+"""Exceptions of the operators room."""
+
+from __future__ import annotations
+
+from libd.errors import ScadError
+
+__all__ = [
+    "KernelError",
+    "KernelMemoryError",
+    "OperatorError",
+    "PlanError",
+    "UnsupportedTypeError",
+]
+
+
+class OperatorError(ScadError):
+    """Base of everything that this room raises on purpose."""
+
+
+class PlanError(OperatorError):
+    """A plan that makes no sense: an unknown function, a column out of range, types that do not
+    fit.
+    """
+
+
+class UnsupportedTypeError(OperatorError):
+    """A column whose Arrow type an operator cannot handle; the message names the column."""
+
+
+class KernelError(OperatorError):
+    """A fragment failed inside the kernel. `sql` is the statement that was run."""
+
+    def __init__(self, message: str, sql: str = "") -> None:
+        super().__init__(message if not sql else f"{message}\nin the statement:\n{sql}")
+        self.sql = sql
+
+
+class KernelMemoryError(KernelError):
+    """A fragment needed more memory than the kernel may use. The kernel stays usable."""
