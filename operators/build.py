@@ -1,0 +1,564 @@
+"""Typed constructors of the plan IR: they infer types, insert DuckDB's implicit casts and check
+positions.
+
+Both front ends make plans only through these functions, so a plan that exists is well typed.
+Everything raises `PlanError` that names the function or the column.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal as pydecimal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from operators import functions
+from operators.errors import PlanError
+from operators.expr import (
+    Aggregate,
+    Call,
+    Case,
+    Cast,
+    Column,
+    Exists,
+    Expr,
+    FrameBound,
+    InList,
+    InSubquery,
+    Lit,
+    ScalarSubquery,
+    SortKey,
+    Window,
+)
+from operators.rel import (
+    Aggregation,
+    Filter,
+    Join,
+    JoinKind,
+    Limit,
+    Project,
+    Rel,
+    Scan,
+    SetOperation,
+    Sort,
+    Source,
+    Values,
+)
+from operators.schema import Field, Schema
+from operators.types import (
+    BOOL,
+    DATE,
+    FLOAT64,
+    HUGEINT,
+    INT32,
+    INT64,
+    INTERVAL,
+    STRING,
+    TIMESTAMP,
+    canonical,
+    canonical_schema,
+    common_type,
+    decimal,
+    same_type,
+)
+
+__all__ = [
+    "aggregate",
+    "aggregation",
+    "call",
+    "case",
+    "cast",
+    "col",
+    "conjunction",
+    "exists",
+    "filter",
+    "in_list",
+    "in_subquery",
+    "join",
+    "limit",
+    "lit",
+    "project",
+    "scalar_subquery",
+    "scan",
+    "select_columns",
+    "set_operation",
+    "sort",
+    "sort_key",
+    "values",
+    "window",
+]
+
+
+# Expressions
+
+
+def col(schema: Schema, which: int | str) -> Column:
+    """A column of a relation with this schema, by position or by (unique) name."""
+    if isinstance(which, str):
+        found = [i for i, name in enumerate(schema.names) if name == which]
+        if len(found) != 1:
+            what = "is ambiguous" if found else "does not exist"
+            raise PlanError(f"column {which!r} {what};
+            there are {',
+            '.join(schema.names) or
+            'none'}")
+        which
+        = found[0]
+    if not 0 <= which < len(schema):
+        raise PlanError(f"column {which} does not exist; there are {len(schema)}")
+    return Column(canonical(schema[which].type), which)
+
+
+def lit(value: Any, type: pa.DataType | None = None) -> Lit:
+    """A literal. Without `type`, DuckDB's choice: int32 if it fits, then int64, then HUGEINT;
+    `Decimal` keeps its digits."""
+    if type is not None:
+        return Lit(canonical(type), value)
+    match value:
+        case None:
+            return Lit(pa.null(), None)
+        case bool():
+            return Lit(BOOL, value)
+        case int():
+            fits = INT32 if -(2**31) <= value < 2**31 else INT64 if -(2**63)
+            <= value
+            <
+            2**63 else HUGEINT return Lit(fits, pydecimal.Decimal(value) if
+            fits is HUGEINT else value)
+        case float():
+            return Lit(FLOAT64, value)
+        case str():
+            return Lit(STRING, value)
+        case bytes():
+            return Lit(pa.binary(), value)
+        case pydecimal.Decimal():
+            _, digits, exponent = value.as_tuple()
+            if not isinstance(exponent, int):
+                raise PlanError(f"{value} is not a decimal number")
+            scale = max(-exponent, 0)
+            width = max(len(digits) + max(exponent, 0), scale, 1)
+            return Lit(decimal(width, scale), value)
+        case datetime.datetime():
+            return Lit(TIMESTAMP, value)
+        case datetime.date():
+            return Lit(DATE, value)
+    raise PlanError(f"{value!r} cannot be a literal")
+
+
+def cast(expr: Expr, type: pa.DataType, *, try_cast: bool = False) -> Expr:
+    """`expr` as `type`; `expr` itself where that changes nothing, and a typed NULL for a bare
+    NULL."""
+    type = canonical(type)
+    if same_type(expr.type, type):
+        return expr
+    if isinstance(expr, Lit) and expr.value is None:
+        return Lit(type, None)
+    return Cast(type, expr, try_cast)
+
+
+def _comparable(left: Expr, right: Expr) -> tuple[Expr, Expr]:
+    """Both sides of a comparison in types that DuckDB compares; a string follows the other side."""
+    for one, other in ((left, right), (right, left)):
+        if pt.is_string(canonical(one.type)) and not pt.is_string(canonical(other.type)):
+            if pt.is_null(other.type):
+                break
+            changed = cast(one, other.type)
+            return (changed, right) if one is left else (left, changed)
+    wanted = common_type(left.type, right.type)
+    return _loosely(left, wanted), _loosely(right, wanted)
+
+
+def _loosely(expr: Expr, wanted: pa.DataType) -> Expr:
+    """`expr` as `wanted`, but numbers of one kind stay as they are: DuckDB widens them itself, and
+    more cheaply."""
+    given = canonical(expr.type)
+    if pt.is_integer(given) and pt.is_integer(wanted):
+        return expr
+    if (pt.is_decimal(given) or pt.is_integer(given)) and pt.is_decimal(wanted):
+        return expr
+    return cast(expr, wanted)
+
+
+def call(function: str, *args: Expr) -> Expr:
+    """A scalar call with its result type and DuckDB's implicit casts.
+
+    Raises
+    ------
+    PlanError
+        If there is no such function, or it does not take such arguments.
+    """
+    if function in functions.COMPARISONS and len(args) == 2:
+        try:
+            args = _comparable(*args)
+        except PlanError as error:
+            raise PlanError(f"{function}: {error}") from None
+    elif function in ("coalesce", "greatest", "least") and args:
+        type = functions.scalar_type(function, args)
+        args = tuple(cast(a, type) for a in args)
+    elif function in ("and", "or"):
+        args = tuple(_flatten(function, args))
+        if len(args) == 1 and pt.is_boolean(args[0].type):
+            return args[0]
+    elif function in ("add", "subtract", "multiply", "modulo", "integer_divide") and len(args) == 2:
+        args = _signs_agree(*args)
+    return Call(functions.scalar_type(function, args), function, tuple(args))
+
+
+def _flatten(function: str, args: Iterable[Expr]) -> Iterable[Expr]:
+    for arg in args:
+        if isinstance(arg, Call) and arg.function == function:
+            yield from arg.args
+        else:
+            yield arg
+
+
+def _signs_agree(left: Expr, right: Expr) -> tuple[Expr, Expr]:
+    """Signed beside unsigned: DuckDB's overloads are erratic there, so both are cast to the common
+    type."""
+    if pt.is_integer(left.type) and pt.is_integer(right.type) and left.type != right.type:
+        if pt.is_signed_integer(left.type) != pt.is_signed_integer(right.type):
+            wanted = common_type(left.type, right.type)
+            return cast(left, wanted), cast(right, wanted)
+    return left, right
+
+
+def conjunction(terms: Sequence[Expr]) -> Expr | None:
+    """The terms joined by AND; None if there are none."""
+    return call("and", *terms) if terms else None
+
+
+def case(branches: Sequence[tuple[Expr, Expr]], otherwise: Expr | None = None) -> Case:
+    """Searched CASE; all values are cast to their common type."""
+    if not branches:
+        raise PlanError("CASE needs a branch")
+    type = branches[0][1].type
+    for value in [v for _, v in branches[1:]] + ([otherwise] if otherwise is not None else []):
+        type = common_type(type, value.type)
+    for condition, _ in branches:
+        _require_boolean(condition, "CASE condition")
+    return Case(
+        canonical(type),
+        tuple((c, cast(v, type)) for c, v in branches),
+        None if otherwise is None else cast(otherwise, type),
+    )
+
+
+def in_list(arg: Expr, options: Sequence[Expr]) -> InList:
+    """`arg IN (options…)`; options are cast to what `arg` can be compared with."""
+    if not options:
+        raise PlanError("IN needs at least one option")
+    pairs = [_comparable(arg, option) for option in options]
+    args = {id(a): a for a, _ in pairs}
+    if len(args) > 1:  # The options pull the argument in different directions: take the type of
+    all.
+        type
+        = arg.type
+        for option
+        in options:
+            type
+            = common_type(type, option.type)
+        return InList(BOOL, cast(arg, type), tuple(cast(o, type) for o in options))
+    return InList(BOOL, pairs[0][0], tuple(o for _, o in pairs))
+
+
+def scalar_subquery(rel: Rel) -> ScalarSubquery:
+    """The single value of a one-column relation."""
+    if len(rel.schema) != 1:
+        raise PlanError(f"a scalar subquery has one column, not {len(rel.schema)}")
+    return ScalarSubquery(rel.schema[0].type, rel)
+
+
+def exists(rel: Rel) -> Exists:
+    """Whether `rel` has a row."""
+    return Exists(BOOL, rel)
+
+
+def in_subquery(arg: Expr, rel: Rel) -> InSubquery:
+    """`arg IN (SELECT …)`."""
+    if len(rel.schema) != 1:
+        raise PlanError(f"IN wants a subquery of one column, not {len(rel.schema)}")
+    common_type(arg.type, rel.schema[0].type)
+    return InSubquery(BOOL, arg, rel)
+
+
+def sort_key(expr: Expr, *, descending: bool = False, nulls_first: bool = False) -> SortKey:
+    """One ORDER BY term. NULLs go last by default, in both directions, as in DuckDB."""
+    return SortKey(expr, descending, nulls_first)
+
+
+def aggregate(
+    function: str,
+    *args: Expr,
+    distinct: bool = False,
+    filter: Expr | None = None,
+    order: Sequence[SortKey] = (),
+) -> Aggregate:
+    """An aggregate with its result type."""
+    if filter is not None:
+        _require_boolean(filter, f"filter of {function}")
+    type = functions.aggregate_type(function, args)
+    return Aggregate(type, function, tuple(args), distinct, filter, tuple(order))
+
+
+def window(
+    function: str,
+    *args: Expr,
+    partition_by: Sequence[Expr] = (),
+    order_by: Sequence[SortKey] = (),
+    frame: tuple[Literal["rows", "range"], FrameBound, FrameBound] | None = None,
+) -> Window:
+    """A window function, or an aggregate over a window, with its result type."""
+    type = functions.window_type(function, args)
+    return Window(type, function, tuple(args), tuple(partition_by), tuple(order_by), frame)
+
+
+# Relations
+
+
+def scan(
+    source: Source,
+    source_schema: pa.Schema | Schema,
+    columns: Sequence[int | str] | None = None,
+    predicate: Expr | None = None,
+) -> Scan:
+    """Read the named columns (all by default); `predicate` ranges over the whole
+    `source_schema`."""
+    schema = canonical_schema(source_schema)
+    chosen = range(len(schema)) if columns is None else columns
+    positions = tuple(col(schema, c).index for c in chosen)
+    if predicate is not None:
+        _check(predicate, schema, "scan predicate")
+        _require_boolean(predicate, "scan predicate")
+    return Scan(schema.select(positions), source, schema, positions, predicate)
+
+
+def values(names: Sequence[str], rows: Sequence[Sequence[Expr]]) -> Values:
+    """Literal rows, cast to a common type per column; no rows at all need `types` of their own:
+    use a filter."""
+    if not rows:
+        raise PlanError("values need at least one row")
+    if any(len(row) != len(names) for row in rows):
+        raise PlanError("all rows must have as many values as there are names")
+    types = [_common_of(column) for column in zip(*rows, strict=True)]
+    cells = tuple(
+        tuple(cast(cell, type) for cell, type in zip(row, types, strict=True)) for row in rows
+    )
+    fields = tuple(Field(n, t) for n, t in zip(names, types, strict=True))
+    return Values(Schema(fields), cells)
+
+
+def _common_of(column: Iterable[Expr]) -> pa.DataType:
+    """The common type of several expressions."""
+    type: pa.DataType = pa.null()
+    for expr in column:
+        type = common_type(type, expr.type)
+    return type
+
+
+def filter(input: Rel, predicate: Expr) -> Filter:
+    """Rows for which `predicate` is true."""
+    _check(predicate, input.schema, "filter")
+    _require_boolean(predicate, "filter")
+    return Filter(input.schema, input, predicate)
+
+
+def project(input: Rel, exprs: Sequence[Expr], names: Sequence[str] | None = None) -> Project:
+    """One column per expression; a bare column keeps its name, others are `c0`, `c1`, … by
+    position."""
+    if names is None:
+        names = [
+            input.schema[e.index].name if isinstance(e, Column) else f"c{i}"
+            for i, e in enumerate(exprs)
+        ]
+    if len(names) != len(exprs):
+        raise PlanError(f"{len(exprs)} expressions but {len(names)} names")
+    for name, expr in zip(names, exprs, strict=True):
+        _check(expr, input.schema, f"column {name!r}", windows=True)
+    fields = tuple(
+        Field(n, canonical(e.type), nullable(e, input.schema))
+        for n, e in zip(names, exprs, strict=True)
+    )
+    return Project(Schema(fields), input, tuple(exprs))
+
+
+def select_columns(input: Rel, positions: Sequence[int]) -> Rel:
+    """The columns at `positions`; `input` itself if that is all of them in order."""
+    if tuple(positions) == tuple(range(len(input.schema))):
+        return input
+    return project(input, [col(input.schema, p) for p in positions])
+
+
+def join(
+    left: Rel,
+    right: Rel,
+    kind: JoinKind = "inner",
+    *,
+    on: Sequence[tuple[int, int]] = (),
+    null_equal: Sequence[bool] | None = None,
+    condition: Expr | None = None,
+    build: Literal["left", "right"] | None = None,
+    mark_name: str = "mark",
+) -> Join:
+    """Join on pairs of key positions and a residual `condition` over left and then right
+    columns."""
+    for a, b in on:
+        one, other = col(left.schema, a), col(right.schema, b)
+        try:
+            common_type(one.type, other.type)
+        except PlanError as error:
+            names = f"{left.schema[a].name!r} = {right.schema[b].name!r}"
+            raise PlanError(f"join key {names}: {error}") from None
+    nulls = tuple(null_equal) if null_equal is not None else (False,) * len(on)
+    if len(nulls) != len(on):
+        raise PlanError(f"{len(on)} join keys but {len(nulls)} null_equal flags")
+    if kind == "cross" and (on or condition is not None):
+        raise PlanError("a cross join has no condition")
+    both = Schema(left.schema.fields + right.schema.fields)
+    if condition is not None:
+        _check(condition, both, "join condition")
+        _require_boolean(condition, "join condition")
+    schema = _join_schema(left.schema, right.schema, kind, mark_name)
+    keys = [a for a, _ in on], [b for _, b in on]
+    return Join(schema, left, right, kind, tuple(keys[0]), tuple(keys[1]), nulls, condition, build)
+
+
+def _join_schema(left: Schema, right: Schema, kind: JoinKind, mark_name: str) -> Schema:
+    if kind in ("semi", "anti"):
+        return left
+    if kind == "mark":
+        return Schema((*left.fields, Field(mark_name, BOOL)))
+    first = tuple(Field(f.name, f.type, f.nullable or kind in ("right", "full")) for f in left)
+    second = tuple(Field(f.name, f.type, f.nullable or kind in ("left", "full")) for f in right)
+    return Schema(first + second)
+
+
+def aggregation(
+    input: Rel,
+    keys: Sequence[Expr],
+    measures: Sequence[Aggregate],
+    *,
+    grouping_sets: Sequence[Sequence[int]] | None = None,
+    names: Sequence[str] | None = None,
+) -> Aggregation:
+    """Group `input` by `keys`. Output: keys, then (with several sets) the grouping id, then
+    measures.
+
+    `names` covers all output columns, the grouping id included.
+    """
+    for i, key in enumerate(keys):
+        _check(key, input.schema, f"key {i}")
+    for measure in measures:
+        for arg in (*measure.args, *([measure.filter] if measure.filter is not None else [])):
+            _check(arg, input.schema, f"argument of {measure.function}")
+    sets = None if grouping_sets is None else tuple(tuple(s) for s in grouping_sets)
+    if sets is not None and any(not 0 <= k < len(keys) for s in sets for k in s):
+        raise PlanError(f"a grouping set names a key that is not among the {len(keys)}")
+    several = sets is not None and len(sets) > 1
+    if sets is not None and len(sets) == 1 and sorted(sets[0]) == list(range(len(keys))):
+        sets = None
+    fields = [
+        Field(
+            input.schema[k.index].name if isinstance(k, Column) else f"key{i}",
+            canonical(k.type),
+            several or nullable(k, input.schema),
+        )
+        for i, k in enumerate(keys)
+    ]
+    if several:
+        fields.append(Field("grouping_id", INT64, False))
+    for i, m in enumerate(measures):
+        fields.append(Field(f"{m.function}{i}", canonical(m.type), m.function != "count"))
+    schema = Schema(tuple(fields))
+    if names is not None:
+        if len(names) != len(fields):
+            raise PlanError(f"{len(fields)} output columns but {len(names)} names")
+        schema = schema.rename(names)
+    return Aggregation(schema, input, tuple(keys), tuple(measures), sets)
+
+
+def sort(input: Rel, keys: Sequence[SortKey]) -> Sort:
+    """Order `input` by `keys`."""
+    for i, key in enumerate(keys):
+        _check(key.expr, input.schema, f"sort key {i}")
+    return Sort(input.schema, input, tuple(keys))
+
+
+def limit(input: Rel, count: int | None, offset: int = 0) -> Limit:
+    """Skip `offset` rows, then keep `count` (None: all)."""
+    if (count is not None and count < 0) or offset < 0:
+        raise PlanError("LIMIT and OFFSET must not be negative")
+    return Limit(input.schema, input, count, offset)
+
+
+def set_operation(
+    operation: Literal["union", "intersect", "except"], operands: Sequence[Rel], *, all: bool =
+    False
+) -> SetOperation:
+    """A set operation; operands are cast to common column types, names are the first operand's."""
+    if not operands:
+        raise PlanError(f"{operation} needs an operand")
+    width = len(operands[0].schema)
+    if any(len(o.schema) != width for o in operands):
+        raise PlanError(f"operands of {operation} have different numbers of columns")
+    types: list[pa.DataType] = []
+    for i, name in enumerate(operands[0].schema.names):
+        type = operands[0].schema[i].type
+        for operand in operands[1:]:
+            try:
+                type = common_type(type, operand.schema[i].type)
+            except PlanError as error:
+                raise PlanError(f"{operation}, column {name!r}: {error}") from None
+        types.append(canonical(type))
+    fields = tuple(
+        Field(f.name, t, any(o.schema[i].nullable for o in operands))
+        for i, (f, t) in enumerate(zip(operands[0].schema, types, strict=True))
+    )
+    converted = tuple(_converted(o, types) for o in operands)
+    return SetOperation(Schema(fields), operation, all, converted)
+
+
+def _converted(rel: Rel, types: Sequence[pa.DataType]) -> Rel:
+    if all(same_type(f.type, t) for f, t in zip(rel.schema, types, strict=True)):
+        return rel
+    columns = [cast(col(rel.schema, i), t) for i, t in enumerate(types)]
+    return project(rel, columns, rel.schema.names)
+
+
+# Checks
+
+
+def nullable(expr: Expr, schema: Schema) -> bool:
+    """Whether `expr` over rows of `schema` can be NULL, as far as is easily seen (True when in
+    doubt)."""
+    match expr:
+        case Column(index=i):
+            return schema[i].nullable
+        case Lit(value=value):
+            return value is None
+        case Call(function="is_null" | "is_not_null" | "is_distinct_from" | "is_not_distinct_from"):
+            return False
+        case Exists() | Window(function="row_number" | "rank" | "dense_rank" | "count" | "ntile"):
+            return False
+    return True
+
+
+def _require_boolean(expr: Expr, what: str) -> None:
+    if not (pt.is_boolean(expr.type) or pt.is_null(expr.type)):
+        raise PlanError(f"{what} must be a boolean, not {expr.type}")
+
+
+def _check(expr: Expr, schema: Schema, what: str, *, windows: bool = False) -> None:
+    """Positions in range and types as the schema says; windows only at the top of a projection."""
+    if isinstance(expr, Window) and not windows:
+        raise PlanError(f"{what}: a window function may only stand at the top of a projection")
+    if isinstance(expr, Column):
+        if not 0 <= expr.index < len(schema):
+            raise PlanError(f"{what}: column {expr.index} does not exist; there are {len(schema)}")
+        field = schema[expr.index]
+        if not same_type(expr.type, field.type):
+            raise PlanError(f"{what}: column {field.name!r} is {field.type}, not {expr.type}")
+    for child in expr.children():
+        _check(child, schema, what)
