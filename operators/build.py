@@ -101,12 +101,9 @@ def col(schema: Schema, which: int | str) -> Column:
         found = [i for i, name in enumerate(schema.names) if name == which]
         if len(found) != 1:
             what = "is ambiguous" if found else "does not exist"
-            raise PlanError(f"column {which!r} {what};
-            there are {',
-            '.join(schema.names) or
-            'none'}")
-        which
-        = found[0]
+            known = ", ".join(schema.names) or "none"
+            raise PlanError(f"column {which!r} {what}; there are {known}")
+        which = found[0]
     if not 0 <= which < len(schema):
         raise PlanError(f"column {which} does not exist; there are {len(schema)}")
     return Column(canonical(schema[which].type), which)
@@ -123,11 +120,11 @@ def lit(value: Any, type: pa.DataType | None = None) -> Lit:
         case bool():
             return Lit(BOOL, value)
         case int():
-            fits = INT32 if -(2**31) <= value < 2**31 else INT64 if -(2**63)
-            <= value
-            <
-            2**63 else HUGEINT return Lit(fits, pydecimal.Decimal(value) if
-            fits is HUGEINT else value)
+            if -(2**31) <= value < 2**31:
+                return Lit(INT32, value)
+            if -(2**63) <= value < 2**63:
+                return Lit(INT64, value)
+            return Lit(HUGEINT, pydecimal.Decimal(value))
         case float():
             return Lit(FLOAT64, value)
         case str():
@@ -250,18 +247,12 @@ def in_list(arg: Expr, options: Sequence[Expr]) -> InList:
     """`arg IN (options…)`; options are cast to what `arg` can be compared with."""
     if not options:
         raise PlanError("IN needs at least one option")
-    pairs = [_comparable(arg, option) for option in options]
-    args = {id(a): a for a, _ in pairs}
-    if len(args) > 1:  # The options pull the argument in different directions: take the type of
-    all.
-        type
-        = arg.type
-        for option
-        in options:
-            type
-            = common_type(type, option.type)
-        return InList(BOOL, cast(arg, type), tuple(cast(o, type) for o in options))
-    return InList(BOOL, pairs[0][0], tuple(o for _, o in pairs))
+    type = _common_of([o for o in options if not pt.is_string(canonical(o.type))])
+    if pt.is_null(type):  # Strings only (or NULLs): they follow the argument.
+        type = canonical(arg.type)
+    elif not pt.is_string(canonical(arg.type)):
+        type = common_type(arg.type, type)
+    return InList(BOOL, _loosely(arg, type), tuple(_loosely(o, type) for o in options))
 
 
 def scalar_subquery(rel: Rel) -> ScalarSubquery:
@@ -494,8 +485,10 @@ def limit(input: Rel, count: int | None, offset: int = 0) -> Limit:
 
 
 def set_operation(
-    operation: Literal["union", "intersect", "except"], operands: Sequence[Rel], *, all: bool =
-    False
+    operation: Literal["union", "intersect", "except"],
+    operands: Sequence[Rel],
+    *,
+    all: bool = False,
 ) -> SetOperation:
     """A set operation; operands are cast to common column types, names are the first operand's."""
     if not operands:
