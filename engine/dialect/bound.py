@@ -1,0 +1,238 @@
+"""From DuckDB's bound expressions to DataFusion's SQL.
+
+DuckDB has resolved every function and spelled out every implied cast. What has the same meaning in both engines over
+equal types (comparisons, AND, OR, NOT, IS NULL, IN, CASE, casts that lose nothing) is written natively, so that
+DataFusion can reason about it; everything else becomes a typed stand-in (`engine.dialect.signatures`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from engine.dialect.functions import AGGREGATES, DATE_PARTS, NEGATED, SCALARS
+from engine.dialect.literals import arrow_cast, datafusion_literal, duck_literal
+from engine.dialect.oracle import Oracle
+from engine.dialect.signatures import Signature, Signatures
+from engine.dialect.types import ir_type, is_integer_name, lossless, type_of_json
+from engine.errors import UnsupportedSqlError
+
+__all__ = ["Term", "Translator"]
+
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """An expression ready for DataFusion.
+
+    Attributes
+    ----------
+    text
+        DataFusion's SQL.
+    type
+        DuckDB's type.
+    constant
+        The same in DuckDB's SQL if it is a constant, else None.
+    """
+
+    text: str
+    type: str
+    constant: str | None = None
+
+
+_COMPARISONS: Mapping[str, str] = MappingProxyType(
+    {
+        "COMPARE_EQUAL": "=",
+        "COMPARE_NOTEQUAL": "<>",
+        "COMPARE_LESSTHAN": "<",
+        "COMPARE_GREATERTHAN": ">",
+        "COMPARE_LESSTHANOREQUALTO": "<=",
+        "COMPARE_GREATERTHANOREQUALTO": ">=",
+        "COMPARE_DISTINCT_FROM": "IS DISTINCT FROM",
+        "COMPARE_NOT_DISTINCT_FROM": "IS NOT DISTINCT FROM",
+    }
+)
+
+
+class Translator:
+    """Translates bound expressions whose column ``ck`` stands for ``leaves[k]``."""
+
+    def __init__(self, oracle: Oracle, signatures: Signatures, leaves: Sequence[Term]) -> None:
+        self._oracle = oracle
+        self._signatures = signatures
+        self._leaves = leaves
+        self._by_class: Mapping[str, Callable[[Node], Term]] = {
+            "BOUND_REF": self._reference,
+            "BOUND_COLUMN_REF": self._reference,
+            "BOUND_CONSTANT": self._constant,
+            "BOUND_CAST": self._cast,
+            "BOUND_FUNCTION": self._function,
+            "BOUND_COMPARISON": self._comparison,
+            "BOUND_CONJUNCTION": self._conjunction,
+            "BOUND_OPERATOR": self._operator,
+            "BOUND_CASE": self._case,
+        }
+
+    def __call__(self, node: Node) -> Term:
+        """Translate one bound expression.
+
+        Raises
+        ------
+        UnsupportedSqlError
+            If the IR has no such function, type or kind of expression.
+        """
+        kind = node["expression_class"]
+        if kind not in self._by_class:
+            name = str(kind).removeprefix("BOUND_").lower()
+            raise UnsupportedSqlError(f"{name} expressions are not supported here")
+        return self._by_class[kind](node)
+
+    def call(self, function: str, args: Sequence[Term], result: str) -> Term:
+        """A call of an IR function through its stand-in."""
+        ir_type(result)
+        name = self._signatures.name(
+            Signature("scalar", function, tuple(a.type for a in args), result)
+        )
+        return Term(f"{name}({', '.join(a.text for a in args)})", result)
+
+    def cast(self, term: Term, target: str, try_cast: bool = False) -> Term:
+        """A cast to a DuckDB type, folded if its argument is a constant that can be cast."""
+        ir_type(target)
+        if term.type == target:
+            return term
+        if term.constant is not None:
+            text = f"{'TRY_CAST' if try_cast else 'CAST'}({term.constant} AS {target})"
+            value = self._oracle.evaluate(text)
+            if value is not None:
+                return Term(datafusion_literal(target, value[1]), target, text)
+        if lossless(term.type, target):
+            return Term(arrow_cast(term.text, target), target)
+        kind = Signature("try_cast" if try_cast else "cast", "", (term.type,), target)
+        return Term(f"{self._signatures.name(kind)}({term.text})", target)
+
+    def aggregate(
+        self, node: Node, extra: Sequence[Term] = ()
+    ) -> tuple[str, tuple[Term, ...], str]:
+        """Function name for DataFusion, arguments and result type of a BOUND_AGGREGATE."""
+        name = str(node["name"])
+        if name not in AGGREGATES:
+            raise UnsupportedSqlError(f"the aggregate function {name} is not supported")
+        function, result = AGGREGATES[name], type_of_json(node["return_type"])
+        ir_type(result)
+        args = (*(self(a) for a in node.get("children", ())), *extra)
+        if function == "count":
+            return "count", args, result
+        signature = Signature("aggregate", function, tuple(a.type for a in args), result)
+        return self._signatures.name(signature), args, result
+
+    def _reference(self, node: Node) -> Term:
+        return self._leaves[int(str(node["alias"])[1:])]
+
+    def _constant(self, node: Node) -> Term:
+        text = duck_literal(node["value"])
+        type = type_of_json(node["value"]["type"])
+        value = self._oracle.evaluate(text)
+        if value is None:
+            raise UnsupportedSqlError(f"the constant {text} is not supported")
+        return Term(datafusion_literal(type, value[1]), type, text)
+
+    def _cast(self, node: Node) -> Term:
+        return self.cast(
+            self(node["child"]), type_of_json(node["return_type"]), bool(node.get("try_cast"))
+        )
+
+    def _function(self, node: Node) -> Term:
+        name, result = str(node["name"]), type_of_json(node["return_type"])
+        children = list(node.get("children", ()))
+        if name in ("+", "-", "*", "%", "mod", "add", "subtract", "multiply") and result.startswith(
+            "DECIMAL"
+        ):
+            children = [_without_widening(c) for c in children]
+        args = [self(c) for c in children]
+        if name in ("date_part", "datepart"):
+            return self._date_part(node, args, result)
+        if name == "-" and len(args) == 1:
+            return self.call("negate", args, result)
+        if name in ("+",) and len(args) == 1:
+            return args[0]
+        if name in NEGATED:
+            return Term(f"(NOT {self.call(NEGATED[name], args, result).text})", result)
+        if name == "log" and len(args) == 1:
+            return self.call("log10", args, result)
+        if name not in SCALARS:
+            raise UnsupportedSqlError(f"the function {name} is not supported")
+        if name == "divide" and not is_integer_name(result):
+            return self.call("divide", args, result)
+        return self.call(SCALARS[name], args, result)
+
+    def _date_part(self, node: Node, args: Sequence[Term], result: str) -> Term:
+        part = str(node["children"][0].get("value", {}).get("value", "")).lower()
+        if part.rstrip("s") in DATE_PARTS:
+            part = part.rstrip("s")
+        if part not in DATE_PARTS or len(args) != 2:
+            raise UnsupportedSqlError(f"date_part({part!r}, …) is not supported")
+        return self.call(DATE_PARTS[part], args[1:], result)
+
+    def _comparison(self, node: Node) -> Term:
+        left, right = self(node["left"]), self(node["right"])
+        return Term(f"({left.text} {_COMPARISONS[node['type']]} {right.text})", "BOOLEAN")
+
+    def _conjunction(self, node: Node) -> Term:
+        word = " AND " if node["type"] == "CONJUNCTION_AND" else " OR "
+        return Term(f"({word.join(self(c).text for c in node['children'])})", "BOOLEAN")
+
+    def _operator(self, node: Node) -> Term:
+        args = [self(c) for c in node["children"]]
+        first, rest = args[0].text, ", ".join(a.text for a in args[1:])
+        match node["type"]:
+            case "OPERATOR_IS_NULL":
+                text = f"({first} IS NULL)"
+            case "OPERATOR_IS_NOT_NULL":
+                text = f"({first} IS NOT NULL)"
+            case "OPERATOR_NOT":
+                text = f"(NOT {first})"
+            case "COMPARE_IN":
+                text = f"({first} IN ({rest}))"
+            case "COMPARE_NOT_IN":
+                text = f"({first} NOT IN ({rest}))"
+            case "OPERATOR_COALESCE":
+                return self.call("coalesce", args, type_of_json(node["return_type"]))
+            case other:
+                name = str(other).removeprefix("OPERATOR_").removeprefix("COMPARE_")
+                raise UnsupportedSqlError(f"{name.replace('_', ' ')} is not supported")
+        return Term(text, "BOOLEAN")
+
+    def _case(self, node: Node) -> Term:
+        result = type_of_json(node["return_type"])
+        ir_type(result)
+        branches = " ".join(
+            f"WHEN {self(c['when_expr']).text} THEN {self(c['then_expr']).text}"
+            for c in node["case_checks"]
+        )
+        otherwise = f" ELSE {self(node['else_expr']).text}" if "else_expr" in node else ""
+        return Term(f"(CASE {branches}{otherwise} END)", result)
+
+
+def _without_widening(node: Node) -> Node:
+    """The operand of decimal arithmetic without the cast to the result's width that DuckDB put around it.
+
+    The operation itself says what its result is; an operand that was widened first would make it wider still.
+    """
+    if node["expression_class"] != "BOUND_CAST" or node.get("try_cast"):
+        return node
+    child = node["child"]
+    source = _type_of(child)
+    if source is None:
+        return node
+    return child if source.startswith("DECIMAL") or is_integer_name(source) else node
+
+
+def _type_of(node: Node) -> str | None:
+    if "return_type" in node:
+        return type_of_json(node["return_type"])
+    if node["expression_class"] == "BOUND_CONSTANT":
+        return type_of_json(node["value"]["type"])
+    return None

@@ -1,0 +1,541 @@
+"""Binding of expressions: leaves are resolved here, everything between them by DuckDB.
+
+An expression is cut at its leaves (columns, aggregates, windows, subqueries, constants that DuckDB can evaluate). What is left is a
+template over typed placeholders. DuckDB binds it, and the translator writes the bound tree for DataFusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlglot import exp
+
+from engine.dialect.bound import Term, Translator
+from engine.dialect.functions import AGGREGATES, WINDOWS
+from engine.dialect.literals import arrow_cast, datafusion_literal
+from engine.dialect.oracle import Oracle
+from engine.dialect.scope import Scope
+from engine.dialect.signatures import Signatures
+from engine.dialect.types import ir_type
+from engine.errors import SqlError, UnsupportedSqlError
+
+__all__ = ["Clause", "ExpressionBinder", "SubqueryBinder", "duckdb_sql"]
+
+SubqueryBinder = Callable[[exp.Expr, Scope], tuple[str, list[tuple[str, str]]]]
+"""Binds a subquery inside a scope: its SQL for DataFusion, and name and DuckDB type of each column."""
+
+_BARE = (exp.Literal, exp.Boolean, exp.Null)
+_REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
+    (exp.Lambda, "lambda functions"),
+    (exp.Parameter, "parameters"),
+    (exp.Placeholder, "parameters"),
+    (exp.Any, "comparisons with ANY (subquery)"),
+    (exp.All, "comparisons with ALL (subquery)"),
+    (exp.Columns, "COLUMNS(…)"),
+    (exp.GroupingId, "GROUPING_ID"),
+    (exp.Struct, "structs"),
+    (exp.Collate, "COLLATE"),
+    (exp.AtTimeZone, "time zones"),
+)
+_FRAMELESS = (
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+    "lag",
+    "lead",
+)
+_UNSIGNED = ("row_number", "rank", "dense_rank", "ntile")
+
+
+def duckdb_sql(node: exp.Expr) -> str:
+    """A syntax tree in DuckDB's SQL."""
+    return node.sql(dialect="duckdb", comments=False)
+
+
+@dataclass(slots=True)
+class Clause:
+    """Where an expression stands.
+
+    Attributes
+    ----------
+    name
+        As users call it: ``WHERE``, ``the SELECT list``.
+    aliases
+        SELECT aliases that it may use where no column has that name, lower case.
+    aggregates, windows
+        Whether it may hold such calls.
+    filter
+        Whether it only selects rows, so that NULL and false are one.
+    """
+
+    name: str
+    aliases: Mapping[str, exp.Expr] = field(default_factory=dict)
+    aggregates: bool = True
+    windows: bool = True
+    filter: bool = False
+
+
+class ExpressionBinder:
+    """Binds expressions of one SELECT."""
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        signatures: Signatures,
+        scope: Scope,
+        subquery: SubqueryBinder,
+        named_windows: Mapping[str, exp.Window] | None = None,
+    ) -> None:
+        self._oracle = oracle
+        self._signatures = signatures
+        self._scope = scope
+        self._subquery = subquery
+        self._named_windows = named_windows or {}
+        self._expanding: list[str] = []
+
+    def bind(self, node: exp.Expr, clause: Clause) -> Term:
+        """The expression for DataFusion.
+
+        Raises
+        ------
+        SqlError
+            If DuckDB's rules forbid it.
+        UnsupportedSqlError
+            If the IR cannot say it.
+        """
+        while isinstance(node, exp.Paren):
+            node = node.this
+        attempt = _Attempt(self, clause, fold=True)
+        template = attempt.cut(node)
+        if isinstance(template, exp.Column) and len(attempt.leaves) == 1:
+            return attempt.leaves[0]
+        try:
+            return self._resolve(template, attempt.leaves)
+        except UnsupportedSqlError:
+            raise
+        except SqlError:
+            # Some functions insist on a literal where a folded constant is only a placeholder.
+            plain = _Attempt(self, clause, fold=False)
+            return self._resolve(plain.cut(node), plain.leaves)
+
+    def condition(self, node: exp.Expr, clause: Clause) -> str:
+        """A condition that selects rows; its conjuncts are bound one by one."""
+        while isinstance(node, exp.Paren):
+            node = node.this
+        if isinstance(node, exp.And):
+            parts = [self.condition(n, clause) for n in node.flatten()]
+            return f"({' AND '.join(parts)})"
+        if isinstance(node, exp.Not):
+            inner = node.this.unnest()
+            if isinstance(inner, exp.In) and inner.args.get("query") is not None:
+                return self._not_in(inner, clause)
+        term = self.bind(node, clause)
+        return Translator(self._oracle, self._signatures, ()).cast(term, "BOOLEAN").text
+
+    def translate(self, node: Mapping[str, Any], leaves: list[Term]) -> Term:
+        """Translate a bound tree over given leaves."""
+        return Translator(self._oracle, self._signatures, leaves)(node)
+
+    def cast(self, term: Term, target: str) -> Term:
+        """A cast of a bound expression."""
+        return Translator(self._oracle, self._signatures, ()).cast(term, target)
+
+    def common(self, left: str, right: str) -> str:
+        """The type in which DuckDB compares columns of two types."""
+        node = self._oracle.bind(["c0 = c1"], [left, right])["expressions"][0]
+        leaves = [Term("l", left), Term("r", right)]
+        translator = Translator(self._oracle, self._signatures, leaves)
+        return translator(node["left"]).type
+
+    def _resolve(self, template: exp.Expr, leaves: list[Term]) -> Term:
+        plan = self._oracle.bind([duckdb_sql(template)], [leaf.type for leaf in leaves])
+        if plan["type"] != "LOGICAL_PROJECTION":
+            raise UnsupportedSqlError(f"{duckdb_sql(template)} is not supported")
+        return self.translate(plan["expressions"][0], leaves)
+
+    # Leaves. Each method binds one kind.
+
+    def column(self, node: exp.Column, clause: Clause) -> Term:
+        """A column, an enclosing query's column, or a SELECT alias."""
+        if node.args.get("db") or isinstance(node.this, exp.Star):
+            raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported here")
+        found = self._scope.find(node.name, node.table or None)
+        alias = clause.aliases.get(node.name.lower()) if not node.table else None
+        if found is None and alias is not None and node.name.lower() not in self._expanding:
+            self._expanding.append(node.name.lower())
+            try:
+                return self.bind(alias, clause)
+            finally:
+                self._expanding.pop()
+        if found is None:
+            raise SqlError(f"there is no column {duckdb_sql(node)} ({clause.name})")
+        ir_type(found.type)
+        return Term(found.text, found.type)
+
+    def constant(self, node: exp.Expr) -> Term | None:
+        """A constant's value by DuckDB's rules; None if it has none."""
+        text = f"({duckdb_sql(node)})"
+        stable = not any(n in self._oracle.unstable_functions for n in _function_names(node))
+        value = self._oracle.evaluate(text, cache=stable)
+        if value is None:
+            return None
+        try:
+            return Term(datafusion_literal(*value), value[0], text)
+        except UnsupportedSqlError:
+            return None
+
+    def subquery(self, node: exp.Expr) -> Term:
+        """A scalar subquery."""
+        text, columns = self._subquery(node, self._scope)
+        if len(columns) != 1:
+            raise SqlError(f"a subquery used as a value has {len(columns)} columns, not one")
+        ir_type(columns[0][1])
+        return Term(f"({text})", columns[0][1])
+
+    def exists(self, node: exp.Exists) -> Term:
+        """EXISTS (subquery)."""
+        if not isinstance(node.this, exp.Query):
+            raise UnsupportedSqlError("EXISTS of anything but a query is not supported")
+        text, _ = self._subquery(node.this, self._scope)
+        return Term(f"EXISTS ({text})", "BOOLEAN")
+
+    def membership(self, node: exp.In, clause: Clause) -> Term:
+        """`x IN (subquery)` where only true matters."""
+        needle, column, text = self._needle(node, clause)
+        return Term(f"({needle.text} IN (SELECT {column} FROM ({text}) AS {_INNER}))", "BOOLEAN")
+
+    def aggregate(self, node: exp.Expr, clause: Clause, windowed: bool = False) -> tuple[str, str]:
+        """An aggregate call's SQL for DataFusion, and its type."""
+        node, condition, order, distinct = _unwrap_aggregate(node)
+        inner = Clause(
+            "the arguments of an aggregate", clause.aliases, aggregates=windowed, windows=False
+        )
+        attempt = _Attempt(self, inner, fold=True, inside_aggregate=True)
+        template = attempt.cut_children(node)
+        types = [leaf.type for leaf in attempt.leaves]
+        call = _find_aggregate(self._oracle.bind([duckdb_sql(template)], types))
+        if call is None:
+            raise UnsupportedSqlError(f"the aggregate {duckdb_sql(node)} is not supported")
+        extra: list[Term] = []
+        if call["name"] in ("string_agg", "listagg", "group_concat"):
+            separator = str(call.get("function_data", {}).get("separator", ","))
+            extra = [Term(datafusion_literal("VARCHAR", separator), "VARCHAR")]
+        translator = Translator(self._oracle, self._signatures, attempt.leaves)
+        function, args, result = translator.aggregate(call, extra)
+        ordering = ""
+        if order:
+            keys = [self.sort_key(o, inner) for o in order]
+            ordering = f" ORDER BY {', '.join(keys)}"
+        listed = ", ".join(a.text for a in args) or "*"
+        text = f"{function}({'DISTINCT ' if distinct else ''}{listed}{ordering})"
+        if condition is not None:
+            text += f" FILTER (WHERE {self.condition(condition, inner)})"
+        return text, result
+
+    def sort_key(self, node: exp.Expr, clause: Clause) -> str:
+        """One ORDER BY term; the place of NULLs is always spelled out."""
+        this, direction = ordering(node)
+        return f"{self.bind(this, clause).text} {direction}"
+
+    def window(self, node: exp.Window, clause: Clause) -> Term:
+        """A window call."""
+        node = self._named(node)
+        function = node.this
+        if isinstance(function, exp.IgnoreNulls) and not isinstance(function.this, exp.AnyValue):
+            raise UnsupportedSqlError("IGNORE NULLS is not supported")
+        if isinstance(function, exp.RespectNulls):
+            function = function.this
+        inner = Clause("a window", clause.aliases, windows=False)
+        call, type = self._window_call(function, inner)
+        parts = []
+        if keys := node.args.get("partition_by"):
+            bound = ", ".join(self.bind(k, inner).text for k in keys)
+            parts.append(f"PARTITION BY {bound}")
+        if order := node.args.get("order"):
+            keys = ", ".join(self.sort_key(o, inner) for o in order.expressions)
+            parts.append(f"ORDER BY {keys}")
+        name = _name_of(function)
+        if (spec := node.args.get("spec")) and name not in _FRAMELESS:
+            parts.append(_frame(spec))
+        text = f"{call} OVER ({' '.join(parts)})"
+        return Term(arrow_cast(text, type) if name in _UNSIGNED else text, type)
+
+    def grouping(self, node: exp.Grouping, clause: Clause) -> Term:
+        """GROUPING(keys…)."""
+        keys = ", ".join(self.bind(k, clause).text for k in node.expressions)
+        return Term(arrow_cast(f"GROUPING({keys})", "BIGINT"), "BIGINT")
+
+    def _window_call(self, function: exp.Expr, clause: Clause) -> tuple[str, str]:
+        name = _name_of(function)
+        if name not in WINDOWS:
+            if isinstance(function, exp.Filter):
+                raise UnsupportedSqlError("FILTER on a window function is not supported")
+            if not _is_aggregate(function):
+                raise UnsupportedSqlError(f"the window function {name} is not supported")
+            return self.aggregate(function, clause, windowed=True)
+        word, type = WINDOWS[name]
+        args = [a for a in _arguments(function)]
+        terms = [self.bind(a, clause) for a in args]
+        for index, term in enumerate(terms):
+            if index == 1 or name == "ntile":
+                if term.constant is None:
+                    raise UnsupportedSqlError(f"{name} wants a literal number")
+                terms[index] = self.cast(term, "BIGINT")
+            elif index == 2:
+                terms[index] = self.cast(term, terms[0].type)
+        return f"{word}({', '.join(t.text for t in terms)})", type or terms[0].type
+
+    def _named(self, node: exp.Window) -> exp.Window:
+        name = node.args.get("alias")
+        if name is None:
+            return node
+        definition = self._named_windows.get(name.name.lower())
+        if definition is None:
+            raise SqlError(f"there is no window {name.name!r}")
+        merged = node.copy()
+        merged.set("alias", None)
+        for part in ("partition_by", "order", "spec"):
+            if not merged.args.get(part) and definition.args.get(part):
+                merged.set(part, definition.args[part])
+        return merged
+
+    def _needle(self, node: exp.In, clause: Clause) -> tuple[Term, str, str]:
+        """The left side of IN, the subquery's column cast to the same type, and the subquery."""
+        if isinstance(node.this, exp.Tuple):
+            raise UnsupportedSqlError("(a, b) IN (subquery) is not supported")
+        needle = self.bind(node.this, clause)
+        text, columns = self._subquery(node.args["query"].unnest(), self._scope)
+        if len(columns) != 1:
+            raise SqlError(f"the subquery of IN has {len(columns)} columns, not one")
+        name, type = columns[0]
+        common = self.common(needle.type, type)
+        column = self.cast(Term(f'{_INNER}."{name}"', type), common).text
+        return self.cast(needle, common), column, text
+
+    def _not_in(self, node: exp.In, clause: Clause) -> str:
+        """NOT IN with its three-valued logic, in terms that decorrelate to joins on equal keys.
+
+        It is true if nothing in the subquery equals the value, and either the subquery is empty or neither it nor the
+        value holds a NULL. DataFusion has a NULL-aware anti join of its own, but Substrait does not carry it.
+        """
+        needle, column, text = self._needle(node, clause)
+        if needle.constant is not None:
+            raise UnsupportedSqlError("a constant NOT IN (subquery) is not supported")
+        inner = f"({text}) AS {_INNER}"
+        count = "SELECT count(*) FROM "
+        return (
+            f"(NOT EXISTS (SELECT 1 FROM {inner} WHERE {column} = {needle.text})"
+            f" AND ({needle.text} IS NOT NULL OR ({count}{inner}) = 0)"
+            f" AND ({count}{inner} WHERE {column} IS NULL) = 0)"
+        )
+
+
+_INNER = '"in"'
+
+
+class _Attempt:
+    """One cutting of an expression into leaves and a template."""
+
+    def __init__(
+        self,
+        binder: ExpressionBinder,
+        clause: Clause,
+        fold: bool,
+        inside_aggregate: bool = False,
+    ) -> None:
+        self._binder = binder
+        self._clause = clause
+        self._fold = fold
+        self.leaves: list[Term] = []
+
+    def cut(self, node: exp.Expr, positive: bool = True) -> exp.Expr:
+        """The template of an expression; `positive`: only its being true matters, in a filter."""
+        for kind, what in _REFUSED:
+            if isinstance(node, kind):
+                raise UnsupportedSqlError(f"{what} are not supported")
+        leaf = self._leaf(node, positive)
+        if leaf is not None:
+            return self._placeholder(leaf)
+        return self.cut_children(node, positive)
+
+    def cut_children(self, node: exp.Expr, positive: bool = False) -> exp.Expr:
+        """The same node over templates of its children."""
+        positive = positive and isinstance(node, exp.And | exp.Or | exp.Paren)
+        made: dict[str, Any] = {}
+        for key, value in node.args.items():
+            if isinstance(value, list):
+                made[key] = [self.cut(v, positive) if isinstance(v, exp.Expr) else v for v in value]
+            elif isinstance(value, exp.Expr):
+                made[key] = self.cut(value, positive)
+            else:
+                made[key] = value
+        return node.__class__(**made)
+
+    def _placeholder(self, term: Term) -> exp.Expr:
+        self.leaves.append(term)
+        return exp.column(f"c{len(self.leaves) - 1}")
+
+    def _leaf(self, node: exp.Expr, positive: bool) -> Term | None:
+        binder, clause = self._binder, self._clause
+        match node:
+            case exp.Column():
+                return binder.column(node, clause)
+            case exp.Window():
+                if not clause.windows:
+                    raise SqlError(f"window functions are not allowed in {clause.name}")
+                return binder.window(node, clause)
+            case exp.Subquery() | exp.Query():
+                return binder.subquery(node.unnest() if isinstance(node, exp.Subquery) else node)
+            case exp.Exists():
+                return binder.exists(node)
+            case exp.In() if node.args.get("query") is not None:
+                if not (clause.filter and positive):
+                    raise UnsupportedSqlError(
+                        "IN (subquery) is supported only as a condition of WHERE, HAVING or QUALIFY"
+                        " that is not negated (NOT IN: only between ANDs)"
+                    )
+                return binder.membership(node, clause)
+            case exp.Grouping():
+                return binder.grouping(node, clause)
+        if _is_aggregate(node):
+            if not clause.aggregates:
+                raise SqlError(f"aggregates are not allowed in {clause.name}")
+            return Term(*binder.aggregate(node, clause))
+        return self._folded(node)
+
+    def _folded(self, node: exp.Expr) -> Term | None:
+        if isinstance(node, exp.Func):
+            for name in _function_names(node, deep=False):
+                if name in self._binder._oracle.volatile_functions:
+                    raise UnsupportedSqlError(f"the volatile function {name} is not supported")
+        if not self._fold or not isinstance(node, exp.Condition) or isinstance(node, _BARE):
+            return None
+        if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal):
+            return None
+        if isinstance(node, exp.Paren | exp.Tuple | exp.DataType | exp.Star | exp.Identifier):
+            return None
+        if not _is_constant(node):
+            return None
+        return self._binder.constant(node)
+
+
+def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:
+    """The expression and the direction, NULLs included, of an ORDER BY term."""
+    if not isinstance(node, exp.Ordered):
+        return node, "ASC NULLS LAST"
+    if node.args.get("with_fill"):
+        raise UnsupportedSqlError("WITH FILL is not supported")
+    direction = "DESC" if node.args.get("desc") else "ASC"
+    nulls = "FIRST" if node.args.get("nulls_first") else "LAST"
+    return node.this, f"{direction} NULLS {nulls}"
+
+
+_DEPENDENT = (exp.Column, exp.Query, exp.Subquery, exp.AggFunc, exp.Window, exp.Star, exp.Lambda)
+
+
+def _is_constant(node: exp.Expr) -> bool:
+    return not any(isinstance(n, _DEPENDENT) or _is_aggregate(n) for n in node.walk())
+
+
+def _name_of(node: exp.Expr) -> str:
+    """A function's name as DuckDB has it, lower case."""
+    if isinstance(node, exp.Anonymous):
+        return str(node.name).lower()
+    if isinstance(node, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
+        return _name_of(node.this)
+    return node.sql_name().lower() if isinstance(node, exp.Func) else ""
+
+
+def _function_names(node: exp.Expr, deep: bool = True) -> list[str]:
+    nodes = node.find_all(exp.Func) if deep else [node]
+    names = []
+    for n in nodes:
+        names.append(_name_of(n))
+        if isinstance(n, exp.CurrentDate | exp.CurrentTimestamp | exp.CurrentTime | exp.Rand):
+            names.append("random" if isinstance(n, exp.Rand) else "now")
+    return names
+
+
+def _is_aggregate(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Filter | exp.IgnoreNulls):
+        return True
+    if isinstance(node, exp.Anonymous):
+        return str(node.name).lower() in AGGREGATES
+    return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping)
+
+
+def _arguments(function: exp.Expr) -> list[exp.Expr]:
+    """Arguments of a window function in DuckDB's order."""
+    if isinstance(function, exp.Anonymous):
+        return list(function.expressions)
+    found = []
+    for key in ("this", "offset", "default"):
+        if isinstance(value := function.args.get(key), exp.Expr):
+            found.append(value)
+    return [*found, *function.expressions]
+
+
+def _unwrap_aggregate(
+    node: exp.Expr,
+) -> tuple[exp.Expr, exp.Expr | None, list[exp.Expr], bool]:
+    """The bare call, its FILTER, its ORDER BY, and whether it is DISTINCT."""
+    condition: exp.Expr | None = None
+    if isinstance(node, exp.Filter):
+        condition, node = node.expression.this, node.this
+    if isinstance(node, exp.IgnoreNulls) and isinstance(node.this, exp.AnyValue):
+        node = node.this
+    if isinstance(node, exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
+        raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
+    node = node.copy()
+    order: list[exp.Expr] = []
+    if isinstance(node.this, exp.Order):
+        order = node.this.expressions
+        node.set("this", node.this.this)
+    distinct = isinstance(node.this, exp.Distinct)
+    if distinct:
+        if len(node.this.expressions) != 1:
+            raise UnsupportedSqlError("DISTINCT over several arguments is not supported")
+        node.set("this", node.this.expressions[0])
+        if isinstance(node.this, exp.Order):
+            order = node.this.expressions
+            node.set("this", node.this.this)
+    if node.find(exp.HavingMax) or node.find(exp.Limit):
+        raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
+    return node, condition, order, distinct
+
+
+def _find_aggregate(plan: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    while plan["type"] == "LOGICAL_PROJECTION":
+        if plan["expressions"][0]["expression_class"] != "BOUND_REF" or not plan.get("children"):
+            return None
+        plan = plan["children"][0]
+    if plan["type"] != "LOGICAL_AGGREGATE_AND_GROUP_BY":
+        return None
+    found: Mapping[str, Any] = plan["expressions"][0]
+    return found
+
+
+def _frame(spec: exp.Expr) -> str:
+    kind = str(spec.args.get("kind") or "ROWS").upper()
+    if kind not in ("ROWS", "RANGE"):
+        raise UnsupportedSqlError(f"{kind} window frames are not supported")
+    if spec.args.get("exclude"):
+        raise UnsupportedSqlError("EXCLUDE in a window frame is not supported")
+
+    def edge(name: str, default: str) -> str:
+        bound, side = spec.args.get(name), spec.args.get(f"{name}_side")
+        if bound is None:
+            return default
+        if isinstance(bound, str):
+            return f"{bound} {side or ''}".strip().upper()
+        if not (isinstance(bound, exp.Literal) and bound.is_int and kind == "ROWS"):
+            raise UnsupportedSqlError("window frames want literal numbers of rows")
+        return f"{bound.name} {str(side).upper()}"
+
+    start, end = edge("start", "UNBOUNDED PRECEDING"), edge("end", "CURRENT ROW")
+    return f"{kind} BETWEEN {start} AND {end}"

@@ -1,0 +1,113 @@
+"""Constants, written so that each reader takes them for exactly the same value of the same type."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from engine.dialect.types import datafusion_type, ir_type, type_of_json
+from engine.errors import UnsupportedSqlError
+
+__all__ = ["arrow_cast", "datafusion_literal", "duck_literal", "text_literal"]
+
+_EPOCH = datetime.date(1970, 1, 1)
+_ARROW_NAMES: Mapping[str, str] = {
+    "BOOLEAN": "Boolean",
+    "TINYINT": "Int8",
+    "SMALLINT": "Int16",
+    "INTEGER": "Int32",
+    "BIGINT": "Int64",
+    "UTINYINT": "UInt8",
+    "USMALLINT": "UInt16",
+    "UINTEGER": "UInt32",
+    "UBIGINT": "UInt64",
+    "FLOAT": "Float32",
+    "DOUBLE": "Float64",
+    "VARCHAR": "Utf8",
+    "BLOB": "Binary",
+    "DATE": "Date32",
+    "TIME": "Time64(Microsecond)",
+    "TIMESTAMP": "Timestamp(Microsecond, None)",
+    "INTERVAL": "Interval(MonthDayNano)",
+    '"NULL"': "Int32",
+    "NULL": "Int32",
+}
+
+
+def text_literal(text: str) -> str:
+    """A string in single quotes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def arrow_cast(text: str, type: str) -> str:
+    """DataFusion's cast to a DuckDB type; the result's name differs from the argument's, as CAST's does not."""
+    known = _ARROW_NAMES.get(type)
+    if known is None:
+        arrow = datafusion_type(type)
+        known = f"Decimal128({arrow.precision}, {arrow.scale})"
+    return f"arrow_cast({text}, '{known}')"
+
+
+def datafusion_literal(type: str, value: Any) -> str:
+    """A constant in DataFusion's SQL.
+
+    Parameters
+    ----------
+    type
+        DuckDB type.
+    value
+        As `engine.dialect.oracle.Oracle.evaluate` gives it.
+    """
+    ir_type(type)
+    if value is None:
+        return arrow_cast("NULL", type)
+    match type:
+        case "VARCHAR":
+            return text_literal(value)
+        case "BOOLEAN":
+            return "TRUE" if value else "FALSE"
+        case "BIGINT" if abs(value) < 2**63:
+            return f"({value})" if value < 0 else str(value)
+        case "DATE":
+            return arrow_cast(arrow_cast(str(value), "INTEGER"), type)
+        case "TIMESTAMP" | "TIME":
+            return arrow_cast(arrow_cast(f"'{value}'", "BIGINT"), type)
+        case "INTERVAL":
+            months, days, nanos = value
+            sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
+            return (
+                f"INTERVAL '{months} MONS {days} DAYS "
+                f"{sign}{rest // 10**9}.{rest % 10**9:09d} SECS'"
+            )
+        case "BLOB":
+            return f"X'{value.hex()}'"
+        case "FLOAT" | "DOUBLE":
+            text = repr(value) if math.isfinite(value) else str(value)
+            return arrow_cast(f"'{text}'", type)
+        case _:
+            text = f"{value:f}" if isinstance(value, Decimal) else str(value)
+            return arrow_cast(f"'{text}'", type)
+
+
+def duck_literal(node: Mapping[str, Any]) -> str:
+    """A BOUND_CONSTANT of a serialized plan in DuckDB's SQL, with its type."""
+    type = type_of_json(node["type"])
+    if node.get("is_null"):
+        return "NULL" if type in ("NULL", '"NULL"') else f"CAST(NULL AS {type})"
+    value = node.get("value", "")
+    if type == "VARCHAR":
+        return text_literal(str(value))
+    if type == "BOOLEAN":
+        return "TRUE" if value else "FALSE"
+    if type.startswith("DECIMAL"):
+        scale = node["type"]["type_info"].get("scale", 0)
+        whole = Decimal(int(value or 0)).scaleb(-scale)
+        return f"CAST('{whole:f}' AS {type})"
+    if type == "HUGEINT":
+        return f"CAST('{(value['upper'] << 64) + value['lower']}' AS HUGEINT)"
+    if type in _ARROW_NAMES and isinstance(value, int | float):
+        return f"CAST('{value!r}' AS {type})"
+    raise UnsupportedSqlError(f"constants of type {type} are not supported here")

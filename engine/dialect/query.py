@@ -1,0 +1,657 @@
+"""Binding of queries: SELECT, set operations, CTEs, FROM items; names and types by DuckDB's rules."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlglot import exp
+
+from engine.dialect.bound import Term
+from engine.dialect.expressions import Clause, ExpressionBinder, duckdb_sql, ordering
+from engine.dialect.oracle import Oracle, quote
+from engine.dialect.scope import Attribute, Item, Scope
+from engine.dialect.signatures import Signatures
+from engine.errors import SqlError, UnsupportedSqlError
+
+__all__ = ["BoundQuery", "Output", "QueryBinder", "TableLookup"]
+
+
+class TableLookup(Protocol):
+    """What the binder needs of a catalog."""
+
+    def resolve(self, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
+        """The registered name of a table, and name and DuckDB type of each column.
+
+        Raises
+        ------
+        engine.errors.TableNotFoundError
+            If there is none, matched without regard to case.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A column of a query: the name that people see, DataFusion's name for it, its DuckDB type."""
+
+    name: str
+    alias: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundQuery:
+    """A query in DataFusion's SQL, and its columns."""
+
+    text: str
+    outputs: tuple[Output, ...]
+
+
+@dataclass(slots=True)
+class _Select:
+    """One SELECT while it is being bound."""
+
+    scope: Scope
+    binder: ExpressionBinder
+    nodes: list[exp.Expr] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    aliases: dict[str, exp.Expr] = field(default_factory=dict)
+
+
+_UNSUPPORTED_SELECT = {
+    "sample": "USING SAMPLE",
+    "pivots": "PIVOT",
+    "laterals": "LATERAL",
+    "connect": "CONNECT BY",
+    "match": "MATCH_RECOGNIZE",
+    "into": "INTO",
+    "locks": "FOR UPDATE",
+    "prewhere": "PREWHERE",
+    "cluster": "CLUSTER BY",
+    "sort": "SORT BY",
+    "distribute": "DISTRIBUTE BY",
+    "kind": "SELECT AS",
+    "hint": "hints",
+    "settings": "SETTINGS",
+    "format": "FORMAT",
+}
+
+Ctes = Mapping[str, BoundQuery]
+
+
+class QueryBinder:
+    """Binds one statement."""
+
+    def __init__(self, oracle: Oracle, signatures: Signatures, tables: TableLookup) -> None:
+        self._oracle = oracle
+        self._signatures = signatures
+        self._tables = tables
+        self._numbers = itertools.count()
+
+    def bind(
+        self, node: exp.Expr, parent: Scope | None = None, ctes: Ctes | None = None
+    ) -> BoundQuery:
+        """Bind a query, which may see the columns of `parent` and the CTEs of the queries around.
+
+        Raises
+        ------
+        SqlError
+            If DuckDB's rules forbid it.
+        UnsupportedSqlError
+            If it uses what the IR cannot say.
+        """
+        ctes = dict(ctes or {})
+        prefix = self._with(node, parent, ctes)
+        match node:
+            case exp.Select():
+                bound = self._select(node, parent, ctes)
+            case exp.SetOperation():
+                bound = self._set_operation(node, parent, ctes)
+            case exp.Subquery():
+                bound = self._parenthesized(node, parent, ctes)
+            case exp.Values():
+                item, text = self._values(node)
+                outputs = tuple(Output(a.name, a.text, a.type) for a in item.attributes)
+                listed = ", ".join(
+                    f"{o.alias} AS {quote(f'{o.name}_{n}')}"
+                    for o, n in zip(outputs, self._numbers, strict=False)
+                )
+                raise UnsupportedSqlError(
+                    f"VALUES outside of FROM is not supported ({listed[:0]}…)"
+                )
+            case exp.Table():
+                select = exp.select("*").from_(node.copy())
+                bound = self._select(select, parent, ctes)
+            case _:
+                raise UnsupportedSqlError(f"{type(node).__name__} statements are not supported")
+        return BoundQuery(prefix + bound.text, bound.outputs)
+
+    def _unique(self, name: str) -> str:
+        return f"{name}_{next(self._numbers)}"
+
+    # WITH
+
+    def _with(self, node: exp.Expr, parent: Scope | None, ctes: dict[str, BoundQuery]) -> str:
+        clause = node.args.get("with_")
+        if clause is None:
+            return ""
+        if clause.args.get("recursive"):
+            names = {cte.alias.lower() for cte in clause.expressions}
+            if any(
+                t.name.lower() in names
+                for c in clause.expressions
+                for t in c.find_all(exp.Table)
+                if t.name.lower() == c.alias.lower()
+            ):
+                raise UnsupportedSqlError("recursive CTEs are not supported")
+        texts = []
+        for cte in clause.expressions:
+            if cte.args.get("key_expressions"):
+                raise UnsupportedSqlError("USING KEY is not supported")
+            bound = self.bind(cte.this, parent, ctes)
+            name = self._unique(cte.alias)
+            texts.append(f"{quote(name)} AS ({bound.text})")
+            outputs = _renamed(bound.outputs, cte.args["alias"].args.get("columns"))
+            ctes[cte.alias.lower()] = BoundQuery(name, outputs)
+        return f"WITH {', '.join(texts)} "
+
+    # Set operations
+
+    def _set_operation(
+        self, node: exp.SetOperation, parent: Scope | None, ctes: Ctes
+    ) -> BoundQuery:
+        if node.args.get("by_name"):
+            raise UnsupportedSqlError("UNION BY NAME is not supported")
+        word = type(node).__name__.upper()
+        if not node.args.get("distinct") and word != "UNION":
+            raise UnsupportedSqlError(f"{word} ALL is not supported")
+        if node.args.get("sample"):
+            raise UnsupportedSqlError("USING SAMPLE is not supported")
+        sides = [self.bind(side, parent, ctes) for side in (node.left, node.right)]
+        left, right = (s.outputs for s in sides)
+        if len(left) != len(right):
+            raise SqlError(f"{word} of {len(left)} and of {len(right)} columns")
+        types = self._unified(left, right)
+        texts = [self._conformed(s, types) for s in sides]
+        all_ = " ALL" if word == "UNION" and not node.args.get("distinct") else ""
+        outputs = tuple(
+            Output(o.name, self._unique(o.name), t) for o, t in zip(left, types, strict=True)
+        )
+        name = quote(self._unique("set"))
+        columns = ", ".join(quote(o.alias) for o in outputs)
+        text = f"SELECT {columns} FROM ({texts[0]} {word}{all_} {texts[1]}) AS {name}({columns})"
+        return self._ordered_set(node, text, outputs)
+
+    def _unified(self, left: Sequence[Output], right: Sequence[Output]) -> list[str]:
+        if all(a.type == b.type for a, b in zip(left, right, strict=True)):
+            return [o.type for o in left]
+        sides = (
+            ", ".join(
+                ("NULL" if o.type == '"NULL"' else f"CAST(NULL AS {o.type})") + f" AS c{i}"
+                for i, o in enumerate(side)
+            )
+            for side in (left, right)
+        )
+        return [t for _, t in self._oracle.describe("SELECT {} UNION ALL SELECT {}".format(*sides))]
+
+    def _conformed(self, side: BoundQuery, types: Sequence[str]) -> str:
+        if all(o.type == t for o, t in zip(side.outputs, types, strict=True)):
+            return f"({side.text})"
+        binder = self._binder(Scope())
+        name = quote(self._unique("side"))
+        columns = ", ".join(
+            f"{binder.cast(Term(f'{name}.{quote(o.alias)}', o.type), t).text} AS {quote(o.alias)}"
+            for o, t in zip(side.outputs, types, strict=True)
+        )
+        return f"(SELECT {columns} FROM ({side.text}) AS {name})"
+
+    def _ordered_set(self, node: exp.Expr, text: str, outputs: tuple[Output, ...]) -> BoundQuery:
+        """ORDER BY and LIMIT over a whole query that is not a plain SELECT."""
+        order, limit = node.args.get("order"), self._limit(node)
+        if order is not None:
+            item = Item("", tuple(Attribute(o.name, quote(o.alias), o.type) for o in outputs))
+            state = _Select(Scope([item]), self._binder(Scope([item])), outputs=list(outputs))
+            state.terms = [Term(quote(o.alias), o.type) for o in outputs]
+            text += self._order(order, state)
+        return BoundQuery(text + limit, outputs)
+
+    def _parenthesized(self, node: exp.Subquery, parent: Scope | None, ctes: Ctes) -> BoundQuery:
+        inner = self.bind(node.this, parent, ctes)
+        if not (node.args.get("order") or node.args.get("limit") or node.args.get("offset")):
+            return inner
+        name = quote(self._unique("query"))
+        columns = ", ".join(quote(o.alias) for o in inner.outputs)
+        text = f"SELECT {columns} FROM ({inner.text}) AS {name}"
+        return self._ordered_set(node, text, inner.outputs)
+
+    # SELECT
+
+    def _binder(
+        self,
+        scope: Scope,
+        windows: Mapping[str, exp.Window] | None = None,
+        ctes: Ctes | None = None,
+    ) -> ExpressionBinder:
+        def subquery(node: exp.Expr, inner: Scope) -> tuple[str, list[tuple[str, str]]]:
+            bound = self.bind(node, inner, ctes)
+            return bound.text, [(o.alias, o.type) for o in bound.outputs]
+
+        return ExpressionBinder(self._oracle, self._signatures, scope, subquery, windows)
+
+    def _select(self, node: exp.Select, parent: Scope | None, ctes: Ctes) -> BoundQuery:
+        for key, what in _UNSUPPORTED_SELECT.items():
+            if node.args.get(key):
+                raise UnsupportedSqlError(f"{what} is not supported")
+        scope = Scope(parent=parent)
+        source = self._from(node, scope, ctes)
+        windows = {w.this.name.lower(): w for w in node.args.get("windows") or ()}
+        state = _Select(scope, self._binder(scope, windows, ctes))
+        self._items(node, state)
+        where = node.args.get("where")
+        text = source
+        if where is not None:
+            clause = Clause("WHERE", state.aliases, aggregates=False, windows=False, filter=True)
+            text += f" WHERE {state.binder.condition(where.this, clause)}"
+        text += self._group(node, state)
+        having = node.args.get("having")
+        if having is not None:
+            clause = Clause("HAVING", state.aliases, windows=False, filter=True)
+            text += f" HAVING {state.binder.condition(having.this, clause)}"
+        distinct = node.args.get("distinct")
+        if distinct is not None and distinct.args.get("on") is not None:
+            raise UnsupportedSqlError("DISTINCT ON is not supported")
+        word = "SELECT DISTINCT" if distinct is not None else "SELECT"
+        if node.args.get("qualify") is not None:
+            return self._qualified(node, state, text, word)
+        order = self._order(node.args["order"], state) if node.args.get("order") else ""
+        items = _listed(state)
+        return BoundQuery(f"{word} {items}{text}{order}{self._limit(node)}", tuple(state.outputs))
+
+    def _qualified(self, node: exp.Select, state: _Select, tail: str, word: str) -> BoundQuery:
+        """QUALIFY: the windows become columns of a subquery, and the condition a WHERE around it."""
+        if node.args.get("group") or any(
+            c.find(exp.AggFunc) for c in node.expressions if not c.find(exp.Window)
+        ):
+            pass
+        hidden = quote(self._unique("qualify"))
+        clause = Clause("QUALIFY", state.aliases)
+        condition = state.binder.bind(node.args["qualify"].this, clause)
+        condition = state.binder.cast(condition, "BOOLEAN")
+        extra, keys = [f"{condition.text} AS {hidden}"], []
+        for ordered in self._order_terms(node.args.get("order"), state):
+            term, direction = ordered
+            name = quote(self._unique("order"))
+            extra.append(f"{term} AS {name}")
+            keys.append(f"{name} {direction}")
+        inner = f"SELECT {_listed(state)}, {', '.join(extra)}{tail}"
+        order = f" ORDER BY {', '.join(keys)}" if keys else ""
+        if keys and word != "SELECT":
+            raise UnsupportedSqlError("DISTINCT with QUALIFY and ORDER BY is not supported")
+        name = quote(self._unique("qualified"))
+        columns = ", ".join(quote(o.alias) for o in state.outputs)
+        text = f"{word} {columns} FROM ({inner}) AS {name} WHERE {hidden}{order}{self._limit(node)}"
+        return BoundQuery(text, tuple(state.outputs))
+
+    def _items(self, node: exp.Select, state: _Select) -> None:
+        for item in node.expressions:
+            if isinstance(item, exp.Alias):
+                state.aliases.setdefault(item.alias.lower(), item.this)
+        clause = Clause("the SELECT list", state.aliases)
+        for item in node.expressions:
+            star = _star(item)
+            if star is not None:
+                self._star(star, item, state, clause)
+                continue
+            if isinstance(item, exp.Aliases):
+                raise UnsupportedSqlError(f"{duckdb_sql(item)} is not supported")
+            inner = item.this if isinstance(item, exp.Alias) else item
+            self._add(state, _output_name(item), inner, state.binder.bind(inner, clause))
+        if not state.outputs:
+            raise SqlError("a SELECT needs at least one column")
+
+    def _star(self, star: exp.Star, item: exp.Expr, state: _Select, clause: Clause) -> None:
+        table = item.args["table"].name if isinstance(item, exp.Column) else None
+        excluded = {e.name.lower() for e in star.args.get("except_") or ()}
+        replaced = {r.alias.lower(): r.this for r in star.args.get("replace") or ()}
+        renamed = {
+            r.this.name.lower(): r.alias for r in star.args.get("rename") or ()
+        }  # fmt: skip
+        known = [a.name.lower() for a in state.scope.star(table)]
+        for name in (*excluded, *replaced, *renamed):
+            if name not in known:
+                raise SqlError(f"there is no column {name!r} in {duckdb_sql(item)}")
+        for attribute in list(state.scope.star(table)):
+            key = attribute.name.lower()
+            if key in excluded:
+                continue
+            inner = exp.column(attribute.name, quoted=True)
+            term = Term(attribute.text, attribute.type)
+            if key in replaced:
+                inner, term = replaced[key], state.binder.bind(replaced[key], clause)
+            self._add(state, renamed.get(key, attribute.name), inner, term)
+
+    def _add(self, state: _Select, name: str, node: exp.Expr, term: Term) -> None:
+        state.nodes.append(node)
+        state.terms.append(term)
+        state.outputs.append(Output(name, self._unique(name), term.type))
+
+    # GROUP BY
+
+    def _group(self, node: exp.Select, state: _Select) -> str:
+        group = node.args.get("group")
+        if group is None:
+            return ""
+        if group.args.get("all"):
+            keys = [
+                t.text
+                for n, t in zip(state.nodes, state.terms, strict=True)
+                if not _has_aggregate(n) and t.constant is None
+            ]
+            return f" GROUP BY {', '.join(keys)}" if keys else ""
+        parts = [self._grouping_element(e, state) for e in group.expressions]
+        for key in ("rollup", "cube", "grouping_sets"):
+            parts += [self._grouping_element(e, state) for e in group.args.get(key) or ()]
+        parts = [p for p in parts if p]
+        return f" GROUP BY {', '.join(parts)}" if parts else ""
+
+    def _grouping_element(self, node: exp.Expr, state: _Select) -> str:
+        match node:
+            case exp.Rollup() | exp.Cube():
+                word = type(node).__name__.upper()
+                keys = ", ".join(self._grouping_set(e, state) for e in node.expressions)
+                return f"{word} ({keys})"
+            case exp.GroupingSets():
+                sets = ", ".join(
+                    f"({self._grouping_set(e, state).removeprefix('(').removesuffix(')')})"
+                    if isinstance(e, exp.Tuple)
+                    else f"({self._grouping_set(e, state)})"
+                    for e in node.expressions
+                )
+                return f"GROUPING SETS ({sets})"
+            case exp.Tuple():
+                return ", ".join(self._key(e, state).text for e in node.expressions)
+        return self._key(node, state).text
+
+    def _grouping_set(self, node: exp.Expr, state: _Select) -> str:
+        if isinstance(node, exp.Rollup | exp.Cube | exp.GroupingSets):
+            raise UnsupportedSqlError("nested grouping sets are not supported")
+        if isinstance(node, exp.Tuple):
+            return f"({', '.join(self._key(e, state).text for e in node.expressions)})"
+        return self._key(node, state).text
+
+    def _key(self, node: exp.Expr, state: _Select) -> Term:
+        while isinstance(node, exp.Paren):
+            node = node.this
+        if isinstance(node, exp.Literal) and node.is_int:
+            return state.terms[_ordinal(node, state)]
+        clause = Clause("GROUP BY", state.aliases, aggregates=False, windows=False)
+        return state.binder.bind(node, clause)
+
+    # ORDER BY and LIMIT
+
+    def _order(self, order: exp.Order, state: _Select) -> str:
+        by_text = {t.text: o for t, o in zip(state.terms, state.outputs, strict=True)}
+        keys = []
+        for text, direction in self._order_terms(order, state):
+            output = by_text.get(text)
+            keys.append(f"{quote(output.alias) if output else text} {direction}")
+        return f" ORDER BY {', '.join(keys)}" if keys else ""
+
+    def _order_terms(self, order: exp.Order | None, state: _Select) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        for key in order.expressions if order is not None else ():
+            node, direction = ordering(key)
+            if isinstance(node, exp.Var) and node.name.upper() == "ALL":
+                found += [(t.text, direction) for t in state.terms]
+                continue
+            term = self._order_key(node, state)
+            if term.constant is None:
+                found.append((term.text, direction))
+        return found
+
+    def _order_key(self, node: exp.Expr, state: _Select) -> Term:
+        if isinstance(node, exp.Literal) and node.is_int:
+            return Term(state.terms[_ordinal(node, state)].text, "")
+        if isinstance(node, exp.Column) and not node.table:
+            for term, output in zip(state.terms, state.outputs, strict=True):
+                if output.name.lower() == node.name.lower():
+                    return Term(term.text, term.type)
+        return state.binder.bind(node, Clause("ORDER BY", state.aliases))
+
+    def _limit(self, node: exp.Expr) -> str:
+        text = ""
+        for key, word in (("limit", "LIMIT"), ("offset", "OFFSET")):
+            clause = node.args.get(key)
+            if clause is None:
+                continue
+            options = clause.args.get("limit_options")
+            if isinstance(clause, exp.Fetch):
+                raise UnsupportedSqlError("FETCH FIRST is not supported: use LIMIT")
+            if options is not None and (
+                options.args.get("percent") or options.args.get("with_ties")
+            ):
+                raise UnsupportedSqlError("LIMIT of a percentage or WITH TIES is not supported")
+            value = self._oracle.evaluate(f"CAST(({duckdb_sql(clause.expression)}) AS BIGINT)")
+            if value is None:
+                raise UnsupportedSqlError(f"{word} wants a constant number")
+            if value[1] is not None:
+                if value[1] < 0:
+                    raise SqlError(f"{word} cannot be negative")
+                text += f" {word} {value[1]}"
+        return text
+
+    # FROM
+
+    def _from(self, node: exp.Select, scope: Scope, ctes: Ctes) -> str:
+        clause = node.args.get("from_")
+        if clause is None:
+            return ""
+        text = self._item(clause.this, scope, ctes)
+        for join in node.args.get("joins") or ():
+            text += self._join(join, scope, ctes)
+        return f" FROM {text}"
+
+    def _item(self, node: exp.Expr, scope: Scope, ctes: Ctes) -> str:
+        if node.args.get("sample"):
+            raise UnsupportedSqlError("TABLESAMPLE is not supported")
+        if node.args.get("pivots"):
+            raise UnsupportedSqlError("PIVOT and UNPIVOT are not supported")
+        match node:
+            case exp.Table():
+                text = self._table(node, scope, ctes)
+            case exp.Subquery() if isinstance(
+                node.this, exp.Table | exp.Subquery
+            ) and not isinstance(node.this, exp.Query):
+                text = self._nested(node, scope, ctes)
+            case exp.Subquery():
+                text = self._derived(node, scope, ctes)
+            case exp.Values():
+                item, text = self._values(node)
+                scope.items.append(item)
+            case _:
+                name = type(node).__name__.upper()
+                raise UnsupportedSqlError(f"{name} in FROM is not supported")
+        for join in node.args.get("joins") or ():
+            text += self._join(join, scope, ctes)
+        return text
+
+    def _table(self, node: exp.Table, scope: Scope, ctes: Ctes) -> str:
+        if not isinstance(node.this, exp.Identifier):
+            raise UnsupportedSqlError(
+                f"the table function {duckdb_sql(node.this)} is not supported"
+            )
+        alias = node.alias or node.name
+        unique = self._unique(alias)
+        columns = node.args["alias"].args.get("columns") if node.args.get("alias") else None
+        cte = ctes.get(node.name.lower()) if not node.db else None
+        if cte is not None:
+            outputs = _renamed(cte.outputs, columns)
+            scope.items.append(_as_item(alias, unique, outputs))
+            return f"{quote(cte.text)} AS {quote(unique)}"
+        qualified = ".".join(p.name for p in node.parts)
+        if qualified.lower() == f"main.{node.name.lower()}":
+            qualified = node.name
+        name, attributes = self._tables.resolve(qualified)
+        outputs = _renamed(tuple(Output(n, n, t) for n, t in attributes), columns)
+        scope.items.append(_as_item(alias, unique, outputs))
+        return f"{quote(name)} AS {quote(unique)}"
+
+    def _derived(self, node: exp.Subquery, scope: Scope, ctes: Ctes) -> str:
+        alias = node.alias or "unnamed_subquery"
+        bound = self.bind(node.this, None, ctes)
+        unique = self._unique(alias)
+        columns = node.args["alias"].args.get("columns") if node.args.get("alias") else None
+        scope.items.append(_as_item(alias, unique, _renamed(bound.outputs, columns)))
+        return f"({bound.text}) AS {quote(unique)}"
+
+    def _nested(self, node: exp.Subquery, scope: Scope, ctes: Ctes) -> str:
+        """A parenthesized join."""
+        if node.alias:
+            raise UnsupportedSqlError("an alias for a parenthesized join is not supported")
+        return f"({self._item(node.this, scope, ctes)})"
+
+    def _values(self, node: exp.Values) -> tuple[Item, str]:
+        """VALUES in FROM: constants only, every column of one type."""
+        described = self._oracle.describe(f"FROM ({duckdb_sql(_bare_values(node))}) AS v")
+        binder = self._binder(Scope())
+        rows = []
+        for row in node.expressions:
+            cells = []
+            for cell, (_, type) in zip(row.expressions, described, strict=True):
+                term = binder.cast(binder.bind(cell, Clause("VALUES", {}, False, False)), type)
+                cells.append(term.text)
+            rows.append(f"({', '.join(cells)})")
+        alias = node.alias or "valueslist"
+        unique = self._unique(alias)
+        given = node.args["alias"].args.get("columns") if node.args.get("alias") else None
+        outputs = tuple(Output(n, f"column{i + 1}", t) for i, (n, t) in enumerate(described))
+        item = _as_item(alias, unique, _renamed(outputs, given))
+        return item, f"(VALUES {', '.join(rows)}) AS {quote(unique)}"
+
+    def _join(self, join: exp.Join, scope: Scope, ctes: Ctes) -> str:
+        method = str(join.args.get("method") or "").upper()
+        side = str(join.args.get("side") or "").upper()
+        kind = str(join.args.get("kind") or "").upper()
+        if method not in ("", "NATURAL"):
+            raise UnsupportedSqlError(f"{method} JOIN is not supported")
+        if kind not in ("", "INNER", "OUTER", "CROSS", "SEMI", "ANTI"):
+            raise UnsupportedSqlError(f"{kind} JOIN is not supported")
+        right = Scope(parent=None)
+        text = self._item(join.this, right, ctes)
+        left = Scope(list(scope.items), dict(scope.merged))
+        on, using = join.args.get("on"), [u.name for u in join.args.get("using") or ()]
+        if method == "NATURAL":
+            names = {a.name.lower() for a in right.star()}
+            using = [a.name for a in left.star() if a.name.lower() in names]
+            if not using:
+                raise SqlError("NATURAL JOIN of tables that have no column in common")
+        scope.items += right.items
+        scope.merged.update({k: v for k, v in right.merged.items() if k not in scope.merged})
+        if not (on or using):
+            if kind == "CROSS":
+                return f" CROSS JOIN {text}"
+            if side or kind in ("SEMI", "ANTI", "INNER"):
+                raise SqlError("a join needs ON or USING")
+            return f", {text}"
+        binder = self._binder(scope, None, ctes)
+        if using:
+            condition = " AND ".join(
+                self._merge(name, side, kind, left, right, scope, binder) for name in using
+            )
+        else:
+            clause = Clause("ON", {}, aggregates=False, windows=False)
+            condition = binder.condition(on, clause)
+        if kind in ("SEMI", "ANTI"):
+            del scope.items[len(left.items) :]
+            scope.merged = left.merged
+        words = " ".join(
+            w for w in (side or ("LEFT" if kind in ("SEMI", "ANTI") else ""), kind, "JOIN") if w
+        )
+        return f" {words} {text} ON {condition}"
+
+    def _merge(
+        self,
+        name: str,
+        side: str,
+        kind: str,
+        left: Scope,
+        right: Scope,
+        scope: Scope,
+        binder: ExpressionBinder,
+    ) -> str:
+        one, other = left.find(name, None), right.find(name, None)
+        if one is None or other is None:
+            raise SqlError(f"USING names {name!r}, which is not a column of both sides")
+        common = binder.common(one.type, other.type)
+        a = binder.cast(Term(one.text, one.type), common)
+        b = binder.cast(Term(other.text, other.type), common)
+        chosen = other if side == "RIGHT" else one
+        if side == "FULL":
+            text = f"(CASE WHEN {a.text} IS NOT NULL THEN {a.text} ELSE {b.text} END)"
+            chosen = Attribute(one.name, text, common)
+        if kind not in ("SEMI", "ANTI"):
+            scope.merged[name.lower()] = Attribute(one.name, chosen.text, chosen.type)
+        return f"({a.text} = {b.text})"
+
+
+def _listed(state: _Select) -> str:
+    return ", ".join(
+        f"{t.text} AS {quote(o.alias)}" for t, o in zip(state.terms, state.outputs, strict=True)
+    )
+
+
+def _ordinal(node: exp.Literal, state: _Select) -> int:
+    position = int(node.name)
+    if not 1 <= position <= len(state.terms):
+        raise SqlError(f"position {position} is not between 1 and {len(state.terms)}")
+    return position - 1
+
+
+def _star(item: exp.Expr) -> exp.Star | None:
+    if isinstance(item, exp.Star):
+        return item
+    if isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
+        return item.this
+    return None
+
+
+def _output_name(item: exp.Expr) -> str:
+    """The name that a subquery's column has for the queries around it."""
+    if isinstance(item, exp.Alias):
+        return str(item.alias)
+    if isinstance(item, exp.Column):
+        return str(item.name)
+    if isinstance(item, exp.Count) and isinstance(item.this, exp.Star):
+        return "count_star()"
+    return duckdb_sql(item).lower()
+
+
+def _renamed(outputs: Sequence[Output], columns: Sequence[exp.Expr] | None) -> tuple[Output, ...]:
+    if not columns:
+        return tuple(outputs)
+    if len(columns) > len(outputs):
+        raise SqlError(f"{len(columns)} column names for {len(outputs)} columns")
+    names = [c.name for c in columns] + [o.name for o in outputs[len(columns) :]]
+    return tuple(Output(n, o.alias, o.type) for n, o in zip(names, outputs, strict=True))
+
+
+def _as_item(alias: str, unique: str, outputs: Sequence[Output]) -> Item:
+    return Item(
+        alias,
+        tuple(Attribute(o.name, f"{quote(unique)}.{quote(o.alias)}", o.type) for o in outputs),
+    )
+
+
+def _bare_values(node: exp.Values) -> exp.Values:
+    bare = node.copy()
+    bare.set("alias", None)
+    return bare
+
+
+def _has_aggregate(node: exp.Expr) -> bool:
+    from engine.dialect.expressions import _is_aggregate
+
+    return any(_is_aggregate(n) for n in node.walk())
