@@ -1,0 +1,78 @@
+"""Stages and exchanges as an application: compute elements, memory elements and their
+relationships.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.codegen.fragment import lower_stage
+from engine.codegen.text import element_code
+from engine.stages.model import Exchange, Stage, StagePlan
+from openwhisk.app import Application, ComputeElement, Corunning, Limits, MemoryElement
+
+__all__ = ["CodegenSettings", "build_application"]
+
+MiB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CodegenSettings:
+    """What the elements reserve.
+
+    Attributes
+    ----------
+    compute_memory
+        Bytes of anonymous memory of every compute element.
+    exchange_memory
+        The most that one exchange or the result may grow to, in bytes. Only what is written is
+        held and charged.
+    timeout
+        Seconds that one element may run.
+    """
+
+    compute_memory: int = 1 << 30
+    exchange_memory: int = 8 << 30
+    timeout: float = 300.0
+
+
+def build_application(
+    name: str, plan: StagePlan, settings: CodegenSettings | None = None
+) -> Application:
+    """The application that computes `plan`; the last stage is its only sink, `result` holds the
+    answer.
+
+    Raises
+    ------
+    operators.errors.OperatorError
+        If a stage cannot be expressed in the kernel's SQL.
+    """
+    settings = settings or CodegenSettings()
+    compute = [_compute(plan, stage, settings) for stage in plan.stages]
+    memory = [_memory(plan, stage.output, settings) for stage in plan.stages]
+    return Application(name, [*compute, *memory])
+
+
+def _compute(plan: StagePlan, stage: Stage, settings: CodegenSettings) -> ComputeElement:
+    memory = dict.fromkeys([*(i.exchange for i in stage.inputs), stage.output.name])
+    return ComputeElement(
+        stage.name,
+        element_code(plan, stage, lower_stage(stage).sql),
+        parents=tuple(p.name for p in plan.parents(stage)),
+        dependents=tuple(r.name for r in plan.readers(stage.output.name)),
+        corunning={m: Corunning(m) for m in memory},
+        parallelism=stage.parallelism,
+        limits=Limits(cpu=1.0, mem=settings.compute_memory, timeout=settings.timeout),
+    )
+
+
+def _memory(plan: StagePlan, exchange: Exchange, settings: CodegenSettings) -> MemoryElement:
+    users = [plan.writer(exchange.name), *plan.readers(exchange.name)]
+    return MemoryElement(
+        exchange.name,
+        corunning=tuple(u.name for u in users),
+        limits=Limits(cpu=0.0, mem=settings.exchange_memory),
+        access="exchange",
+        lifetime="session" if exchange.kind == "result" else "application",
+        elastic=True,
+    )

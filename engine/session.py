@@ -1,0 +1,295 @@
+"""`Session`: queries in, Arrow tables out, by way of an application on disaggregated memory.
+
+A session owns what its queries leave in memory elements, and the control plane if it started one.
+It is the `Executor` of the frames that it makes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import uuid4
+
+import pyarrow as pa
+
+from engine.catalog import Catalog
+from engine.codegen import CodegenSettings, build_application
+from engine.errors import EngineError
+from engine.execution import execute
+from engine.optimizer import Estimates, optimize
+from engine.stages import CutSettings, StagePlan, cut
+from engine.stages.explain import explain_stages
+from libd.errors import ScadError
+from libd.units import format_size, parse_size
+from operators.rel import Rel
+
+if TYPE_CHECKING:
+    from openwhisk.api import Activation, ControlPlane, Usage
+    from openwhisk.app import Application
+    from remote_frame import RemoteFrame
+
+__all__ = ["Run", "Session"]
+
+# What an element needs before it has read a single row: the worker's own memory and DuckDB's.
+LEAST_COMPUTE_MEMORY = 64 << 20
+
+# Imported once per worker pool, so that an element starts in milliseconds.
+PREIMPORT = ("remote_frame", "operators.duckdb", "engine.element")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the last query cost.
+
+    Attributes
+    ----------
+    activation
+        The control plane's record, one entry per compute element among it.
+    stages
+        Stages that the query was cut into.
+    elements
+        Compute elements, parallel copies counted one by one.
+    """
+
+    activation: Activation
+    stages: int
+    elements: int
+
+    @property
+    def usage(self) -> Usage:
+        """Reserved and used memory and cores."""
+        return self.activation.usage
+
+
+class Session:
+    """A place to run queries.
+
+    Parameters
+    ----------
+    parallelism
+        Copies of the elements that work on parts of large tables; None is the control plane's
+        number of cores.
+    compute_memory
+        What every compute element may use: bytes, or a text like ``"1GB"``.
+    transport
+        How elements reach memory: ``auto``, ``shm`` or ``tcp``.
+    apihost
+        ``host:port`` of a control plane (``python -m openwhisk``); None starts one in this process
+        with the first query.
+    control
+        A control plane to use; it is not closed with the session.
+    exchange_memory
+        The most that one exchange between stages, or an answer, may grow to.
+
+    Raises
+    ------
+    EngineError
+        If an argument makes no sense.
+
+    Examples
+    --------
+    >>> with Session() as s:                                        # doctest: +SKIP
+    ...     s.read_parquet("sales.parquet")
+    ...     s.sql("select count(*) from sales").collect()
+    """
+
+    def __init__(
+        self,
+        parallelism: int | None = None,
+        compute_memory: int | str = "1GB",
+        transport: Literal["auto", "shm", "tcp"] = "auto",
+        apihost: str | None = None,
+        control: ControlPlane | None = None,
+        *,
+        exchange_memory: int | str = "8GB",
+    ) -> None:
+        if parallelism is not None and parallelism < 1:
+            raise EngineError(f"parallelism must be at least 1, not {parallelism}")
+        if transport not in ("auto", "shm", "tcp"):
+            raise EngineError(f"there is no transport {transport!r}: use auto, shm or tcp")
+        if apihost is not None and control is not None:
+            raise EngineError("give either apihost or control, not both")
+        memory = parse_size(compute_memory)
+        if memory < LEAST_COMPUTE_MEMORY:
+            raise EngineError(
+                f"compute_memory {format_size(memory)} is too small: "
+                f"an element needs at least {format_size(LEAST_COMPUTE_MEMORY)} to start"
+            )
+        self.catalog = Catalog()
+        self._parallelism = parallelism
+        self._codegen = CodegenSettings(memory, parse_size(exchange_memory))
+        self._transport = transport
+        self._apihost = apihost
+        self._control = control
+        self._owns_control = control is None
+        self._lock = threading.RLock()
+        self._id: str | None = None
+        self._closed = False
+        self._last: Run | None = None
+
+    # Tables and queries
+
+    def register(self, name: str, source: Any) -> None:
+        """Make a table known: a Parquet file, several, a directory of them, or Arrow data (see
+        `Catalog.register`).
+        """
+        self.catalog.register(name, source)
+
+    def read_parquet(self, path: str | os.PathLike[str], name: str | None = None) -> RemoteFrame:
+        """A frame over Parquet files; also registered as a table, by default under the file's
+        name.
+        """
+        table = name or Path(path).stem
+        self.register(table, path)
+        return self._frame(self.catalog.scan(table))
+
+    def sql(self, text: str) -> RemoteFrame:
+        """A frame that is what a SELECT statement says. Nothing runs before it is collected.
+
+        Raises
+        ------
+        SqlError
+            If it cannot be planned: bad syntax, an unknown table or column, something unsupported.
+        """
+        from engine.frontend import plan_sql
+
+        return self._frame(plan_sql(text, self.catalog))
+
+    def _frame(self, plan: Rel) -> RemoteFrame:
+        from remote_frame import RemoteFrame
+
+        return RemoteFrame(plan, self)
+
+    # The executor of frames
+
+    def collect(self, plan: Rel) -> pa.Table:
+        """Run a plan and return its rows, in its order.
+
+        Raises
+        ------
+        QueryFailedError
+            If an element fails; the message names it.
+        """
+        stages = self.stages(plan)
+        app = self._application(f"query-{uuid4().hex[:12]}", stages)
+        control, session = self._ready()
+        done = execute(
+            control,
+            app,
+            plan.schema,
+            sink=stages.result.name,
+            session=session,
+            transport=self._transport,
+        )
+        self._last = Run(done.activation, len(stages.stages), stages.elements)
+        return done.table
+
+    def explain(self, query: str | RemoteFrame | Rel) -> str:
+        """The stages of a query, with estimated rows and bytes."""
+        return explain_stages(self.stages(self._plan(query)))
+
+    def emit(self, query: str | RemoteFrame | Rel, directory: str | os.PathLike[str]) -> list[Path]:
+        """Write a query's elements into a directory: files that ``wskgen`` and ``rundisagg``
+        accept.
+        """
+        target = Path(directory)
+        app = self._application(target.name or "query", self.stages(self._plan(query)))
+        target.mkdir(parents=True, exist_ok=True)
+        return app.write_directory(target)
+
+    @property
+    def last_run(self) -> Run | None:
+        """What the last query that succeeded cost; None before it."""
+        return self._last
+
+    def stages(self, plan: Rel) -> StagePlan:
+        """A plan, optimized and cut into stages."""
+        estimates = Estimates()
+        settings = CutSettings(
+            parallelism=self.parallelism, broadcast_bytes=self._codegen.compute_memory / 4
+        )
+        return cut(optimize(plan, estimates), estimates, settings)
+
+    @property
+    def parallelism(self) -> int:
+        """Copies of the elements that work on parts."""
+        if self._parallelism is None:
+            cores = (
+                len(os.sched_getaffinity(0))
+                if self._apihost is None and self._control is None
+                else int(self._control_plane().info().cores)
+            )
+            self._parallelism = max(1, cores)
+        return self._parallelism
+
+    def _plan(self, query: str | RemoteFrame | Rel) -> Rel:
+        if isinstance(query, str):
+            query = self.sql(query)
+        return query if isinstance(query, Rel) else query.plan
+
+    def _application(self, name: str, stages: StagePlan) -> Application:
+        return build_application(name, stages, self._codegen)
+
+    # Life
+
+    def _control_plane(self) -> ControlPlane:
+        with self._lock:
+            if self._closed:
+                raise EngineError("the session is closed")
+            if self._control is None:
+                self._control = self._start()
+            return self._control
+
+    def _start(self) -> ControlPlane:
+        if self._apihost is not None:
+            from openwhisk.client import HttpControlPlane
+
+            return HttpControlPlane(self._apihost)
+        from openwhisk.control import EmbeddedControlPlane
+
+        return EmbeddedControlPlane(preimport=PREIMPORT)
+
+    def _ready(self) -> tuple[ControlPlane, str]:
+        """The control plane and the id of a session there whose lease has just begun."""
+        from openwhisk.errors import NotFoundError
+
+        control = self._control_plane()
+        with self._lock:
+            if self._id is not None:
+                try:
+                    control.renew_session(self._id)
+                except NotFoundError:  # idle for longer than its lease; it owned nothing
+                    self._id = None
+            if self._id is None:
+                self._id = control.open_session().id
+            return control, self._id
+
+    def close(self) -> None:
+        """Give everything back: memory, workers, the control plane if this session started it."""
+        with self._lock:
+            self._closed = True
+            control, self._control = self._control, None
+            session, self._id = self._id, None
+            if control is None:
+                return
+            if session is not None:
+                with suppress(ScadError):
+                    control.close_session(session)
+            if self._owns_control:
+                control.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,59 @@
+"""Names for stages that tell people what a stage does: `scan_date_dim`, `aggregate_store_sales`,
+`top`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from engine.stages.model import PartSource
+from operators.rel import (
+    Aggregation,
+    Filter,
+    Join,
+    Limit,
+    ParquetSource,
+    Project,
+    Rel,
+    Scan,
+    SetOperation,
+    Sort,
+    walk,
+)
+
+__all__ = ["describe"]
+
+
+def describe(rel: Rel) -> str:
+    """A short identifier for what `rel` computes, and over which base table."""
+    verb = _verb(rel)
+    tables = [
+        node.source.table
+        for kind in (PartSource, ParquetSource)
+        for node in walk(rel)
+        if isinstance(node, Scan) and isinstance(node.source, kind)
+    ]
+    name = f"{verb}_{tables[0]}" if tables else verb
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()[:40] or verb
+
+
+def _verb(rel: Rel) -> str:
+    """The topmost operator that says something."""
+    while isinstance(rel, (Filter, Project)):
+        rel = rel.input
+    match rel:
+        case Limit(input=Sort()):
+            return "top"
+        case Limit():
+            return "limit"
+        case Sort():
+            return "sort"
+        case Aggregation():
+            return "aggregate"
+        case Join():
+            return "join"
+        case SetOperation(operation=operation):
+            return operation
+        case Scan(source=source):
+            return "scan" if isinstance(source, (PartSource, ParquetSource)) else "pass"
+    return "compute"
