@@ -39,6 +39,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 _MANIFEST_VERSION = 1
+_SMALLEST = 0.01
 
 Generator = Literal["dsdgen", "tpcgen"]
 
@@ -104,6 +105,9 @@ def choose_generator(sf: float, wanted: str = "auto") -> Generator:
         raise DataError(
             f"tpcgen makes whole scale factors only, not {sf:g}; use --generator dsdgen"
         )
+    if wanted == "dsdgen" and sf < _SMALLEST:
+        # Seen at 0.001: the generator never ends.
+        raise DataError(f"the smallest scale factor of dsdgen is {_SMALLEST}, not {sf:g}")
     if wanted not in ("dsdgen", "tpcgen"):
         raise DataError(f"unknown generator {wanted!r}; choose auto, dsdgen or tpcgen")
     return cast("Generator", wanted)
