@@ -1,0 +1,149 @@
+/* What the server does for its administrator: tenants, elements, statistics. */
+#include <string.h>
+
+#include "conn.h"
+
+/* Splits the body into one or two NUL-separated names; false if it is anything else. */
+static bool names(struct conn *conn, char *first, char *second)
+{
+    const uint8_t *body = conn->body, *end = body + conn->body_size, *cut = NULL;
+
+    if (conn->body_size)
+        cut = memchr(body, 0, conn->body_size);
+    size_t n = (size_t)((cut ? cut : end) - body), m = cut ? (size_t)(end - cut) - 1 : 0;
+    if (n == 0 || n > LIBD_MAX_NAME || m > LIBD_MAX_NAME || (cut != NULL) != (second != NULL) ||
+        (cut && memchr(cut + 1, 0, m)))
+        return false;
+    memcpy(first, body, n);
+    first[n] = '\0';
+    if (second) {
+        memcpy(second, cut + 1, m);
+        second[m] = '\0';
+    }
+    return true;
+}
+
+/* Connections to what is dropped stay open, so that their next request is told why it fails; a transfer in progress cannot
+ * be told and is cut (the loop does that when it finds its piece invalid). */
+static void orphan(struct server *server, const struct tenant *tenant, const struct element *element)
+{
+    for (struct conn *c = server->conns; c; c = c->next) {
+        if (c->tenant != tenant || (element && c->element != element))
+            continue;
+        c->element = NULL;
+        c->nfds = 0;
+        if (!element)
+            c->tenant = NULL;
+    }
+}
+
+static void answer(struct conn *conn, const void *data, size_t size)
+{
+    memcpy(conn->payload, data, size);
+    conn->payload_size = (uint32_t)size;
+    conn_reply(conn, LIBD_OK, 0, 0);
+}
+
+static void server_stats(struct server *server, struct libd_server_stats *out)
+{
+    *out = (struct libd_server_stats){
+        .size = server->pool.size,
+        .reserved = server->pool.reserved,
+        .resident = pool_resident(&server->pool),
+        .connections = server->conn_count,
+        .accepted = server->accepted,
+        .requests = server->requests,
+        .refused = server->refused,
+        .bytes_read = server->bytes_read,
+        .bytes_written = server->bytes_written,
+        .uptime = libd_now() - server->started,
+    };
+    for (const struct tenant *t = server->pool.tenants; t; t = t->next) {
+        out->tenants++;
+        out->elements += t->elements_live;
+        out->regions += t->regions_live;
+    }
+}
+
+void serve_admin(struct conn *conn)
+{
+    const struct libd_request *r = &conn->request;
+    struct server *server = conn->server;
+    char first[LIBD_MAX_NAME + 1], second[LIBD_MAX_NAME + 1];
+    struct tenant *tenant = NULL;
+    struct element *element = NULL;
+    struct libd_error err = {0};
+    int code;
+
+    if (r->op < LIBD_OP_TENANT_CREATE || r->op > LIBD_OP_TENANT_STATS) {
+        conn_reply(conn, LIBD_EUNSUPPORTED, 0, 0);
+        return;
+    }
+    if (r->op == LIBD_OP_SERVER_STATS) {
+        struct libd_server_stats stats;
+        server_stats(server, &stats);
+        answer(conn, &stats, sizeof stats);
+        return;
+    }
+    if (!names(conn, first, r->op == LIBD_OP_ELEMENT_CREATE ? second : NULL)) {
+        conn_reply(conn, LIBD_EINVAL, 0, 0);
+        return;
+    }
+    if (r->op == LIBD_OP_TENANT_CREATE) {
+        code = pool_tenant_create(&server->pool, first, r->size, &tenant, &err);
+        if (code) {
+            conn_reply(conn, code, err.detail, err.have);
+            return;
+        }
+        answer(conn, tenant->token, LIBD_TOKEN_HEX);
+        conn->reply.a = tenant->id;
+        return;
+    }
+    tenant = pool_tenant_by_name(&server->pool, first);
+    if (!tenant) {
+        conn_reply(conn, LIBD_ENOENT, 1, 0);
+        return;
+    }
+    switch (r->op) {
+    case LIBD_OP_TENANT_DROP:
+        if (server->default_element && tenant == server->default_element->tenant) {
+            conn_reply(conn, LIBD_EINVAL, 0, 0);
+            return;
+        }
+        orphan(server, tenant, NULL);
+        pool_tenant_drop(tenant);
+        conn_reply(conn, LIBD_OK, 0, 0);
+        return;
+    case LIBD_OP_TENANT_STATS: {
+        struct libd_tenant_stats stats;
+        pool_tenant_stats(tenant, &stats);
+        answer(conn, &stats, sizeof stats);
+        return;
+    }
+    case LIBD_OP_ELEMENT_CREATE:
+        code = pool_element_create(tenant, second, r->size, r->flags & 1, r->epoch, &element, &err);
+        if (code) {
+            conn_reply(conn, code, err.detail, err.have);
+            return;
+        }
+        answer(conn, element->key, LIBD_KEY_BYTES);
+        conn->reply.a = element->id;
+        conn->reply.b = tenant->id;
+        return;
+    default: {
+        struct libd_element_stats stats;
+        element = pool_element_by_id(tenant, r->addr);
+        if (!element || element == server->default_element) {
+            conn_reply(conn, LIBD_ENOENT, 2, 0);
+            return;
+        }
+        pool_element_stats(element, &stats);
+        if (r->op == LIBD_OP_ELEMENT_DROP) {
+            orphan(server, tenant, element);
+            pool_element_drop(element);
+        }
+        answer(conn, &stats, sizeof stats);
+        return;
+    }
+    }
+}

@@ -1,0 +1,10 @@
+/* How many more bytes this machine can promise. */
+#ifndef LIBD_CAPACITY_H
+#define LIBD_CAPACITY_H
+
+#include <stdint.h>
+
+/* The least of MemAvailable and what every enclosing memory cgroup (v1 or v2) has left, less a margin that is kept free. */
+uint64_t libd_available(void);
+
+#endif

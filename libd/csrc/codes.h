@@ -1,0 +1,51 @@
+/* Return codes; `_core.pyx` turns them into exceptions in one place. They also travel in replies. */
+#ifndef LIBD_CODES_H
+#define LIBD_CODES_H
+
+#include <stdint.h>
+
+enum libd_code {
+    LIBD_OK = 0,
+    LIBD_ECLOSED = 1,
+    LIBD_ETIMEOUT = 2,
+    LIBD_EAUTH = 3,
+    LIBD_EBOUNDS = 4,
+    LIBD_ECAP = 5,
+    LIBD_ESTALE = 6,
+    LIBD_ECAPACITY = 7,
+    LIBD_EUNSUPPORTED = 8,
+    LIBD_EPROTO = 9,
+    LIBD_EEXIST = 10,
+    LIBD_ENOENT = 11,
+    LIBD_EINVAL = 12,
+    LIBD_ENOMEM = 13,
+    LIBD_EVERSION = 14, /* detail: the other side's version */
+    LIBD_ESIGNAL = 15,  /* a Python signal handler raised; never on the wire */
+    LIBD_ESYS = 16,     /* detail: errno */
+};
+
+/* What ran out, in `detail` of LIBD_ECAPACITY; `have` is what was left of it. */
+enum libd_capacity {
+    LIBD_CAP_ELEMENT = 1,
+    LIBD_CAP_TENANT = 2,
+    LIBD_CAP_SERVER = 3,
+    LIBD_CAP_MACHINE = 4,
+    LIBD_CAP_FRAGMENTED = 5,
+    LIBD_CAP_REGIONS = 6,
+};
+
+struct libd_error {
+    int code;
+    uint64_t detail;
+    uint64_t have;
+};
+
+static inline int libd_fail(struct libd_error *err, int code, uint64_t detail, uint64_t have)
+{
+    err->code = code;
+    err->detail = detail;
+    err->have = have;
+    return code;
+}
+
+#endif

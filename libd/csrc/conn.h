@@ -1,0 +1,97 @@
+/* Inside of the server: connections, and who handles which request. */
+#ifndef LIBD_CONN_H
+#define LIBD_CONN_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "pool.h"
+#include "server.h"
+
+#define CONN_INPUT 4096u
+#define BODY_MAX (LIBD_MAX_SEGMENTS * sizeof(struct libd_segment))
+#define PAYLOAD_MAX 512u
+
+enum conn_state {
+    CONN_HELLO,  /* waiting for the greeting */
+    CONN_HEADER, /* waiting for a request */
+    CONN_BODY,   /* receiving segments or names */
+    CONN_DATA,   /* receiving into the arena */
+    CONN_DRAIN,  /* skipping the data of a request that was refused */
+    CONN_SEND,   /* sending a reply, the arena's bytes included */
+};
+
+/* What a watched descriptor is. */
+enum watch { WATCH_STOP, WATCH_TCP, WATCH_UNIX, WATCH_CONN };
+
+struct watched {
+    enum watch kind;
+    int fd;
+};
+
+/* A piece of the arena that data moves to or from; valid as long as the slot has this epoch. */
+struct piece {
+    uint32_t slot;
+    uint64_t epoch, offset, size;
+};
+
+struct conn {
+    struct watched watched; /* first */
+    struct server *server;
+    struct conn *prev, *next;
+    bool local, admin, closing, dead, writing;
+    enum conn_state state;
+    double accepted;
+    struct tenant *tenant;   /* NULL once dropped */
+    struct element *element; /* NULL once dropped */
+
+    uint8_t input[CONN_INPUT];
+    uint32_t input_first, input_last;
+
+    struct libd_request request;
+    uint8_t *body;
+    uint64_t body_size, body_got;
+    struct piece *pieces, one;
+    uint32_t piece_count, piece_now;
+    uint64_t piece_done, drain;
+
+    struct libd_reply reply;
+    uint32_t reply_done;
+    uint8_t payload[PAYLOAD_MAX];
+    uint32_t payload_size;
+    int fds[2], nfds;
+};
+
+struct server {
+    struct server_options options;
+    struct pool pool;
+    struct element *default_element;
+    int epoll, spare;
+    struct watched stop, tcp, path;
+    uint16_t port;
+    pthread_t thread;
+    unsigned generation;
+    struct conn *conns, *graveyard;
+    uint64_t conn_count, greeting;
+    uint64_t accepted, requests, refused, bytes_read, bytes_written;
+    double started;
+    pthread_mutex_t lock; /* start-up only */
+    pthread_cond_t ready;
+    int outcome; /* -1: starting */
+    struct libd_error error;
+};
+
+/* Makes the reply of `conn`; the loop sends it. */
+void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b);
+void conn_close(struct conn *conn);
+
+/* requests.c */
+void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token);
+void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
+uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
+bool serve_piece_valid(const struct conn *conn, const struct piece *piece);
+
+/* admin.c */
+void serve_admin(struct conn *conn);
+
+#endif

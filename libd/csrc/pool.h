@@ -1,0 +1,104 @@
+/* The memory of a server, or of a local transport: tenants with an arena each, elements with a key and a limit, regions.
+ * Every access is checked here, on the side that owns the memory. Not thread-safe: the server's loop is its only user, a
+ * local transport holds a lock around it. */
+#ifndef LIBD_POOL_H
+#define LIBD_POOL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "codes.h"
+#include "heap.h"
+#include "wire.h"
+
+/* A region as clients on this host see it, read-only, in the tenant's table. Slot 0 is the tenant itself: its epoch is 0
+ * once the tenant is dropped. A writer clears `epoch` first and sets it last. */
+struct libd_slot {
+    _Atomic uint64_t epoch; /* 0: no region here */
+    _Atomic uint64_t base;
+    _Atomic uint64_t size;
+    _Atomic uint64_t element;
+};
+
+struct element;
+struct pool;
+
+struct region {
+    uint64_t epoch, base, size, charged;
+    struct block *block;
+    struct element *element;
+    uint32_t prev, next; /* others of the element; in `next`: the queue of free slots */
+};
+
+struct tenant {
+    struct pool *pool;
+    struct tenant *next;
+    uint64_t id, quota, reserved, regions_live, elements_live;
+    char token[LIBD_TOKEN_HEX + 1];
+    char name[LIBD_MAX_NAME + 1];
+    int arena_fd, table_fd; /* -1 in an anonymous pool */
+    uint8_t *arena;
+    uint64_t arena_size;
+    struct libd_slot *slots;
+    struct heap heap;
+    struct region *regions; /* by slot */
+    uint32_t slots_used, slots_room, free_first, free_last;
+    struct element *elements;
+};
+
+struct element {
+    struct tenant *tenant;
+    struct element *next;
+    uint64_t id, limit, reserved, peak, regions;
+    double byte_seconds, created, since;
+    uint64_t bytes_read, bytes_written;
+    uint8_t key[LIBD_KEY_BYTES];
+    char name[LIBD_MAX_NAME + 1];
+    bool elastic;
+    uint32_t root;      /* slot of region 0; 0: none */
+    uint32_t first;     /* its other regions */
+    struct heap window; /* of a fixed element: what `alloc` carves out of region 0 */
+};
+
+struct pool {
+    uint64_t size, reserved, epoch, next_id;
+    uint8_t incarnation[16];
+    bool anonymous; /* private memory of this process, not memfds */
+    double checked_at;
+    uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
+    struct tenant *tenants;
+};
+
+int pool_init(struct pool *pool, uint64_t size, bool anonymous, struct libd_error *err);
+void pool_destroy(struct pool *pool);
+
+int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, struct tenant **out,
+                       struct libd_error *err);
+void pool_tenant_drop(struct tenant *tenant);
+struct tenant *pool_tenant_by_name(struct pool *pool, const char *name);
+struct tenant *pool_tenant_by_id(struct pool *pool, uint64_t id);
+void pool_tenant_stats(const struct tenant *tenant, struct libd_tenant_stats *out);
+
+int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
+                        struct element **out, struct libd_error *err);
+void pool_element_drop(struct element *element);
+struct element *pool_element_by_id(struct tenant *tenant, uint64_t id);
+void pool_element_stats(struct element *element, struct libd_element_stats *out);
+
+int pool_alloc(struct element *element, uint64_t size, uint64_t align, uint32_t *region, uint64_t *epoch,
+               struct libd_error *err);
+int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct libd_error *err);
+/* In place if it can be; else a new region with the old one's bytes, and the old one freed. */
+int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
+                uint64_t *new_epoch, struct libd_error *err);
+/* The slot of `addr`, if `element` may touch its `size` bytes now; `epoch` 0: whichever is current. */
+int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
+               struct libd_error *err);
+uint64_t pool_resident(const struct pool *pool);
+
+void libd_random(void *out, size_t size);
+double libd_now(void);
+
+#endif

@@ -1,0 +1,270 @@
+/* What the server does for elements: every access is checked against the connection's element. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+
+#include "conn.h"
+
+static bool same(const void *a, size_t na, const void *b, size_t nb)
+{
+    const uint8_t *x = a, *y = b;
+    uint8_t differ = na != nb;
+
+    /* Takes as long for a near miss as for a wild guess. */
+    for (size_t i = 0; i < na && i < nb; i++)
+        differ |= x[i] ^ y[i];
+    return differ == 0;
+}
+
+static void refuse(struct conn *conn, int code, uint64_t detail)
+{
+    conn->server->refused++;
+    conn->closing = true;
+    conn_reply(conn, code, detail, 0);
+}
+
+void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token)
+{
+    struct server *server = conn->server;
+    size_t length = hello->token_length;
+    struct libd_welcome welcome = {0};
+    const char *wanted;
+
+    if (hello->version != LIBD_VERSION) {
+        refuse(conn, LIBD_EVERSION, LIBD_VERSION);
+        return;
+    }
+    switch (hello->kind) {
+    case LIBD_KIND_DEFAULT:
+        wanted = server->options.token;
+        if (wanted && !same(token, length, wanted, strlen(wanted))) {
+            refuse(conn, LIBD_EAUTH, 0);
+            return;
+        }
+        if (!server->default_element) {
+            refuse(conn, LIBD_ENOENT, 0);
+            return;
+        }
+        conn->element = server->default_element;
+        break;
+    case LIBD_KIND_ELEMENT: {
+        struct tenant *tenant = pool_tenant_by_id(&server->pool, hello->tenant);
+        if (!tenant || !same(token, length, tenant->token, LIBD_TOKEN_HEX)) {
+            refuse(conn, LIBD_EAUTH, 0);
+            return;
+        }
+        struct element *element = pool_element_by_id(tenant, hello->element);
+        if (!element || !same(hello->key, LIBD_KEY_BYTES, element->key, LIBD_KEY_BYTES)) {
+            refuse(conn, LIBD_ECAP, 0);
+            return;
+        }
+        conn->element = element;
+        break;
+    }
+    case LIBD_KIND_ADMIN:
+        wanted = server->options.admin_token;
+        if (!wanted || !same(token, length, wanted, strlen(wanted))) {
+            refuse(conn, LIBD_EAUTH, 0);
+            return;
+        }
+        conn->admin = true;
+        break;
+    default:
+        refuse(conn, LIBD_EPROTO, 0);
+        return;
+    }
+    memcpy(welcome.incarnation, server->pool.incarnation, sizeof welcome.incarnation);
+    if (conn->element) {
+        conn->tenant = conn->element->tenant;
+        welcome.tenant = conn->tenant->id;
+        welcome.element = conn->element->id;
+        welcome.elastic = conn->element->elastic;
+        welcome.root = conn->element->root;
+        welcome.size = conn->element->limit;
+        if (welcome.root) {
+            welcome.size = conn->tenant->regions[welcome.root].size;
+            welcome.epoch = conn->tenant->regions[welcome.root].epoch;
+        }
+        welcome.name_length = (uint32_t)strlen(conn->element->name);
+    }
+    memcpy(conn->payload, &welcome, sizeof welcome);
+    if (conn->element)
+        memcpy(conn->payload + sizeof welcome, conn->element->name, welcome.name_length);
+    conn->payload_size = (uint32_t)sizeof welcome + welcome.name_length;
+    conn_reply(conn, LIBD_OK, 0, 0);
+}
+
+uint64_t serve_body_size(const struct conn *conn)
+{
+    const struct libd_request *r = &conn->request;
+
+    switch (r->op) {
+    case LIBD_OP_READV:
+    case LIBD_OP_WRITEV:
+        if (r->count == 0 || r->count > LIBD_MAX_SEGMENTS || r->length < r->count * sizeof(struct libd_segment))
+            return UINT64_MAX;
+        return r->count * sizeof(struct libd_segment);
+    case LIBD_OP_WRITE:
+        return 0;
+    default:
+        return r->length <= 2 * LIBD_MAX_NAME + 1 ? r->length : UINT64_MAX;
+    }
+}
+
+bool serve_piece_valid(const struct conn *conn, const struct piece *piece)
+{
+    return conn->element && conn->tenant->regions[piece->slot].epoch == piece->epoch;
+}
+
+static int check_piece(struct conn *conn, uint64_t addr, uint64_t epoch, uint64_t size, struct piece *piece,
+                       struct libd_error *err)
+{
+    int code = pool_check(conn->element, addr, epoch, size, &piece->slot, err);
+
+    if (code)
+        return code;
+    const struct region *region = &conn->tenant->regions[piece->slot];
+    piece->epoch = region->epoch;
+    piece->offset = region->base + (addr & LIBD_OFFSET_MASK);
+    piece->size = size;
+    return LIBD_OK;
+}
+
+/* Checks all segments before any byte moves. */
+static int gather(struct conn *conn, uint64_t *bytes, struct libd_error *err)
+{
+    const struct libd_request *r = &conn->request;
+
+    conn->piece_now = 0;
+    conn->piece_done = 0;
+    if (r->op == LIBD_OP_READ || r->op == LIBD_OP_WRITE) {
+        conn->pieces = &conn->one;
+        conn->piece_count = 1;
+        *bytes = r->size;
+        return check_piece(conn, r->addr, r->epoch, r->size, &conn->one, err);
+    }
+    conn->pieces = malloc(r->count * sizeof *conn->pieces);
+    if (!conn->pieces)
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    conn->piece_count = r->count;
+    *bytes = 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct libd_segment s;
+        memcpy(&s, conn->body + i * sizeof s, sizeof s);
+        int code = check_piece(conn, s.addr, s.epoch, s.size, &conn->pieces[i], err);
+        if (code)
+            return code;
+        *bytes += s.size; /* at most 4096 regions of 2**40 bytes: cannot wrap */
+    }
+    return LIBD_OK;
+}
+
+static void serve_read(struct conn *conn)
+{
+    struct libd_error err;
+    uint64_t bytes;
+    int code = gather(conn, &bytes, &err);
+
+    if (code) {
+        conn_reply(conn, code, err.detail, err.have);
+        return;
+    }
+    conn_reply(conn, LIBD_OK, 0, 0);
+    conn->reply.length = bytes;
+    conn->element->bytes_read += bytes;
+    conn->server->bytes_read += bytes;
+}
+
+static void serve_write(struct conn *conn)
+{
+    const struct libd_request *r = &conn->request;
+    uint64_t bytes = 0, data = r->length - serve_body_size(conn);
+    struct libd_error err;
+    int code = conn->element ? gather(conn, &bytes, &err) : libd_fail(&err, LIBD_ESTALE, 0, 0);
+
+    if (!code && bytes != data)
+        code = libd_fail(&err, LIBD_EPROTO, 0, 0);
+    conn_reply(conn, code, code ? err.detail : 0, code ? err.have : 0);
+    if (code) {
+        conn->state = CONN_DRAIN;
+        conn->drain = data;
+        return;
+    }
+    conn->element->bytes_written += bytes;
+    conn->server->bytes_written += bytes;
+    conn->state = CONN_DATA;
+}
+
+void serve_request(struct conn *conn)
+{
+    const struct libd_request *r = &conn->request;
+    struct libd_error err = {0};
+    uint64_t epoch = 0;
+    uint32_t slot = 0;
+    int code;
+
+    conn->server->requests++;
+    if (conn->admin) {
+        serve_admin(conn);
+        return;
+    }
+    if (r->op == LIBD_OP_WRITE || r->op == LIBD_OP_WRITEV) {
+        serve_write(conn);
+        return;
+    }
+    if (!conn->element) {
+        conn_reply(conn, LIBD_ESTALE, 0, 0);
+        return;
+    }
+    switch (r->op) {
+    case LIBD_OP_READ:
+    case LIBD_OP_READV:
+        serve_read(conn);
+        return;
+    case LIBD_OP_ALLOC:
+        code = pool_alloc(conn->element, r->size, r->addr, &slot, &epoch, &err);
+        break;
+    case LIBD_OP_FREE:
+        code = pool_free(conn->element, r->addr, r->epoch, &err);
+        break;
+    case LIBD_OP_EXTEND:
+        code = pool_extend(conn->element, r->addr, r->epoch, r->size, &slot, &epoch, &err);
+        break;
+    case LIBD_OP_REGION:
+        code = pool_check(conn->element, r->addr, r->epoch, 0, &slot, &err);
+        if (!code) {
+            const struct region *region = &conn->tenant->regions[slot];
+            conn_reply(conn, LIBD_OK, region->epoch, region->size);
+            return;
+        }
+        break;
+    case LIBD_OP_FLUSH:
+        code = LIBD_OK;
+        break;
+    case LIBD_OP_STAT: {
+        struct libd_element_stats stats;
+        pool_element_stats(conn->element, &stats);
+        memcpy(conn->payload, &stats, sizeof stats);
+        conn->payload_size = sizeof stats;
+        code = LIBD_OK;
+        break;
+    }
+    case LIBD_OP_ATTACH:
+        if (!conn->local) {
+            code = libd_fail(&err, LIBD_EUNSUPPORTED, 0, 0);
+            break;
+        }
+        conn_reply(conn, LIBD_OK, conn->tenant->arena_size, 0);
+        conn->fds[0] = conn->tenant->arena_fd;
+        conn->fds[1] = conn->tenant->table_fd;
+        conn->nfds = 2;
+        return;
+    default:
+        refuse(conn, LIBD_EPROTO, 0);
+        return;
+    }
+    if (code)
+        conn_reply(conn, code, err.detail, err.have);
+    else
+        conn_reply(conn, LIBD_OK, slot, epoch);
+}

@@ -1,0 +1,28 @@
+/* The memory server: one thread, one epoll loop, any number of connections, each a small state machine. */
+#ifndef LIBD_SERVER_H
+#define LIBD_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "codes.h"
+
+struct server;
+
+struct server_options {
+    uint64_t size;           /* of the pool */
+    uint64_t default_region; /* bytes of the default region; 0: none */
+    const char *host;        /* NULL: no TCP */
+    uint16_t port;           /* 0: any */
+    const char *path;        /* abstract Unix socket without '@'; NULL: none */
+    const char *token;       /* of the default region; NULL: open */
+    const char *admin_token; /* NULL: nobody administers this server */
+};
+
+/* Starts the server's thread, and returns once it listens. */
+int server_start(const struct server_options *options, struct server **out, struct libd_error *err);
+uint16_t server_port(const struct server *server);
+/* Stops the thread, closes every connection, gives the memory back. In a child of fork it only forgets. */
+void server_stop(struct server *server);
+
+#endif

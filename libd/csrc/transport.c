@@ -1,0 +1,239 @@
+/* What all transports have in common: epochs by region, address arithmetic, counters, closing. */
+#include "transport.h"
+
+#include <stdlib.h>
+
+int (*libd_check_signals)(void);
+
+static unsigned generation;
+
+static void forked(void) { generation++; }
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
+
+unsigned libd_generation(void) { return generation; }
+
+static int usable(struct libd_transport *t, struct libd_error *err)
+{
+    if (atomic_load_explicit(&t->closed, memory_order_acquire))
+        return libd_fail(err, LIBD_ECLOSED, 0, 0);
+    if (t->generation != generation)
+        return libd_fail(err, LIBD_ECLOSED, 1, 0);
+    return LIBD_OK;
+}
+
+static uint64_t bound_epoch(struct libd_transport *t, uint64_t region)
+{
+    libd_bound *chunk = atomic_load_explicit(&t->bound[region / LIBD_BOUND_CHUNK], memory_order_acquire);
+
+    return chunk ? atomic_load_explicit(&chunk[region % LIBD_BOUND_CHUNK], memory_order_relaxed) : 0;
+}
+
+static int bind_epoch(struct libd_transport *t, uint64_t region, uint64_t epoch, struct libd_error *err)
+{
+    _Atomic(libd_bound *) *place = &t->bound[region / LIBD_BOUND_CHUNK];
+    libd_bound *chunk = atomic_load_explicit(place, memory_order_acquire);
+
+    if (!chunk) {
+        libd_bound *fresh = calloc(LIBD_BOUND_CHUNK, sizeof *fresh);
+        if (!fresh)
+            return libd_fail(err, LIBD_ENOMEM, 0, 0);
+        if (atomic_compare_exchange_strong(place, &chunk, fresh))
+            chunk = fresh;
+        else
+            free(fresh);
+    }
+    atomic_store_explicit(&chunk[region % LIBD_BOUND_CHUNK], epoch, memory_order_relaxed);
+    return LIBD_OK;
+}
+
+/* The epoch to send along with an access to `addr`. */
+static int held_epoch(struct libd_transport *t, uint64_t addr, uint64_t *epoch, struct libd_error *err)
+{
+    uint64_t region = addr >> LIBD_OFFSET_BITS, size;
+    int code;
+
+    if (region >= LIBD_SLOTS)
+        return libd_fail(err, LIBD_EBOUNDS, 0, 0);
+    *epoch = bound_epoch(t, region);
+    if (*epoch)
+        return LIBD_OK;
+    code = t->ops->region(t, addr & ~LIBD_OFFSET_MASK, epoch, &size, err);
+    return code ? code : bind_epoch(t, region, *epoch, err);
+}
+
+static int prepare(struct libd_transport *t, struct libd_vec *vec, size_t count, uint64_t *bytes,
+                   struct libd_error *err)
+{
+    int code = usable(t, err);
+
+    *bytes = 0;
+    for (size_t i = 0; i < count && !code; i++) {
+        /* A range never leaves its region: adding must not carry into the region's number, or out of the address. */
+        if (vec[i].size > LIBD_OFFSET_MASK + 1 ||
+            (vec[i].addr & LIBD_OFFSET_MASK) + vec[i].size > LIBD_OFFSET_MASK + 1)
+            return libd_fail(err, LIBD_EBOUNDS, 0, 0);
+        code = held_epoch(t, vec[i].addr, &vec[i].epoch, err);
+        *bytes += vec[i].size;
+    }
+    return code;
+}
+
+static void count(_Atomic uint64_t *calls, uint64_t n, _Atomic uint64_t *bytes, uint64_t amount)
+{
+    atomic_fetch_add_explicit(calls, n, memory_order_relaxed);
+    atomic_fetch_add_explicit(bytes, amount, memory_order_relaxed);
+}
+
+int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
+{
+    uint64_t bytes;
+    int code = prepare(t, vec, n, &bytes, err);
+
+    if (code || n == 0)
+        return code;
+    code = t->ops->readv(t, vec, n, err);
+    if (!code)
+        count(&t->counters.reads, n, &t->counters.bytes_read, bytes);
+    return code;
+}
+
+int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
+{
+    uint64_t bytes;
+    int code = prepare(t, vec, n, &bytes, err);
+
+    if (code || n == 0)
+        return code;
+    code = t->ops->writev(t, vec, n, err);
+    if (!code)
+        count(&t->counters.writes, n, &t->counters.bytes_written, bytes);
+    return code;
+}
+
+int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, void **out, struct libd_error *err)
+{
+    struct libd_vec vec = {.addr = addr, .size = size};
+    uint64_t bytes;
+    int code;
+
+    if (!t->ops->map)
+        return libd_fail(err, LIBD_EUNSUPPORTED, 0, 0);
+    code = prepare(t, &vec, 1, &bytes, err);
+    if (!code)
+        code = t->ops->map(t, addr, vec.epoch, size, out, err);
+    if (!code)
+        count(&t->counters.maps, 1, &t->counters.bytes_mapped, bytes);
+    return code;
+}
+
+int libd_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, struct libd_error *err)
+{
+    uint32_t region;
+    uint64_t epoch;
+    int code = usable(t, err);
+
+    if (!code)
+        code = t->ops->alloc(t, size, align, &region, &epoch, err);
+    if (!code)
+        code = bind_epoch(t, region, epoch, err);
+    if (!code)
+        *addr = (uint64_t)region << LIBD_OFFSET_BITS;
+    return code;
+}
+
+int libd_free(struct libd_transport *t, uint64_t addr, struct libd_error *err)
+{
+    uint64_t epoch;
+    int code = usable(t, err);
+
+    if (!code)
+        code = held_epoch(t, addr, &epoch, err);
+    return code ? code : t->ops->free(t, addr, epoch, err);
+}
+
+int libd_extend(struct libd_transport *t, uint64_t addr, uint64_t size, uint64_t *out, struct libd_error *err)
+{
+    uint32_t region;
+    uint64_t epoch;
+    int code = usable(t, err);
+
+    if (!code)
+        code = held_epoch(t, addr, &epoch, err);
+    if (!code)
+        code = t->ops->extend(t, addr, epoch, size, &region, &epoch, err);
+    if (!code)
+        code = bind_epoch(t, region, epoch, err);
+    if (!code)
+        *out = (uint64_t)region << LIBD_OFFSET_BITS;
+    return code;
+}
+
+int libd_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *err)
+{
+    uint64_t held;
+    int code = usable(t, err);
+
+    if (!code)
+        code = held_epoch(t, addr, &held, err);
+    if (!code)
+        code = t->ops->region(t, addr & ~LIBD_OFFSET_MASK, epoch, size, err);
+    if (!code && *epoch != held)
+        code = libd_fail(err, LIBD_ESTALE, *epoch, 0);
+    return code;
+}
+
+int libd_resolve(struct libd_transport *t, uint32_t region, uint64_t epoch, uint64_t *size, struct libd_error *err)
+{
+    uint64_t now;
+    int code = usable(t, err);
+
+    if (code)
+        return code;
+    if (region >= LIBD_SLOTS)
+        return libd_fail(err, LIBD_ESTALE, 0, 0);
+    code = t->ops->region(t, (uint64_t)region << LIBD_OFFSET_BITS, &now, size, err);
+    if (code == LIBD_EBOUNDS) /* no such region: the server was restarted since */
+        return libd_fail(err, LIBD_ESTALE, 0, 0);
+    if (code)
+        return code;
+    if (now != epoch)
+        return libd_fail(err, LIBD_ESTALE, now, 0);
+    return bind_epoch(t, region, epoch, err);
+}
+
+int libd_flush(struct libd_transport *t, struct libd_error *err)
+{
+    int code = usable(t, err);
+
+    return code ? code : t->ops->flush(t, err);
+}
+
+int libd_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err)
+{
+    int code = usable(t, err);
+
+    return code ? code : t->ops->stat(t, out, err);
+}
+
+void libd_shutdown(struct libd_transport *t)
+{
+    /* In a child of fork, closing must not disturb the parent's connection. */
+    if (!atomic_exchange(&t->closed, true) && t->generation == generation)
+        t->ops->shutdown(t);
+}
+
+void libd_destroy(struct libd_transport *t)
+{
+    libd_shutdown(t);
+    for (size_t i = 0; i < LIBD_BOUND_CHUNKS; i++)
+        free(atomic_load_explicit(&t->bound[i], memory_order_relaxed));
+    t->ops->destroy(t);
+}
+
+void libd_memory_destroy(struct libd_memory *memory) { memory->destroy(memory); }
+
+bool libd_memory_alive(const struct libd_memory *memory)
+{
+    return atomic_load_explicit(&memory->slots[0].epoch, memory_order_acquire) != 0;
+}

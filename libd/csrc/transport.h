@@ -1,0 +1,146 @@
+/* The transport interface: one struct of operations, declared once. A transport is a connection to one memory element.
+ *
+ * Operations are called without the GIL and from several threads at once. Addresses are region << 40 | offset. A transport
+ * remembers, for each region that it allocated, resolved or first touched, the epoch that the region had then, and every
+ * access carries it: an address that outlived its region is refused (LIBD_ESTALE), never answered with other bytes.
+ * Operations return an enum libd_code and say more in `err`.
+ *
+ * Later operations (atomic words, submit and poll) are added at the end of the struct; a transport leaves NULL what it
+ * cannot do and the dispatcher answers LIBD_EUNSUPPORTED. */
+#ifndef LIBD_TRANSPORT_H
+#define LIBD_TRANSPORT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "codes.h"
+#include "pool.h"
+#include "wire.h"
+
+struct libd_transport;
+
+struct libd_vec {
+    uint64_t addr;
+    uint64_t epoch; /* filled in by the dispatcher */
+    void *data;
+    uint64_t size;
+};
+
+struct libd_transport_ops {
+    const char *type;
+    int (*readv)(struct libd_transport *, const struct libd_vec *, size_t, struct libd_error *);
+    int (*writev)(struct libd_transport *, const struct libd_vec *, size_t, struct libd_error *);
+    int (*map)(struct libd_transport *, uint64_t addr, uint64_t epoch, uint64_t size, void **, struct libd_error *);
+    int (*alloc)(struct libd_transport *, uint64_t size, uint64_t align, uint32_t *, uint64_t *, struct libd_error *);
+    int (*free)(struct libd_transport *, uint64_t addr, uint64_t epoch, struct libd_error *);
+    int (*extend)(struct libd_transport *, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *, uint64_t *,
+                  struct libd_error *);
+    int (*region)(struct libd_transport *, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *);
+    int (*flush)(struct libd_transport *, struct libd_error *);
+    int (*stat)(struct libd_transport *, struct libd_element_stats *, struct libd_error *);
+    /* Makes pending and later calls fail; other threads may still be inside of them. */
+    void (*shutdown)(struct libd_transport *);
+    /* Nobody is inside any more. */
+    void (*destroy)(struct libd_transport *);
+};
+
+/* Memory of this host that a process can reach with loads and stores: a tenant's arena and its table of regions. */
+struct libd_memory {
+    uint8_t *base;
+    uint64_t size;
+    const struct libd_slot *slots;
+    void (*destroy)(struct libd_memory *);
+};
+
+struct libd_counters {
+    _Atomic uint64_t reads, writes, maps, bytes_read, bytes_written, bytes_mapped;
+};
+
+#define LIBD_BOUND_CHUNK 512u
+#define LIBD_BOUND_CHUNKS (LIBD_SLOTS / LIBD_BOUND_CHUNK)
+
+typedef _Atomic uint64_t libd_bound;
+
+struct libd_transport {
+    const struct libd_transport_ops *ops;
+    struct libd_memory *memory; /* of mapped transports; whoever made the transport keeps it alive */
+    struct libd_welcome who;
+    char name[LIBD_MAX_NAME + 1]; /* of the element, as the server knows it; may be empty */
+    struct libd_counters counters;
+    atomic_bool closed;
+    unsigned generation; /* of fork: a child must not talk on its parent's connection */
+    _Atomic(libd_bound *) bound[LIBD_BOUND_CHUNKS]; /* epochs by region */
+};
+
+/* How to reach and unlock an element. */
+struct libd_address {
+    const char *host, *port; /* or */
+    const char *path;        /* an abstract Unix socket, without '@' */
+    uint16_t kind;
+    const char *token;
+    uint64_t tenant, element;
+    uint8_t key[LIBD_KEY_BYTES];
+    double timeout;
+};
+
+/* Called between interrupted system calls; non-zero: a Python signal handler raised, give up. */
+extern int (*libd_check_signals)(void);
+unsigned libd_generation(void);
+
+/* ---- what bindings call ---- */
+
+int libd_open_local(uint64_t size, bool elastic, struct libd_memory **memory, struct libd_transport **out,
+                    struct libd_error *err);
+int libd_open_stream(const struct libd_address *address, struct libd_transport **out, struct libd_error *err);
+/* Turns a stream over a Unix socket into a transport that touches `memory` directly. */
+void libd_use_memory(struct libd_transport *transport, struct libd_memory *memory);
+/* Fetches the descriptors of the tenant's arena and maps them. */
+int libd_attach(struct libd_transport *transport, struct libd_memory **out, struct libd_error *err);
+void libd_memory_destroy(struct libd_memory *memory);
+bool libd_memory_alive(const struct libd_memory *memory);
+
+int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t count, struct libd_error *err);
+int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t count, struct libd_error *err);
+int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, void **out, struct libd_error *err);
+int libd_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, struct libd_error *err);
+int libd_free(struct libd_transport *t, uint64_t addr, struct libd_error *err);
+int libd_extend(struct libd_transport *t, uint64_t addr, uint64_t size, uint64_t *out, struct libd_error *err);
+/* The epoch that this transport holds `addr`'s region to (asking for it the first time), and the region's size now. */
+int libd_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *err);
+/* Checks that `region` still has `epoch`, and holds the transport to it. */
+int libd_resolve(struct libd_transport *t, uint32_t region, uint64_t epoch, uint64_t *size, struct libd_error *err);
+int libd_flush(struct libd_transport *t, struct libd_error *err);
+int libd_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err);
+void libd_shutdown(struct libd_transport *t);
+void libd_destroy(struct libd_transport *t);
+
+/* ---- what transports share ---- */
+
+int mapped_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *err);
+int mapped_readv(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err);
+int mapped_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err);
+int mapped_map(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, void **out,
+               struct libd_error *err);
+int mapped_flush(struct libd_transport *t, struct libd_error *err);
+
+/* ---- requests on a stream, also those of the administrator ---- */
+
+struct libd_call {
+    struct libd_request request;
+    const void *payload; /* request.length bytes of it: `payload`, then the data of `out` */
+    uint64_t payload_size;
+    const struct libd_vec *out;
+    size_t out_count;
+    const struct libd_vec *in; /* where the reply's payload goes: exactly its size */
+    size_t in_count;
+    void *reply_payload; /* or a small payload of at most `reply_room` bytes */
+    uint64_t reply_room;
+    struct libd_reply reply;
+};
+
+int libd_stream_call(struct libd_transport *t, struct libd_call *call, struct libd_error *err);
+
+#endif

@@ -1,0 +1,125 @@
+/* The wire protocol, version 1. docs/libd-protocol.md is its description; keep the two alike.
+ * Little-endian throughout; both sides refuse to build elsewhere rather than swap bytes on the data path. */
+#ifndef LIBD_WIRE_H
+#define LIBD_WIRE_H
+
+#include <stdint.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "libd's wire protocol and shared tables are little-endian"
+#endif
+
+#define LIBD_MAGIC "SCADMEM1"
+#define LIBD_VERSION 1
+#define LIBD_REPLY_MAGIC 0x5343u
+#define LIBD_OFFSET_BITS 40
+#define LIBD_OFFSET_MASK ((UINT64_C(1) << LIBD_OFFSET_BITS) - 1)
+#define LIBD_SLOTS (1u << 18)       /* regions of one tenant, the unused slot 0 included */
+#define LIBD_MAX_SEGMENTS 4096      /* of one READV or WRITEV */
+#define LIBD_MAX_NAME 255
+#define LIBD_MAX_TOKEN 255
+#define LIBD_KEY_BYTES 16
+#define LIBD_TOKEN_HEX 64           /* characters of a tenant's token */
+
+enum libd_kind { LIBD_KIND_DEFAULT = 1, LIBD_KIND_ELEMENT = 2, LIBD_KIND_ADMIN = 3 };
+
+enum libd_op {
+    LIBD_OP_READ = 1,      /* addr, epoch, size -> data */
+    LIBD_OP_WRITE = 2,     /* addr, epoch, size; payload: data */
+    LIBD_OP_READV = 3,     /* count; payload: segments -> data */
+    LIBD_OP_WRITEV = 4,    /* count; payload: segments, data */
+    LIBD_OP_ALLOC = 5,     /* size, addr = alignment -> region, epoch */
+    LIBD_OP_FREE = 6,      /* addr, epoch */
+    LIBD_OP_EXTEND = 7,    /* addr, epoch, size -> region, epoch */
+    LIBD_OP_REGION = 8,    /* addr -> epoch, size */
+    LIBD_OP_FLUSH = 9,     /* -> nothing: requests of a connection are done in order */
+    LIBD_OP_STAT = 10,     /* -> struct libd_element_stats */
+    LIBD_OP_ATTACH = 11,   /* Unix sockets only -> arena size; the two descriptors go with the reply */
+    /* 16 to 31 are kept for atomic operations. */
+    LIBD_OP_TENANT_CREATE = 32, /* size = quota; payload: name -> id; payload: token */
+    LIBD_OP_TENANT_DROP = 33,   /* payload: name */
+    LIBD_OP_ELEMENT_CREATE = 34, /* size, epoch = limit, flags = elastic; payload: tenant NUL name -> id; payload: key */
+    LIBD_OP_ELEMENT_DROP = 35,  /* addr = id; payload: tenant -> struct libd_element_stats */
+    LIBD_OP_ELEMENT_STATS = 36, /* addr = id; payload: tenant -> struct libd_element_stats */
+    LIBD_OP_SERVER_STATS = 37,  /* -> struct libd_server_stats */
+    LIBD_OP_TENANT_STATS = 38,  /* payload: name -> struct libd_tenant_stats */
+};
+
+struct libd_hello {
+    char magic[8];
+    uint16_t version;
+    uint16_t kind;
+    uint16_t token_length; /* the token follows */
+    uint16_t zero;
+    uint64_t tenant;
+    uint64_t element;
+    uint8_t key[LIBD_KEY_BYTES];
+};
+
+struct libd_request {
+    uint16_t op;
+    uint16_t flags;
+    uint32_t count;
+    uint64_t id;
+    uint64_t addr;
+    uint64_t epoch;
+    uint64_t size;
+    uint64_t length; /* of the payload that follows */
+};
+
+struct libd_reply {
+    uint16_t magic;
+    uint16_t op;
+    int32_t code; /* enum libd_code */
+    uint64_t id;
+    uint64_t a;
+    uint64_t b;
+    uint64_t length; /* of the payload that follows; 0 with an error */
+};
+
+struct libd_segment {
+    uint64_t addr;
+    uint64_t epoch;
+    uint64_t size;
+};
+
+struct libd_welcome {
+    uint8_t incarnation[16];
+    uint64_t tenant;
+    uint64_t element;
+    uint64_t size;  /* of region 0, or the limit of an elastic element */
+    uint64_t epoch; /* of region 0 */
+    uint32_t root;  /* slot of region 0; 0: none */
+    uint32_t elastic;
+    uint32_t name_length; /* the element's name follows */
+    uint32_t zero;
+};
+
+struct libd_element_stats {
+    uint64_t reserved, peak, limit, regions;
+    double byte_seconds;
+    uint64_t bytes_read, bytes_written;
+    double age; /* seconds since creation */
+};
+
+struct libd_tenant_stats {
+    uint64_t quota, reserved, resident, elements, regions;
+    uint64_t free_blocks, largest_free;
+};
+
+struct libd_server_stats {
+    uint64_t size, reserved, resident, tenants, elements, regions;
+    uint64_t connections, accepted, requests, refused, bytes_read, bytes_written;
+    double uptime;
+};
+
+_Static_assert(sizeof(struct libd_hello) == 48, "wire layout");
+_Static_assert(sizeof(struct libd_request) == 48, "wire layout");
+_Static_assert(sizeof(struct libd_reply) == 40, "wire layout");
+_Static_assert(sizeof(struct libd_segment) == 24, "wire layout");
+_Static_assert(sizeof(struct libd_welcome) == 64, "wire layout");
+_Static_assert(sizeof(struct libd_element_stats) == 64, "wire layout");
+_Static_assert(sizeof(struct libd_tenant_stats) == 56, "wire layout");
+_Static_assert(sizeof(struct libd_server_stats) == 104, "wire layout");
+
+#endif

@@ -1,0 +1,159 @@
+"""``memory_server [PORT]``: the process of a memory server.
+
+Started by hand it serves one region, addresses 0 … size, to whoever reaches it (loopback) or shows
+the token. `MemoryServerProcess` starts it for programs, with an administrator and without a default
+region.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Sequence
+
+from libd import _core
+from libd.errors import LibdError, SizeError
+from libd.server import MemoryServer
+from libd.units import format_size, parse_size
+
+__all__ = ["main"]
+
+DEFAULT_PORT = 2333
+DEFAULT_SIZE = 1 << 30
+_LINE_LIMIT = 4096
+
+logger = logging.getLogger("libd.memory_server")
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except SizeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"not a TCP port: {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="memory_server",
+        description="Serve memory to compute elements until SIGTERM or Ctrl-C.",
+    )
+    parser.add_argument(
+        "port",
+        nargs="?",
+        type=_port,
+        default=DEFAULT_PORT,
+        help="TCP port (default: %(default)s; 0: a free one)",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        help="bytes to serve, for example '4 GB' (default: 1 GB, or what fits)",
+    )
+    parser.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="address to listen on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--token",
+        help="clients must show it (better in $SCAD_MEMORY_TOKEN: arguments can be read by others)",
+    )
+    parser.add_argument(
+        "--unix", metavar="@NAME", help="listen on this abstract Unix socket too (rdma_shm)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="say where it listens as one line of JSON on stdout"
+    )
+    # For programs: exit when this pipe closes; its first line is the administrator's token.
+    parser.add_argument("--lifeline", type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)
+    parser.add_argument("--default-region", type=_size, help=argparse.SUPPRESS)
+    return parser
+
+
+def _read_line(fd: int) -> str:
+    line = b""
+    while not line.endswith(b"\n") and len(line) < _LINE_LIMIT:
+        piece = os.read(fd, 1)
+        if not piece:
+            break
+        line += piece
+    return line.decode().rstrip("\n")
+
+
+def _wait(signals: int, lifeline: int | None) -> str:
+    """Return why to stop, once there is a reason."""
+    poll = select.poll()
+    poll.register(signals, select.POLLIN)
+    if lifeline is not None:
+        poll.register(lifeline, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == signals:
+                return signal.Signals(os.read(signals, 1)[0]).name
+            if not os.read(fd, _LINE_LIMIT):
+                return "the parent is gone"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the memory server; return the exit status."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="memory_server: %(message)s")
+    # Handled through a pipe, so that a signal at any moment from here on leads to a clean end.
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    if options.parent is not None and not _core.die_with_parent(options.parent):
+        return 0
+    admin_token = _read_line(options.lifeline) if options.lifeline is not None else None
+    size = options.size
+    if size is None:
+        size = min(DEFAULT_SIZE, _core.available_memory() // 2 // 4096 * 4096)
+    try:
+        server = MemoryServer(
+            size,
+            bind=options.bind or None,
+            port=options.port,
+            unix=options.unix,
+            token=options.token or os.environ.get("SCAD_MEMORY_TOKEN"),
+            admin_token=admin_token,
+            default_region=options.default_region,
+        )
+    except (LibdError, ValueError) as error:
+        logger.error("%s", error)
+        return 1
+    urls = [url for url in (server.tcp_url, server.unix_url) if url]
+    if options.json:
+        about = {
+            "pid": os.getpid(),
+            "tcp_url": server.tcp_url,
+            "unix_url": server.unix_url,
+            "size": size,
+        }
+        sys.stdout.write(json.dumps(about) + "\n")
+        sys.stdout.flush()
+    if options.lifeline is None:
+        logger.info("serving %s (%d bytes) at %s", format_size(size), size, " and ".join(urls))
+    reason = _wait(wake_read, options.lifeline)
+    server.stop()
+    if options.lifeline is None:
+        logger.info("stopped (%s)", reason)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

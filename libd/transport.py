@@ -1,0 +1,139 @@
+"""The registry of transports: how a durl becomes a connected `Transport`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from libd import _core
+from libd._core import Endpoint, Transport
+from libd.cache import ArenaCache
+from libd.durl import Durl
+from libd.errors import DurlError
+from libd.units import parse_size
+
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "Factory",
+    "endpoint",
+    "open_transport",
+    "register_transport",
+    "transport_types",
+]
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to connect, where the durl does not say otherwise."""
+
+Factory = Callable[[Durl, ArenaCache], Transport]
+"""Makes a connected transport; raises `DurlError` if the durl lacks a setting."""
+
+
+class _Url(NamedTuple):
+    host: str
+    port: str
+    path: str
+
+
+def setting(durl: Durl, key: str) -> str:
+    """Return a setting that `durl` must have."""
+    try:
+        return durl.config[key]
+    except KeyError:
+        raise DurlError(
+            f"durl {durl.name!r} of type {durl.type!r} lacks the setting {key!r}"
+        ) from None
+
+
+def parse_url(url: str, what: str) -> _Url:
+    """Split ``tcp://HOST:PORT`` or ``unix://@NAME``."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "unix" and rest.startswith("@") and len(rest) > 1:
+        return _Url("", "", rest[1:])
+    host, colon, port = rest.rpartition(":")
+    if scheme == "tcp" and colon and port.isdecimal() and int(port) < 65536:
+        return _Url(host.removeprefix("[").removesuffix("]"), port, "")
+    raise DurlError(f"{what}: {url!r} is neither tcp://HOST:PORT nor unix://@NAME")
+
+
+def number(durl: Durl, key: str) -> int:
+    """Return a setting that is a whole number."""
+    text = setting(durl, key)
+    if not text.isdecimal():
+        raise DurlError(f"durl {durl.name!r}: {key} {text!r} is not a number")
+    return int(text)
+
+
+def endpoint(durl: Durl, scheme: str) -> Endpoint:
+    """Return where `durl` leads and what it shows there."""
+    host, port, path = parse_url(setting(durl, "url"), f"durl {durl.name!r}")
+    if (scheme == "unix") != bool(path):
+        raise DurlError(
+            f"durl {durl.name!r}: a transport of type {durl.type!r} needs a {scheme}:// url"
+        )
+    config = durl.config
+    try:
+        timeout = float(config.get("timeout", CONNECT_TIMEOUT))
+        key = bytes.fromhex(config.get("key", ""))
+    except ValueError:
+        raise DurlError(f"durl {durl.name!r}: timeout or key is malformed") from None
+    if not 0 < timeout < 1e6:
+        raise DurlError(f"durl {durl.name!r}: timeout must be a positive number of seconds")
+    granted = "eid" in config
+    return Endpoint(
+        host="127.0.0.1" if host in ("*", "localhost") else host,
+        port=port,
+        path=path,
+        kind=_core.KIND_ELEMENT if granted else _core.KIND_DEFAULT,
+        token=config.get("token", ""),
+        tenant=number(durl, "tenant") if granted else 0,
+        eid=number(durl, "eid") if granted else 0,
+        key=key,
+        timeout=timeout,
+    )
+
+
+def _local(durl: Durl, cache: ArenaCache) -> Transport:
+    elastic = durl.config.get("elastic", "false")
+    if elastic not in ("true", "false"):
+        raise DurlError(f"durl {durl.name!r}: elastic is true or false, not {elastic!r}")
+    size = parse_size(setting(durl, "size"))
+    return _core.open_local(durl.name, size, elastic == "true", durl.config.get("element", ""))
+
+
+def _tcp(durl: Durl, cache: ArenaCache) -> Transport:
+    return _core.open_tcp(durl.name, endpoint(durl, "tcp"), durl.config.get("element", ""))
+
+
+def _shm(durl: Durl, cache: ArenaCache) -> Transport:
+    return _core.open_shm(durl.name, endpoint(durl, "unix"), cache, durl.config.get("element", ""))
+
+
+_factories: dict[str, Factory] = {"rdma_local": _local, "rdma_tcp": _tcp, "rdma_shm": _shm}
+
+
+def register_transport(type: str, factory: Factory) -> None:
+    """Make durls of `type` open with `factory`.
+
+    Raises
+    ------
+    DurlError
+        if the type is taken.
+    """
+    if type in _factories:
+        raise DurlError(f"transport type {type!r} is registered already")
+    _factories[type] = factory
+
+
+def transport_types() -> list[str]:
+    """Return the types that can be opened."""
+    return sorted(_factories)
+
+
+def open_transport(durl: Durl, cache: ArenaCache) -> Transport:
+    """Open the transport that `durl` names."""
+    factory = _factories.get(durl.type)
+    if factory is None:
+        raise DurlError(
+            f"durl {durl.name!r}: no transport of type {durl.type!r} (there are {', '.join(transport_types())})"
+        )
+    return factory(durl, cache)
