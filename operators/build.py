@@ -55,7 +55,6 @@ from operators.types import (
     HUGEINT,
     INT32,
     INT64,
-    INTERVAL,
     STRING,
     TIMESTAMP,
     canonical,
@@ -111,7 +110,8 @@ def col(schema: Schema, which: int | str) -> Column:
 
 def lit(value: Any, type: pa.DataType | None = None) -> Lit:
     """A literal. Without `type`, DuckDB's choice: int32 if it fits, then int64, then HUGEINT;
-    `Decimal` keeps its digits."""
+    `Decimal` keeps its digits.
+    """
     if type is not None:
         return Lit(canonical(type), value)
     match value:
@@ -147,7 +147,8 @@ def lit(value: Any, type: pa.DataType | None = None) -> Lit:
 
 def cast(expr: Expr, type: pa.DataType, *, try_cast: bool = False) -> Expr:
     """`expr` as `type`; `expr` itself where that changes nothing, and a typed NULL for a bare
-    NULL."""
+    NULL.
+    """
     type = canonical(type)
     if same_type(expr.type, type):
         return expr
@@ -170,7 +171,8 @@ def _comparable(left: Expr, right: Expr) -> tuple[Expr, Expr]:
 
 def _loosely(expr: Expr, wanted: pa.DataType) -> Expr:
     """`expr` as `wanted`, but numbers of one kind stay as they are: DuckDB widens them itself, and
-    more cheaply."""
+    more cheaply.
+    """
     given = canonical(expr.type)
     if pt.is_integer(given) and pt.is_integer(wanted):
         return expr
@@ -214,8 +216,9 @@ def _flatten(function: str, args: Iterable[Expr]) -> Iterable[Expr]:
 
 def _signs_agree(left: Expr, right: Expr) -> tuple[Expr, Expr]:
     """Signed beside unsigned: DuckDB's overloads are erratic there, so both are cast to the common
-    type."""
-    if pt.is_integer(left.type) and pt.is_integer(right.type) and left.type != right.type:
+    type.
+    """
+    if pt.is_integer(left.type) and pt.is_integer(right.type):  # noqa: SIM102
         if pt.is_signed_integer(left.type) != pt.is_signed_integer(right.type):
             wanted = common_type(left.type, right.type)
             return cast(left, wanted), cast(right, wanted)
@@ -316,7 +319,8 @@ def scan(
     predicate: Expr | None = None,
 ) -> Scan:
     """Read the named columns (all by default); `predicate` ranges over the whole
-    `source_schema`."""
+    `source_schema`.
+    """
     schema = canonical_schema(source_schema)
     chosen = range(len(schema)) if columns is None else columns
     positions = tuple(col(schema, c).index for c in chosen)
@@ -328,7 +332,8 @@ def scan(
 
 def values(names: Sequence[str], rows: Sequence[Sequence[Expr]]) -> Values:
     """Literal rows, cast to a common type per column; no rows at all need `types` of their own:
-    use a filter."""
+    use a filter.
+    """
     if not rows:
         raise PlanError("values need at least one row")
     if any(len(row) != len(names) for row in rows):
@@ -358,7 +363,8 @@ def filter(input: Rel, predicate: Expr) -> Filter:
 
 def project(input: Rel, exprs: Sequence[Expr], names: Sequence[str] | None = None) -> Project:
     """One column per expression; a bare column keeps its name, others are `c0`, `c1`, … by
-    position."""
+    position.
+    """
     if names is None:
         names = [
             input.schema[e.index].name if isinstance(e, Column) else f"c{i}"
@@ -394,7 +400,8 @@ def join(
     mark_name: str = "mark",
 ) -> Join:
     """Join on pairs of key positions and a residual `condition` over left and then right
-    columns."""
+    columns.
+    """
     for a, b in on:
         one, other = col(left.schema, a), col(right.schema, b)
         try:
@@ -525,7 +532,8 @@ def _converted(rel: Rel, types: Sequence[pa.DataType]) -> Rel:
 
 def nullable(expr: Expr, schema: Schema) -> bool:
     """Whether `expr` over rows of `schema` can be NULL, as far as is easily seen (True when in
-    doubt)."""
+    doubt).
+    """
     match expr:
         case Column(index=i):
             return schema[i].nullable

@@ -42,10 +42,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource(Source):
-    """Parquet files that together are one table; `table` is the name that people see."""
+    """Parquet files that together are one table; `table` is the name that people see.
+
+    `part` is ``(index, count)``: of `count` disjoint shares that together are the whole table,
+    cut at row-group boundaries and balanced by rows (`operators.parquet_parts`), read only
+    number `index`. None is the whole table.
+    """
 
     table: str
     paths: tuple[str, ...]
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

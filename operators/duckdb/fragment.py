@@ -1,0 +1,64 @@
+"""What lowering produces and a kernel runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from operators.errors import PlanError
+from operators.rel import InputSource, ParquetSource, Source
+from operators.schema import Schema
+
+__all__ = ["Fragment", "FragmentInput"]
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentInput:
+    """A table that the statement names.
+
+    Attributes
+    ----------
+    name
+        The identifier (unquoted) under which the statement reads it; unique in the fragment.
+    source
+        What it is. The kernel reads `ParquetSource` itself; an `InputSource` is supplied by
+        whoever runs the fragment.
+    columns
+        Names of the columns that the statement uses, in the source's order.
+    """
+
+    name: str
+    source: Source
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """One statement, what it reads, and the schema of its answer.
+
+    `fixed_joins` says that the plan chose join order and build sides, so that the kernel must not.
+    """
+
+    sql: str
+    inputs: tuple[FragmentInput, ...]
+    schema: Schema
+    fixed_joins: bool = False
+
+    def with_part(self, index: int, count: int, table: str | None = None) -> Fragment:
+        """The same fragment reading only share `index` of `count` of its Parquet tables (or of
+        the one named).
+        """
+        if not 0 <= index < count:
+            raise PlanError(f"there is no part {index} of {count}")
+        inputs = []
+        for one in self.inputs:
+            if isinstance(one.source, ParquetSource) and table in (None, one.name):
+                source = dataclasses.replace(one.source, part=(index, count))
+                one = dataclasses.replace(one, source=source)
+            inputs.append(one)
+        return dataclasses.replace(self, inputs=tuple(inputs))
+
+    @property
+    def supplied(self) -> tuple[FragmentInput, ...]:
+        """The inputs that whoever runs the fragment must supply."""
+        return tuple(i for i in self.inputs if isinstance(i.source, InputSource))

@@ -1,0 +1,265 @@
+"""The DuckDB kernel: one warm connection that runs fragments over Arrow streams and Parquet
+files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from operators.duckdb.fragment import Fragment, FragmentInput
+from operators.duckdb.lower import lower
+from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
+from operators.errors import KernelError, KernelMemoryError
+from operators.kernel import ArrowStream
+from operators.parquet_parts import parquet_part
+from operators.rel import ParquetSource, Rel
+from operators.types import canonical
+
+__all__ = ["Kernel"]
+
+# decimals as decimal32/64 and plain utf8 strings: what the partition kernel and the frames hold.
+_ARROW_VERSION = "1.5"
+_FIXED_JOINS = ("join_order", "build_side_probe_side")
+
+
+class Kernel:
+    """One warm DuckDB connection.
+
+    Parameters
+    ----------
+    connection
+        A connection that nobody else uses while this kernel lives.
+
+    Notes
+    -----
+    ----- Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
+    or closed before the next `run`; `table` does so.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._disabled = ""
+        self._registered: list[str] = []
+        self._views: list[str] = []
+        connection.execute(f"SET arrow_output_version = '{_ARROW_VERSION}'")
+        connection.execute("SET produce_arrow_string_view = false")
+        connection.execute("SET arrow_large_buffer_size = false")
+        connection.execute("SET preserve_insertion_order = true")
+        connection.execute("SET enable_progress_bar = false")
+
+    @classmethod
+    def open(cls, threads: int, memory_limit: int, temp_directory: str | None = None) -> Kernel:
+        """A kernel of its own.
+
+        Parameters
+        ----------
+        threads
+            Cores that it may use.
+        memory_limit
+            Bytes that DuckDB's buffers may take.
+        temp_directory
+            Where operators may spill; None forbids spilling, and what does not fit raises
+            `KernelMemoryError`.
+        """
+        connection = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": threads,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        kernel = cls(connection)
+        kernel.limit(threads, memory_limit, temp_directory)
+        return kernel
+
+    def limit(self, threads: int, memory_limit: int, temp_directory: str | None = None) -> None:
+        """Change what the kernel may use; see `open`."""
+        run = self._connection.execute
+        run(f"SET threads = {int(threads)}")
+        run(f"SET memory_limit = '{int(memory_limit)}B'")
+        run(f"SET temp_directory = {quoted_string(temp_directory or '')}")
+
+    def lower(self, plan: Rel) -> Fragment:
+        """The DuckDB statement of `plan`."""
+        return lower(plan)
+
+    def run(
+        self, fragment: Fragment, inputs: Mapping[str, ArrowStream] | None = None
+    ) -> pa.RecordBatchReader:
+        """Start `fragment`; batches come as they are made, of exactly `fragment.schema`.
+
+        Parameters
+        ----------
+        fragment
+            What `lower` made, perhaps `with_part`.
+        inputs
+            For every input that the fragment does not read from Parquet, an object with
+            `__arrow_c_stream__` (a table, a frame, …). Only the columns that the fragment names
+            are asked of it.
+        """
+        self._forget()
+        supplied = dict(inputs or {})
+        try:
+            with _translated(fragment.sql):
+                for one in fragment.inputs:
+                    self._bind(one, supplied)
+                self._optimizers(fragment)
+                reader = self._start(fragment)
+        except BaseException:
+            self._forget()
+            raise
+        return self._batches(reader, fragment)
+
+    def table(
+        self, fragment: Fragment, inputs: Mapping[str, ArrowStream] | None = None
+    ) -> pa.Table:
+        """Run `fragment` to its end."""
+        return self.run(fragment, inputs).read_all()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # One run
+
+    def _bind(self, one: FragmentInput, supplied: Mapping[str, ArrowStream]) -> None:
+        if isinstance(one.source, ParquetSource):
+            self._connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {identifier(one.name)} AS {_parquet(one.source)}"
+            )
+            self._views.append(one.name)
+            return
+        key = getattr(one.source, "name", one.name)
+        if key not in supplied:
+            raise KernelError(f"no data was supplied for input {key!r}")
+        self._connection.register(one.name, _narrow(supplied[key], one.columns))
+        self._registered.append(one.name)
+
+    def _optimizers(self, fragment: Fragment) -> None:
+        """Switch off what would work against the plan or against Arrow inputs."""
+        disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
+        if fragment.supplied:
+            # DuckDB would hand the filters to pyarrow, which is many times slower at them than
+            # DuckDB itself.
+            disabled.append("filter_pushdown")
+        setting = ",".join(disabled)
+        if setting != self._disabled:
+            self._connection.execute(f"SET disabled_optimizers = '{setting}'")
+            self._disabled = setting
+
+    def _start(self, fragment: Fragment) -> pa.RecordBatchReader:
+        wanted = fragment.schema.types
+        reader = self._connection.execute(fragment.sql).to_arrow_reader()
+        given = reader.schema.types
+        if len(given) < len(wanted):
+            raise KernelError(f"{len(wanted)} columns expected, {len(given)} came", fragment.sql)
+        if all(g == canonical(w) for g, w in zip(given, wanted, strict=False)):
+            return reader
+        reader.close()
+        columns = ", ".join(
+            f"CAST({c} AS {sql_type(t)}) AS {c}"
+            for c, t in ((f"c{i}", t) for i, t in enumerate(wanted))
+        )
+        names = ", ".join(f"c{i}" for i in range(len(given)))
+        cast = f"SELECT {columns} FROM (\n{fragment.sql}\n) AS answer({names})"
+        return self._connection.execute(cast).to_arrow_reader()
+
+    def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
+        schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in fragment.schema])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                with _translated(fragment.sql):
+                    for batch in reader:
+                        columns = batch.columns[: len(schema)]
+                        if columns:
+                            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+                        else:
+                            yield batch.select([])
+            finally:
+                self._forget()
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _forget(self) -> None:
+        while self._registered:
+            self._connection.unregister(self._registered.pop())
+        while self._views:
+            self._connection.execute(f"DROP VIEW IF EXISTS {identifier(self._views.pop())}")
+
+
+def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
+    """`data` with only the named columns, as something that DuckDB can scan again and again."""
+    if isinstance(data, pa.RecordBatchReader):
+        data = data.read_all()
+    elif isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        return _Stream(data.select(list(columns) or data.column_names[:1]))
+    if hasattr(data, "arrow_stream"):
+        return _Stream(data.arrow_stream(list(columns)))
+    return _Stream(data)
+
+
+class _Stream:
+    """Hides everything of an object but its `__arrow_c_stream__`, so that DuckDB takes its
+    plain streaming path.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._data.__arrow_c_stream__(requested_schema)
+
+
+def _parquet(source: ParquetSource) -> str:
+    """A SELECT over the files, or over this part's rows of them."""
+    if source.part is None:
+        files = ", ".join(quoted_string(p) for p in source.paths)
+        return f"SELECT * FROM read_parquet([{files}])"
+    pieces = parquet_part(source.paths, *source.part)
+    if not pieces:
+        return f"SELECT * FROM read_parquet({quoted_string(source.paths[0])}) WHERE FALSE"
+    whole = ", ".join(quoted_string(p.path) for p in pieces if p.whole)
+    texts = [f"SELECT * FROM read_parquet([{whole}])"] if whole else []
+    for piece in pieces:
+        if not piece.whole:
+            last = piece.first + piece.rows - 1
+            texts.append(
+                f"SELECT * EXCLUDE (file_row_number) FROM read_parquet({quoted_string(piece.path)}, "
+                f"file_row_number = true) WHERE file_row_number BETWEEN {piece.first} AND {last}"
+            )
+    return " UNION ALL ".join(texts)
+
+
+@contextlib.contextmanager
+def _translated(sql: str) -> Iterator[None]:
+    """DuckDB's errors as this room's; those raised while streaming come wrapped by Arrow."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise KernelMemoryError(str(error), sql) from error
+    except duckdb.Error as error:
+        raise KernelError(str(error), sql) from error
+    except (pa.ArrowException, OSError) as error:
+        memory = "Out of Memory" in str(error) or "could not allocate" in str(error)
+        raise (KernelMemoryError if memory else KernelError)(str(error), sql) from error

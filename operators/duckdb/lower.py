@@ -1,0 +1,546 @@
+"""Lower a plan to one DuckDB statement that reads as a person would have written it.
+
+Filters, projections, aggregations, sorts and limits are merged into one SELECT as far as SQL's
+order of evaluation allows; what cannot be merged becomes a common table expression. Relations
+that occur twice in the plan (the same object) become one CTE that is read twice. Every column
+is written with its table's alias, so that duplicate names and aliases cannot be confused; ORDER
+BY says where NULLs go.
+
+A mark join's column is true or false, never NULL (EXISTS); semi and anti joins are EXISTS and
+NOT EXISTS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow.types as pt
+
+from operators.duckdb.expressions import Writer
+from operators.duckdb.fragment import Fragment, FragmentInput
+from operators.duckdb.sqltypes import identifier, sql_type
+from operators.errors import PlanError
+from operators.expr import (
+    Call,
+    Column,
+    Exists,
+    Expr,
+    InSubquery,
+    Lit,
+    ScalarSubquery,
+    Window,
+)
+from operators.rel import (
+    Aggregation,
+    Filter,
+    InputSource,
+    Join,
+    Limit,
+    ParquetSource,
+    Project,
+    Rel,
+    Scan,
+    SetOperation,
+    Sort,
+    Source,
+    Values,
+)
+from operators.schema import Field
+from operators.types import is_hugeint
+
+__all__ = ["lower"]
+
+
+def lower(plan: Rel) -> Fragment:
+    """The DuckDB statement that computes `plan`.
+
+    Raises
+    ------
+    PlanError
+        If the plan holds something that DuckDB cannot say.
+    """
+    lowering = _Lowering(plan)
+    select = lowering.select(plan)
+    text = lowering.render(select, plan.schema.names)
+    if lowering.ctes:
+        ctes = ",\n".join(f"{name} AS (\n{_indent(body)}\n)" for name, body in lowering.ctes)
+        text = f"WITH {ctes}\n{text}"
+    inputs = tuple(
+        FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs.values()
+    )
+    return Fragment(text, inputs, plan.schema, lowering.fixed_joins)
+
+
+@dataclass
+class _Input:
+    name: str
+    source: Source
+    columns: list[str]
+
+
+@dataclass
+class _Select:
+    """A SELECT under construction; `columns` are the SQL texts of its outputs over `source`."""
+
+    source: str
+    columns: list[str]
+    simple: list[bool]
+    where: list[str] = field(default_factory=list)
+    group: str | None = None
+    having: list[str] = field(default_factory=list)
+    order: list[tuple[str, str]] = field(default_factory=list)
+    limit: str = ""
+    aggregated: bool = False
+    windowed: bool = False
+    table: str | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether this is nothing but columns of a FROM clause."""
+        return all(self.simple) and not (
+            self.where or self.aggregated or self.windowed or self.order or self.limit
+        )
+
+
+def _indent(text: str) -> str:
+    return "\n".join("  " + line for line in text.split("\n"))
+
+
+def _subqueries(expr: Expr) -> Iterator[Rel]:
+    if isinstance(expr, ScalarSubquery | Exists | InSubquery):
+        yield expr.rel
+    for child in expr.children():
+        yield from _subqueries(child)
+
+
+def _expressions(rel: Rel) -> Iterator[Expr]:
+    match rel:
+        case Scan(predicate=p) | Join(condition=p):
+            if p is not None:
+                yield p
+        case Filter(predicate=p):
+            yield p
+        case Project(exprs=exprs):
+            yield from exprs
+        case Aggregation(keys=keys, measures=measures):
+            yield from keys
+            for m in measures:
+                yield from m.args
+                if m.filter is not None:
+                    yield m.filter
+        case Sort(keys=sort_keys):
+            for key in sort_keys:
+                yield key.expr
+
+
+def _columns(expr: Expr) -> Iterator[int]:
+    if isinstance(expr, Column):
+        yield expr.index
+    for child in expr.children():
+        yield from _columns(child)
+
+
+class _Lowering:
+    def __init__(self, plan: Rel) -> None:
+        self.ctes: list[tuple[str, str]] = []
+        self.inputs: dict[tuple[Source, str], _Input] = {}
+        self.fixed_joins = False
+        self._names: Counter[str] = Counter()
+        self._uses: Counter[int] = Counter()
+        self._shared: dict[int, str] = {}
+        self._count(plan)
+
+    def _count(self, rel: Rel) -> None:
+        self._uses[id(rel)] += 1
+        if self._uses[id(rel)] > 1:
+            return
+        if isinstance(rel, Join) and rel.build is not None:
+            self.fixed_joins = True
+        for child in rel.inputs():
+            self._count(child)
+        for expr in _expressions(rel):
+            for sub in _subqueries(expr):
+                self._count(sub)
+
+    def _fresh(self, base: str) -> str:
+        """An identifier that no other table of the statement has."""
+        base = "".join(c if c.isalnum() or c == "_" else "_" for c in base.lower()) or "t"
+        if base[0].isdigit():
+            base = "t" + base
+        self._names[base] += 1
+        if self._names[base] == 1:
+            return base
+        name = f"{base}_{self._names[base]}"
+        return name if name not in self._names else self._fresh(name)
+
+    # Relations
+
+    def select(self, rel: Rel) -> _Select:
+        """The SELECT of `rel`; a relation used more than once is read from its CTE."""
+        if self._uses[id(rel)] > 1 and not isinstance(rel, Scan | Values):
+            name = self._shared.get(id(rel))
+            if name is None:
+                name = self._shared[id(rel)] = self._cte(self._build(rel), rel, "shared")
+            return self._from_table(name, rel)
+        return self._build(rel)
+
+    def _build(self, rel: Rel) -> _Select:
+        match rel:
+            case Scan():
+                return self._scan(rel)
+            case Values():
+                return self._values(rel)
+            case Filter():
+                return self._filter(rel)
+            case Project():
+                return self._project(rel)
+            case Aggregation():
+                return self._aggregation(rel)
+            case Sort():
+                return self._sort(rel)
+            case Limit():
+                return self._limit(rel)
+            case Join():
+                return self._join(rel)
+            case SetOperation():
+                return self._set(rel)
+        raise PlanError(f"DuckDB lowering does not know {type(rel).__name__}")
+
+    def _writer(self, columns: Sequence[str]) -> Writer:
+        return Writer(columns, self._subquery)
+
+    def _subquery(self, rel: Rel) -> str:
+        return self.render(self.select(rel), rel.schema.names).replace("\n", " ")
+
+    def render(self, select: _Select, names: Sequence[str]) -> str:
+        """The text of `select` with its outputs under `names`, made unique."""
+        outputs = []
+        for text, name in zip(select.columns, _unique(names), strict=True):
+            quoted = identifier(name)
+            outputs.append(
+                text
+                if text.rpartition(".")[2] == quoted and "(" not in text
+                else f"{text} AS {quoted}"
+            )
+        listed = ", ".join(outputs) or "1 AS one"
+        if len(listed) > 100:
+            listed = "\n" + ",\n".join("  " + o for o in outputs)
+        else:
+            listed = " " + listed
+        text = f"SELECT{listed}"
+        if select.source:
+            text += f"\nFROM {select.source}"
+        if select.where:
+            text += "\nWHERE " + "\n  AND ".join(select.where)
+        if select.group is not None:
+            text += f"\nGROUP BY {select.group}"
+        if select.having:
+            text += "\nHAVING " + "\n  AND ".join(select.having)
+        if select.order:
+            # An output's alias goes before everything else in ORDER BY, so it may stand for its
+            # text.
+            aliases = dict(
+                zip(
+                    reversed(select.columns), map(identifier, reversed(_unique(names))), strict=True
+                )
+            )
+            terms = [aliases.get(term, term) + direction for term, direction in select.order]
+            text += "\nORDER BY " + ", ".join(terms)
+        return text + select.limit
+
+    def _cte(self, select: _Select, rel: Rel, hint: str = "t") -> str:
+        name = self._fresh(hint)
+        self.ctes.append((name, self.render(select, rel.schema.names)))
+        return name
+
+    def _from_table(self, table: str, rel: Rel) -> _Select:
+        """Read all columns of a CTE that was made from `rel`."""
+        alias = self._fresh(f"{table}_r") if table in self._shared.values() else table
+        source = table if alias == table else f"{table} AS {alias}"
+        columns = [f"{alias}.{identifier(n)}" for n in _unique(rel.schema.names)]
+        return _Select(source, columns, [True] * len(columns), table=alias)
+
+    def _nested(self, select: _Select, rel: Rel) -> _Select:
+        return self._from_table(self._cte(select, rel), rel)
+
+    def _scan(self, scan: Scan) -> _Select:
+        match scan.source:
+            case ParquetSource(table=name) | InputSource(name=name):
+                pass
+            case _:
+                raise PlanError(f"DuckDB cannot scan a {type(scan.source).__name__}")
+        known = self.inputs.get((scan.source, name))
+        if known is None:
+            known = _Input(self._fresh(name), scan.source, [])
+            self.inputs[scan.source, name] = known
+            alias = known.name
+        else:
+            alias = self._fresh(name)
+        used = set(scan.columns)
+        if scan.predicate is not None:
+            used.update(_columns(scan.predicate))
+        wanted = set(known.columns) | {scan.source_schema[i].name for i in used}
+        known.columns = [n for n in dict.fromkeys(scan.source_schema.names) if n in wanted]
+        table = identifier(known.name)
+        source = table if alias == known.name else f"{table} AS {identifier(alias)}"
+        texts = [_scanned(f, identifier(alias)) for f in scan.source_schema]
+        where: list[str] = []
+        if scan.predicate is not None:
+            where = self._conditions(scan.predicate, texts)
+        columns = [texts[i] for i in scan.columns]
+        simple = ["(" not in c for c in columns]
+        return _Select(source, columns, simple, where, table=alias)
+
+    def _conditions(self, predicate: Expr, columns: Sequence[str]) -> list[str]:
+        writer = self._writer(columns)
+        return [writer.condition(term) for term in _conjuncts(predicate)]
+
+    def _values(self, rel: Values) -> _Select:
+        writer = self._writer([])
+        if len(rel.rows) == 1:
+            return _Select(
+                "",
+                [writer.write(cell) for cell in rel.rows[0]],
+                [isinstance(cell, Lit) for cell in rel.rows[0]],
+            )
+        alias = self._fresh("v")
+        names = [identifier(n) for n in _unique(rel.schema.names)] or ["one"]
+        rows = ", ".join(
+            "(" + (", ".join(writer.write(c) for c in row) or "1") + ")" for row in rel.rows
+        )
+        columns = [f"{alias}.{n}" for n in names][: len(rel.schema)]
+        source = f"(VALUES {rows}) AS {alias}({', '.join(names)})"
+        if not rel.rows:
+            cells = ", ".join(f"NULL::{sql_type(f.type)}" for f in rel.schema) or "1"
+            source = f"(SELECT {cells} WHERE FALSE) AS {alias}({', '.join(names)})"
+        return _Select(source, columns, [True] * len(columns))
+
+    def _filter(self, rel: Filter) -> _Select:
+        child = self.select(rel.input)
+        used = Counter(_columns(rel.predicate))
+        mergeable = not (child.windowed or child.limit) and (
+            child.aggregated or all(child.simple[i] for i in used)
+        )
+        if not mergeable or (not child.source and not child.aggregated):
+            child = self._nested(child, rel.input)
+        terms = self._conditions(rel.predicate, child.columns)
+        if child.aggregated:
+            return replace(child, having=[*child.having, *terms])
+        return replace(child, where=[*child.where, *terms])
+
+    def _project(self, rel: Project) -> _Select:
+        child = self.select(rel.input)
+        uses = Counter(i for e in rel.exprs for i in _columns(e))
+        windows = any(isinstance(e, Window) for e in rel.exprs)
+        plain = all(isinstance(e, Column) for e in rel.exprs)
+        repeated = any(n > 1 and not child.simple[i] for i, n in uses.items())
+        if child.windowed:
+            nest = not plain
+        elif windows:
+            nest = bool(child.order or child.limit) or (repeated and not child.aggregated)
+        else:
+            nest = repeated and not child.aggregated
+        if nest:
+            child = self._nested(child, rel.input)
+        writer = self._writer(_tight_columns(child))
+        columns, simple = [], []
+        for expr in rel.exprs:
+            if isinstance(expr, Column):
+                columns.append(child.columns[expr.index])
+                simple.append(child.simple[expr.index])
+            else:
+                columns.append(writer.write(expr))
+                simple.append(isinstance(expr, Lit))
+        return replace(child, columns=columns, simple=simple, windowed=child.windowed or windows)
+
+    def _aggregation(self, rel: Aggregation) -> _Select:
+        child = self.select(rel.input)
+        expressions = [*rel.keys, *(a for m in rel.measures for a in m.args)]
+        uses = Counter(i for e in expressions for i in _columns(e))
+        repeated = any(n > 1 and not child.simple[i] for i, n in uses.items())
+        if child.aggregated or child.windowed or child.limit or repeated or not child.source:
+            child = self._nested(child, rel.input)
+        writer = self._writer(_tight_columns(child))
+        terms = []
+        for key in rel.keys:
+            text = writer.write(key)
+            constant = isinstance(key, Lit) or (
+                isinstance(key, Column)
+                and child.simple[key.index]
+                and not _REFERENCE.fullmatch(text)
+            )
+            terms.append(f"CAST({text} AS {sql_type(key.type)})" if constant else text)
+        columns = list(terms)
+        group: str | None = ", ".join(terms) if terms else None
+        if rel.grouping_sets is not None:
+            sets = ["(" + ", ".join(terms[i] for i in s) + ")" for s in rel.grouping_sets]
+            group = f"GROUPING SETS ({', '.join(sets)})"
+            if len(rel.grouping_sets) > 1:
+                columns.append(f"GROUPING({', '.join(terms)})" if terms else "0::BIGINT")
+        columns += [writer.aggregate(m) for m in rel.measures]
+        simple = [bool(_REFERENCE.fullmatch(c)) for c in columns]
+        return replace(
+            child,
+            columns=columns,
+            simple=simple,
+            group=group,
+            having=[],
+            order=[],
+            aggregated=True,
+            table=None,
+        )
+
+    def _sort(self, rel: Sort) -> _Select:
+        child = self.select(rel.input)
+        complex_keys = any(not isinstance(k.expr, Column) for k in rel.keys)
+        if child.limit or (child.windowed and complex_keys):
+            child = self._nested(child, rel.input)
+        writer = self._writer(_tight_columns(child))
+        order = []
+        for key in rel.keys:
+            if isinstance(key.expr, Column):
+                text = child.columns[key.expr.index]
+                constant = child.simple[key.expr.index] and not _REFERENCE.fullmatch(text)
+            else:
+                text, constant = writer.write(key.expr), isinstance(key.expr, Lit)
+            if not constant:  # A constant orders nothing, and a bare number would be a position.
+                order.append((text, Writer.sort_key(key, "")))
+        return replace(child, order=order)
+
+    def _limit(self, rel: Limit) -> _Select:
+        child = self.select(rel.input)
+        if child.limit:
+            child = self._nested(child, rel.input)
+        text = "" if rel.count is None else f"\nLIMIT {rel.count}"
+        if rel.offset:
+            text += f"\nOFFSET {rel.offset}" if not text else f" OFFSET {rel.offset}"
+        return replace(child, limit=text) if text else child
+
+    # Joins and sets
+
+    def _operand(self, rel: Rel) -> _Select:
+        """`rel` as something that may stand beside JOIN."""
+        child = self.select(rel)
+        if child.bare and child.source and "\n" not in child.source:
+            return child
+        return self._nested(child, rel)
+
+    def _left_operand(self, rel: Rel) -> _Select:
+        """The left side: a chain of joins may simply go on."""
+        child = self.select(rel)
+        if child.bare and child.source:
+            return child
+        return self._nested(child, rel)
+
+    def _join(self, rel: Join) -> _Select:
+        swap = rel.build == "left" and rel.kind in ("inner", "left", "right", "full", "cross")
+        if swap:
+            right, left = self._operand(rel.left), self._left_operand(rel.right)
+            mine, other = right, left
+        else:
+            left, right = self._left_operand(rel.left), self._operand(rel.right)
+            mine, other = left, right
+        terms = [
+            f"{mine.columns[a]} {'IS NOT DISTINCT FROM' if nulls else '='} {other.columns[b]}"
+            for a, b, nulls in zip(rel.left_keys, rel.right_keys, rel.null_equal, strict=True)
+        ]
+        both = mine.columns + other.columns
+        if rel.condition is not None:
+            terms += self._conditions(rel.condition, both)
+        on = " AND ".join(terms) or "TRUE"
+        if rel.kind == "mark":
+            mark = f"EXISTS (SELECT 1 FROM {right.source.replace(chr(10), ' ')} WHERE {on})"
+            return replace(
+                left, columns=[*left.columns, mark], simple=[*left.simple, False], table=None
+            )
+        words = {"left": "RIGHT", "right": "LEFT"} if swap else {}
+        kind = words.get(rel.kind, rel.kind.upper())
+        if rel.kind in ("semi", "anti"):
+            source = f"{left.source}\n  {kind} JOIN {right.source} ON {on}"
+            return replace(left, source=source, table=None)
+        if rel.kind == "cross" or (rel.kind == "inner" and not terms):
+            source = f"{left.source}\n  CROSS JOIN {right.source}"
+        else:
+            word = "JOIN" if kind == "INNER" else f"{kind} JOIN"
+            source = f"{left.source}\n  {word} {right.source} ON {on}"
+        return _Select(source, both, [True] * len(both))
+
+    def _set(self, rel: SetOperation) -> _Select:
+        texts = []
+        for operand in rel.operands:
+            child = self.select(operand)
+            if child.order or child.limit:
+                child = self._nested(child, operand)
+            texts.append(self.render(child, rel.schema.names))
+        word = rel.operation.upper() + (" ALL" if rel.all else "")
+        name = self._fresh("t")
+        self.ctes.append((name, f"\n{word}\n".join(texts)))
+        return self._from_table(name, rel)
+
+
+# A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is
+# "simple" is a constant, which SQL would take for a position.
+_REFERENCE = re.compile(r"""(\w+|"[^"]*")\.(\w+|"([^"]|"")*")""")
+
+
+def _tight_columns(select: _Select) -> list[str]:
+    """The columns as operands: in parentheses unless they are names or single calls."""
+    return [
+        text if simple or _closed(text) else f"({text})"
+        for text, simple in zip(select.columns, select.simple, strict=True)
+    ]
+
+
+def _closed(text: str) -> bool:
+    """Whether `text` is one call, so that no operator beside it can take it apart."""
+    head, bracket, _ = text.partition("(")
+    if not bracket or not text.endswith(")") or not all(c.isalnum() or c == "_" for c in head):
+        return False
+    depth = 0
+    quote = ""
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c == "(":
+            depth += 1
+        elif c == ")":
+            depth -= 1
+            if depth == 0 and i < len(text) - 1:
+                return False
+    return True
+
+
+def _conjuncts(expr: Expr) -> list[Expr]:
+    if isinstance(expr, Call) and expr.function == "and":
+        return [t for a in expr.args for t in _conjuncts(a)]
+    return [expr]
+
+
+def _scanned(field_: Field, alias: str) -> str:
+    """A source's column; types that Arrow or Parquet may hold in another form are cast to the
+    plan's.
+    """
+    text = f"{alias}.{identifier(field_.name)}"
+    if is_hugeint(field_.type) or pt.is_timestamp(field_.type):
+        return f"CAST({text} AS {sql_type(field_.type)})"
+    return text
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """`names` with repetitions numbered (DuckDB's identifiers ignore case)."""
+    taken = {n.lower() for n in names}
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        unique, n = name or "c", 1
+        while unique.lower() in seen or (n > 1 and unique.lower() in taken):
+            n += 1
+            unique = f"{name or 'c'}_{n}"
+        seen.add(unique.lower())
+        result.append(unique)
+    return result

@@ -1,0 +1,46 @@
+"""What an element needs of a kernel: the narrow interface behind which DuckDB stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
+
+from operators.rel import Rel
+
+__all__ = ["ArrowStream", "Kernel"]
+
+ArrowStream: TypeAlias = Any
+"""An object with `__arrow_c_stream__`. Unless a fragment reads it once only, asking it again
+must start again.
+
+An object that also has ``arrow_stream(columns: Sequence[str])`` is asked for just the columns
+that a fragment names, and is expected to give an object with `__arrow_c_stream__` over them in
+that order.
+"""
+
+
+class Kernel(Protocol):
+    """Runs a lowered plan over Arrow streams. `Fragment` types differ from kernel to kernel;
+    `lower` makes them.
+    """
+
+    def lower(self, plan: Rel) -> Any:
+        """The kernel's own form of `plan`."""
+
+    def run(
+        self, fragment: Any, inputs: Mapping[str, ArrowStream] | None = None
+    ) -> pa.RecordBatchReader:
+        """Start a fragment; batches come as they are made, of exactly the plan's schema.
+
+        Raises
+        ------
+        KernelMemoryError
+            If it needs more memory than it may use (also while the batches are read).
+        KernelError
+            If it fails in any other way.
+        """
+
+    def close(self) -> None:
+        """Give everything back."""
