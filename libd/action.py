@@ -202,8 +202,8 @@ class LibdAction:
             return list(self._durls)
 
     def close(self) -> None:
-        """Close all transports and servers, and wake up whoever waits for one. May be called
-        twice.""" with self._changed:
+        """Close all transports and servers; whoever waits for one is woken. May be called twice."""
+        with self._changed:
             self._closed = True
             transports, self._open = list(self._open.values()), {}
             servers, self._servers = list(self._servers.values()), {}

@@ -121,7 +121,8 @@ class ElementStats:
 @dataclass(frozen=True, slots=True)
 class TenantStats:
     """What a tenant holds, in bytes. `resident` is what its arena really takes, recycled warm pages
-    included."""
+    included.
+    """
 
     quota: int
     reserved: int
@@ -141,7 +142,8 @@ class TenantStats:
 @dataclass(frozen=True, slots=True)
 class ServerStats:
     """What a server holds and did. Sizes in bytes, `uptime` in seconds; `refused` counts strangers
-    and malformed requests."""
+    and malformed requests.
+    """
 
     size: int
     reserved: int
@@ -235,8 +237,8 @@ class ServerControl:
         return grant
 
     def drop_tenant(self, tenant: TenantGrant | str) -> None:
-        """Drop a tenant with its elements. Its pages go back to the machine at once, mapped or
-        not.""" name = tenant if isinstance(tenant, str) else tenant.name
+        """Drop a tenant with its elements. Its pages go back at once, mapped or not."""
+        name = tenant if isinstance(tenant, str) else tenant.name
         self._admin.request(_TENANT_DROP, _name(name), what=f"tenant {name!r}")
         self._tenants.pop(name, None)
 

@@ -3,17 +3,24 @@
 
 Settings that the transports of this package read:
 
-=========== ==================================================================================================
-``url``     ``tcp://HOST:PORT``, or for ``rdma_shm`` ``unix://@NAME`` (an abstract socket)
-``size``    ``rdma_local`` and ``rdma_tcp_server``: bytes of memory, also ``64 MB``
-``token``   the server's token, or the tenant's if ``eid`` is given
-``eid``     number of a granted element on the server; without it the server's default region is meant
-``tenant``  number of the tenant of ``eid``
-``key``     32 hexadecimal digits: the element's capability
-``element`` name of the memory element that refs carry; default: what the server says, else the durl's name
-``elastic`` ``rdma_local``: ``true`` for an element without a region 0 that grows up to ``size``
-``timeout`` seconds to connect
-=========== ==================================================================================================
+``url``
+    ``tcp://HOST:PORT``, or for ``rdma_shm`` ``unix://@NAME`` (an abstract socket).
+``size``
+    ``rdma_local`` and ``rdma_tcp_server``: bytes of memory, also ``64 MB``.
+``token``
+    The server's token, or the tenant's if ``eid`` is given.
+``eid``
+    Number of a granted element on the server; without it the server's default region is meant.
+``tenant``
+    Number of the tenant of ``eid``.
+``key``
+    32 hexadecimal digits: the element's capability.
+``element``
+    Name of the memory element that refs carry; by default what the server says, else the durl's name.
+``elastic``
+    ``rdma_local``: ``true`` for an element without a region 0 that grows up to ``size``.
+``timeout``
+    Seconds to connect.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class AuthError(LibdError):
 
 class BoundsError(LibdError, IndexError):
     """An access reaches outside its region or local buffer, ``addr + size`` wrapping around
-    included."""
+    included.
+    """
 
 
 class CapabilityError(LibdError, PermissionError):
@@ -71,7 +72,8 @@ class StaleRefError(LibdError):
 
 class CapacityError(LibdError, MemoryError):
     """An element, tenant, server or machine has no room for the bytes asked for; nothing was
-    reserved."""
+    reserved.
+    """
 
 
 class UnsupportedError(LibdError):

@@ -1,5 +1,6 @@
 """`MemoryServerProcess`: a memory server in a process of its own, administered and outlived by the
-caller."""
+caller.
+"""
 
 from __future__ import annotations
 
