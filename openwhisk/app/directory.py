@@ -79,9 +79,9 @@ def write_directory(app: Application, path: str | Path) -> list[Path]:
     Raises
     ------
     ApplicationError
-        If the directory holds element files that do not belong to `app`, if an element's name is no
-        file name, or if two elements carry different helper modules of one name. Nothing is
-        written.
+        If the directory holds element files that do not belong to `app`, if the name of an element
+        or of a helper module is no file name, or if two elements carry different helper modules of
+        one name. Nothing is written.
     """
     directory = Path(path)
     texts: dict[str, str] = {}
@@ -94,7 +94,9 @@ def write_directory(app: Application, path: str | Path) -> list[Path]:
         texts[element.name + suffix] = format_element(element)
         if isinstance(element, ComputeElement):
             for module, text in element.modules.items():
-                if texts.setdefault(f"{module}.py", text) != text:
+                if not module.isidentifier():
+                    report.error(f"{element.name}: {module!r} is no module name", element.location)
+                elif texts.setdefault(f"{module}.py", text) != text:
                     report.error(
                         f"{element.name}: another element carries a different module {module!r}",
                         element.location,

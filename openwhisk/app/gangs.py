@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openwhisk.app.graph import ancestors, find_cycle
-from openwhisk.app.model import Application, MemoryElement
+from openwhisk.app.model import Application, MemoryElement, Problem
+from openwhisk.errors import ApplicationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +48,27 @@ class Gang:
 
 
 def gangs(app: Application) -> list[Gang]:
-    """Return the gangs of a valid, completed application; every compute element is in exactly one.
+    """Return the gangs of a completed application; every compute element is in exactly one.
 
     The list is in topological order: a gang comes after all that it waits for.
+
+    Raises
+    ------
+    ApplicationError
+        If there is no such order (see `conflicts`), or elements depend on one another in a cycle.
     """
+    if problems := conflicts(app):
+        raise ApplicationError([Problem(p) for p in problems])
     found = _gangs(app)
     member_of = {name: i for i, gang in enumerate(found) for name in gang.compute}
     waits = [{member_of[p] for p in gang.parents} for gang in found]
-    order: list[Gang] = []
+    order: list[int] = []
     placed: set[int] = set()
     while len(order) < len(found):
         ready = [i for i in range(len(found)) if i not in placed and waits[i] <= placed]
-        if not ready:
-            raise ValueError(f"application {app.name} is not valid: {'; '.join(conflicts(app))}")
         placed.update(ready)
-        order += [found[i] for i in ready]
-    return order
+        order += ready
+    return [found[i] for i in order]
 
 
 def conflicts(app: Application) -> list[str]:

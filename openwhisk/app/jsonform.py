@@ -153,20 +153,22 @@ class _Reader:
             self._missing((*code.path, "code"), code.data.get("code"), "text")
         if code.boolean("binary", False):
             code.error(["binary"], "must be false: an element's code is text")
-        places = _places(fields, porus, relationships)
+        limits = self._limits(fields, COMPUTE_LIMITS)
+        main, kind = code.text("main", "main") or "main", code.text("kind", "python:3")
+        places = {**_places(fields, porus, relationships), **code.places}
         places["code"] = code.locate("code")
         text = code.data.get("code")
         return ComputeElement(
             name,
             clean_code(text) if isinstance(text, str) else "",
-            main=code.text("main", "main") or "main",
+            main=main,
             corunning=relationships.corunning_map(),
-            limits=self._limits(fields, COMPUTE_LIMITS),
+            limits=limits,
             with_merged=porus.merged("withMerged"),
             imports=extras.names("import"),
             modules=modules,
             annotations=_without(annotations, "import", "modules"),
-            kind=code.text("kind", "python:3"),
+            kind=kind,
             places=places,
             **common,
         )

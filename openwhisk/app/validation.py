@@ -134,15 +134,19 @@ def _check_compute(app: Application, element: ComputeElement, report: Report) ->
             report.error(
                 f"{name}: transport {corun.trans!r} stands for both {first} and {other}", where
             )
+    merged_names: set[str] = set()
     for merged in element.with_merged:
         key = f"withMerged.{merged.name}"
         where = place(element, key)
         if not NAME.fullmatch(merged.name):
             report.error(f"{name}: withMerged: {merged.name!r} is no element name", where)
-        elif merged.name in app or merged.name in transports:
+        elif merged.name in app:
             report.error(f"{name}: withMerged: {merged.name} is also an element", where)
-        elif transports.setdefault(merged.name, key) != key:
+        elif merged.name in merged_names:
             report.error(f"{name}: withMerged names {merged.name} twice", where)
+        elif merged.name in transports:
+            report.error(f"{name}: withMerged: {merged.name} is also a transport", where)
+        merged_names.add(merged.name)
         _check_limits(element, merged.limits, key, report)
     _reserved(element, COMPUTE_ANNOTATIONS, report)
     for module in element.modules:

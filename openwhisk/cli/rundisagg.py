@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from libd.units import format_size
-from openwhisk.app.codecheck import check_code
-from openwhisk.app.elementfile import COMPUTE_SUFFIX, load_element
 from openwhisk.app.model import ComputeElement
-from openwhisk.app.source import Report
 from openwhisk.cli.common import (
     FAILED,
     INTERRUPTED,
@@ -27,6 +24,7 @@ from openwhisk.cli.common import (
     write_line,
     write_text,
 )
+from openwhisk.cli.element import load_compute
 from openwhisk.cli.memory import HELP, connect, parse_memory, transports_of
 from openwhisk.cli.results import parents_results, store_result
 from openwhisk.errors import ApplicationError
@@ -90,19 +88,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return found
 
 
-def _load(path: Path) -> ComputeElement:
-    if not path.name.endswith(COMPUTE_SUFFIX):
-        raise ToolError(f"{path}: only compute elements (NAME{COMPUTE_SUFFIX}) can be run")
-    element = load_element(path)
-    assert isinstance(element, ComputeElement)
-    report = Report()
-    check_code(element, report)
-    report.check()
-    return element
-
-
 def _run(args: argparse.Namespace) -> int:
-    element = _load(args.element)
+    element = load_compute(args.element)
     count = element.parallelism if args.total is None else args.total
     if not 0 <= args.index < count:
         raise UsageError(f"-i {args.index}: {element.name} has {count} copies, numbered from 0")

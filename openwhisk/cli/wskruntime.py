@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from openwhisk.app.elementfile import COMPUTE_SUFFIX, clean_code, load_element
+from openwhisk.app.elementfile import clean_code
 from openwhisk.app.model import ComputeElement
 from openwhisk.cli.common import (
     FAILED,
@@ -32,6 +32,7 @@ from openwhisk.cli.common import (
     say,
     write_line,
 )
+from openwhisk.cli.element import load_compute
 from openwhisk.cli.memory import HELP, connect, parse_memory, transports_of
 from openwhisk.errors import ApplicationError
 from openwhisk.runtime import Action, LoadedElement, Outcome, Resources, call_element, load_code
@@ -255,10 +256,7 @@ def _serve(args: argparse.Namespace) -> int:
     given = [parse_memory(m, args.token) for m in args.memory]
     durls = {durl.name: durl for durl in given}
     if args.element is not None:
-        if not args.element.name.endswith(COMPUTE_SUFFIX):
-            raise ToolError(f"{args.element}: not a compute element (NAME{COMPUTE_SUFFIX})")
-        element = load_element(args.element)
-        assert isinstance(element, ComputeElement)
+        element = load_compute(args.element)
         durls = transports_of(element, given)
     from libd import LibdAction
 
