@@ -237,7 +237,7 @@ def _run(options: Options) -> int:
     from tpcds.display import LiveTable, PlainLines, QueryDisplay, summary
     from tpcds.oracle import Oracle
     from tpcds.record import report, write_json
-    from tpcds.runner import Runner, register_tables
+    from tpcds.runner import Runner, register_tables, warm_up
 
     console = Console()
     query_texts()  # without the extension there is nothing to run: say so before generating
@@ -255,6 +255,8 @@ def _run(options: Options) -> int:
         register_tables(session, data)
         if options.explain:
             return _explain(session, options.explain, console)
+        with console.status("starting workers"):
+            warm_up(session)
         oracle = None
         if options.verify:
             threads = len(os.sched_getaffinity(0))
@@ -292,7 +294,7 @@ def _explain(session: Any, numbers: Sequence[int], console: Any) -> int:
     from tpcds.queries import query_text
 
     for number in numbers:
-        text = session.explain(session.sql(query_text(number)))
+        text = session.explain(query_text(number))
         console.print(f"q{number}\n{text}", highlight=False, markup=False, soft_wrap=True)
     return 0
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tpcds.data import DataSet
     from tpcds.oracle import Oracle
 
-__all__ = ["EngineSession", "Runner", "one_line", "register_tables"]
+__all__ = ["EngineSession", "Runner", "one_line", "register_tables", "warm_up"]
 
 
 class EngineSession(Protocol):
@@ -36,21 +36,30 @@ class EngineSession(Protocol):
     def sql(self, query: str) -> Any:
         """A lazy frame."""
 
-    def explain(self, frame: Any) -> str:
-        """The stages of a frame, for people."""
+    def explain(self, query: Any) -> str:
+        """The stages of a query, for people."""
 
-    def emit(self, frame: Any, directory: Path) -> Any:
-        """Write the elements of a frame."""
+    def emit(self, query: Any, directory: Path) -> Any:
+        """Write the elements of a query."""
 
     @property
     def last_run(self) -> Any:
-        """The activation and usage of what was collected last."""
+        """What the last collected query cost: `stages`, `elements`, `usage`."""
 
 
 def register_tables(session: EngineSession, data: DataSet) -> None:
     """Make the 24 tables known to a session."""
     for table, files in data.tables.items():
         session.register(table, [str(path) for path in files])
+
+
+def warm_up(session: EngineSession) -> None:
+    """Run a query over one small table.
+
+    It starts or reaches the control plane, so that a failure to do so is an error of the run and
+    not of 99 queries, and the first query is not charged for starting workers.
+    """
+    session.sql("select r_reason_sk from reason").collect()
 
 
 def one_line(error: BaseException) -> str:
@@ -137,13 +146,13 @@ class Runner:
 
 
 def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> QueryRecord:
-    elements, usage = run.activation.elements, run.usage
+    usage = run.usage
     return dataclasses.replace(
         record,
         seconds=seconds,
         rows=rows,
-        stages=len({element.name for element in elements}),
-        elements=len(elements),
+        stages=run.stages,
+        elements=run.elements,
         bytes_written=usage.bytes_written,
         bytes_read=usage.bytes_read,
         peak_compute_bytes=usage.peak_compute_bytes,

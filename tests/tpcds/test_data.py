@@ -120,16 +120,6 @@ def test_a_generated_set_is_not_generated_again(small: DataSet) -> None:
     assert steps == []
 
 
-def test_progress_only_grows(tmp_path: Path) -> None:
-    steps: list[Progress] = []
-    ensure(0.01, root=tmp_path, progress=steps.append)
-    fractions = [step.fraction for step in steps]
-    assert fractions == sorted(fractions)
-    assert fractions[0] >= 0
-    assert fractions[-1] == 1.0
-    assert [p.name for p in tmp_path.iterdir()] == ["sf0.01-dsdgen"]
-
-
 def test_our_own_directory_may_be_named(small: DataSet) -> None:
     assert open_directory(small.directory) == small
     assert open_directory(small.directory, 0.01) == small
@@ -307,12 +297,17 @@ def test_a_killed_generator_is_an_error_and_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
-def test_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:
+def test_progress_grows_and_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:
     stale = tmp_path / ".tmp-sf1-dsdgen-1-0000"
     stale.mkdir()
     (stale / "store_sales.parquet").write_bytes(b"half")
-    ensure(0.01, root=tmp_path)
+    steps: list[Progress] = []
+    ensure(0.01, root=tmp_path, progress=steps.append)
     assert [path.name for path in tmp_path.iterdir()] == ["sf0.01-dsdgen"]
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[0] >= 0
+    assert fractions[-1] == 1.0
 
 
 def test_two_processes_generate_once(tmp_path: Path, start: Any) -> None:
