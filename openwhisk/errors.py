@@ -45,3 +45,39 @@ class ElementError(OpenWhiskError):
 
 class TransportNotGrantedError(ElementError):
     """An element asked for a memory element that was not granted to it."""
+
+
+class NotFoundError(OpenWhiskError):
+    """There is no application, activation, session or element of that name."""
+
+    http_status = 404
+
+
+class AlreadyExistsError(OpenWhiskError):
+    """There is one of that name, and overwriting it was not asked for."""
+
+    http_status = 409
+
+
+class WaitTimeoutError(OpenWhiskError, TimeoutError):
+    """An activation was not over in time; it goes on."""
+
+    http_status = 408
+
+
+class MemoryLostError(OpenWhiskError):
+    """The memory server died with what a session kept there; invoke the application again."""
+
+    http_status = 410
+
+
+class ControlPlaneClosedError(OpenWhiskError):
+    """The control plane was closed, or cannot go on."""
+
+    http_status = 503
+
+
+class InvokerError(OpenWhiskError):
+    """Workers or the memory server cannot be started."""
+
+    http_status = 500

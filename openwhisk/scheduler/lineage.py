@@ -96,6 +96,4 @@ def _stale(act: ActivationState, rerun: set[Gang], doomed: set[Incarnation]) -> 
 def _refers_to_dead(
     provenance: frozenset[Incarnation], reach: set[str], doomed: set[Incarnation]
 ) -> bool:
-    return any(
-        i.plan.name in reach and (i in doomed or not i.alive) for i in provenance
-    )
+    return any(i.plan.name in reach and (i in doomed or not i.alive) for i in provenance)

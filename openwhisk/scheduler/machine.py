@@ -68,6 +68,7 @@ class Scheduler:
         self._now = 0.0
         self._runs: dict[RunId, Run] = {}
         self._incarnations: dict[MemoryId, Incarnation] = {}
+        self._lost_servers: set[int] = set()
         self._out: list[Command] = []
         self._sessions = Sessions()
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -225,9 +226,7 @@ class Scheduler:
     def _is_stuck(self) -> bool:
         """Whether nothing is under way that could give anything back."""
         in_between = (Life.CREATING, Life.DOOMED, Life.DROPPING)
-        return not self._runs and not any(
-            i.life in in_between for i in self._incarnations.values()
-        )
+        return not self._runs and not any(i.life in in_between for i in self._incarnations.values())
 
     def _crowded_out(self, act: ActivationState) -> Failure:
         return Failure(
@@ -280,8 +279,12 @@ class Scheduler:
         act.incarnations.add(made)
         self._incarnations[made.id] = made
         self.ledger.take(0.0, plan.size)
-        self._out.append(CreateMemory(made.id, plan.limit, plan.elastic, act.session))
+        self._create(made)
         return made
+
+    def _create(self, incarnation: Incarnation) -> None:
+        plan = incarnation.plan
+        self._out.append(CreateMemory(incarnation.id, plan.limit, plan.elastic))
 
     def _dispatch_if_ready(self, gang: Gang) -> None:
         act = gang.activation
@@ -413,6 +416,10 @@ class Scheduler:
         incarnation = self._incarnations.get(event.memory)
         if incarnation is None or incarnation.life is not Life.CREATING:
             return
+        if event.server in self._lost_servers:
+            # Made just before its server died: nobody has used it, so it is simply made again.
+            self._create(incarnation)
+            return
         incarnation.life = Life.READY
         incarnation.server = event.server
         act = self._activations[event.memory.activation]
@@ -431,6 +438,7 @@ class Scheduler:
         )
 
     def _on_memory_server_lost(self, event: MemoryServerLost) -> None:
+        self._lost_servers.add(event.server)
         hit: dict[str, list[Incarnation]] = {}
         for incarnation in list(self._incarnations.values()):
             if incarnation.server == event.server and incarnation.alive:

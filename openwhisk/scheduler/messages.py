@@ -170,7 +170,6 @@ class CreateMemory(Command, frozen=True):
     memory: MemoryId
     size: int
     elastic: bool
-    session: str | None
 
 
 class DropMemory(Command, frozen=True):

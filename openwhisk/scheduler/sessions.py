@@ -36,7 +36,9 @@ class Sessions:
             return None
         found = self._sessions.get(session)
         if found is None or found.closing is not None:
-            return Failure("session", f"there is no session {session}; it was closed, or its lease expired")
+            return Failure(
+                "session", f"there is no session {session}; it was closed, or its lease expired"
+            )
         self.renew(session, now)
         found.activations.add(activation)
         return None

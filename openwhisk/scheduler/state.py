@@ -118,9 +118,7 @@ class ActivationState:
     failure: Failure | None = None
 
     @classmethod
-    def create(
-        cls, id: str, plan: Plan, params: Any, session: str | None
-    ) -> ActivationState:
+    def create(cls, id: str, plan: Plan, params: Any, session: str | None) -> ActivationState:
         """Lay out tasks and gangs, all waiting."""
         act = cls(id, plan, params, session)
         for name, element in plan.elements.items():

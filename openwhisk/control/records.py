@@ -1,0 +1,163 @@
+"""`ActivationBook`: the record of one activation, as it grows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from openwhisk.api import Activation, ElementRecord, ElementStatus
+from openwhisk.control.accounting import Meter
+from openwhisk.invoker import Program
+from openwhisk.scheduler.messages import Failure, RunId
+from openwhisk.worker.messages import Metrics
+
+_unpack = msgspec.msgpack.Decoder().decode
+# Lines of logs that an activation keeps.
+MAX_LOG_LINES = 10_000
+
+
+class ActivationBook:
+    """Keeps a record up to date; the owner's lock guards it.
+
+    Attributes
+    ----------
+    over
+        Set when the activation has ended and the record is final.
+    """
+
+    def __init__(
+        self, activation_id: str, program: Program, transport: str, session: str | None
+    ) -> None:
+        self.program = program
+        self.transport = transport
+        self.session = session
+        self.meter = Meter()
+        self.over = threading.Event()
+        self.warm_before = 0.0
+        self._clock = time.time() - time.monotonic()
+        self._record = Activation(activation_id=activation_id, name=program.name, start=time.time())
+        self._elements = {
+            (name, index): ElementRecord(
+                name=name,
+                index=index,
+                reserved_bytes=program.plan.elements[name].mem,
+                cores=program.plan.elements[name].cores,
+            )
+            for name, element in program.elements.items()
+            for index in range(element.count)
+        }
+
+    @property
+    def id(self) -> str:
+        """The activation id."""
+        return self._record.activation_id
+
+    def started(self, run: RunId, now: float) -> None:
+        """A worker begins with a run."""
+        element = self._elements[run.element, run.index]
+        element.status = "running"
+        element.attempts = run.attempt
+        element.start = self._clock + now
+        element.end = None
+        self.meter.run_started(run, element.reserved_bytes, element.cores, now)
+
+    def measured(self, run: RunId, metrics: Metrics, logs: list[str]) -> None:
+        """A worker says what a run took."""
+        element = self._elements[run.element, run.index]
+        element.peak_anon_bytes = max(element.peak_anon_bytes, metrics.peak_anon)
+        element.cpu_seconds += metrics.cpu_seconds
+        element.bytes_read += metrics.bytes_read
+        element.bytes_written += metrics.bytes_written
+        self.meter.cpu_seconds += metrics.cpu_seconds
+        self.meter.bytes_read += metrics.bytes_read
+        self.meter.bytes_written += metrics.bytes_written
+        if logs and len(self._record.logs) < MAX_LOG_LINES:
+            label = f"[{run.element}]" if self._copies(run.element) == 1 else f"[{label_of(run)}]"
+            self._record.logs += [_labelled(line, label) for line in logs]
+
+    def ended(
+        self, run: RunId, now: float, status: ElementStatus, failure: Failure | None = None
+    ) -> None:
+        """A run is over."""
+        self.meter.run_ended(run, now)
+        element = self._elements[run.element, run.index]
+        element.end = self._clock + now
+        element.status = status
+        element.error = None if failure is None else failure.message
+
+    def restarted(self, run: RunId, reason: str) -> None:
+        """A run is void and will be repeated."""
+        self.meter.recomputed.append(label_of(run))
+        element = self._elements[run.element, run.index]
+        element.status = "waiting"
+        element.error = reason
+
+    def finish(
+        self,
+        results: Mapping[str, list[Any]] | None,
+        failure: Failure | None,
+        now: float,
+        warm_gb_s: float,
+    ) -> Activation:
+        """Close the record."""
+        record = self._record
+        record.end = self._clock + now
+        if failure is None and results is not None:
+            record.status = "success"
+            record.result = self._result(results)
+        elif failure is not None:
+            record.status = "cancelled" if failure.kind == "cancelled" else "failed"
+            record.error = describe(failure)
+            record.error_kind = failure.kind
+        for element in self._elements.values():
+            if element.status in ("waiting", "running"):
+                element.status = "cancelled"
+            elif element.status == "done":
+                element.error = None  # of an attempt that was repeated
+        return self.snapshot(now, warm_gb_s)
+
+    def _result(self, results: Mapping[str, list[Any]]) -> Any:
+        unpacked = {name: [_unpack(r) for r in copies] for name, copies in results.items()}
+        named = {
+            name: copies[0] if self._copies(name) == 1 else copies
+            for name, copies in unpacked.items()
+        }
+        return next(iter(named.values())) if self.program.plain else named
+
+    def snapshot(self, now: float, warm_gb_s: float) -> Activation:
+        """Copy the record as it is now."""
+        record = self._record
+        record.usage = self.meter.usage(now, warm_gb_s - self.warm_before)
+        return msgspec.structs.replace(
+            record,
+            logs=list(record.logs),
+            elements=[msgspec.structs.replace(e) for e in self._elements.values()],
+        )
+
+    def _copies(self, element: str) -> int:
+        return self.program.elements[element].count
+
+
+def label_of(run: RunId) -> str:
+    """``element[index]``."""
+    return f"{run.element}[{run.index}]"
+
+
+def describe(failure: Failure) -> str:
+    """A failure as text: one line, then the traceback."""
+    who = f"element {failure.element}" if failure.element is not None else ""
+    if who and failure.index:
+        who += f"[{failure.index}]"
+    # The scheduler's own messages say already whom they are about.
+    named = not who or f"element {failure.element}" in failure.message
+    line = failure.message if named else f"{who}: {failure.message}"
+    return f"{line}\n{failure.traceback.rstrip()}" if failure.traceback else line
+
+
+def _labelled(line: str, label: str) -> str:
+    head, separator, text = line.partition(": ")
+    return f"{head}{separator}{label} {text}" if separator else f"{label} {line}"

@@ -1,0 +1,435 @@
+"""`Invoker`: commands of the scheduler in, events for the scheduler out.
+
+Everything here runs on the core's thread and never blocks on a worker; what may block, the memory server's administration, has a
+thread of its own (`MemoryHost`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import zmq
+
+from openwhisk.invoker.memory import MemoryHost, Reply, ServerStarted
+from openwhisk.invoker.program import Program
+from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings
+from openwhisk.invoker.workers import KNOWN_CODES, Worker, WorkerPool
+from openwhisk.invoker.zygote import ZygoteLink
+from openwhisk.scheduler.messages import (
+    CreateMemory,
+    DropMemory,
+    Event,
+    Failure,
+    MemoryId,
+    MemoryServerLost,
+    RunId,
+    StartTask,
+    StopTask,
+    TaskDone,
+    TaskFailed,
+    TaskStarted,
+    WorkerLost,
+)
+from openwhisk.worker.messages import (
+    Configure,
+    Done,
+    Exited,
+    Failed,
+    Forked,
+    FromZygote,
+    Grant,
+    Hello,
+    Metrics,
+    Quit,
+    Ready,
+    Run,
+    decode_from_worker,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+# Zygotes that die one after the other before one was ready: after that many, workers cannot be had.
+_HOPELESS = 3
+_ENOUGH = 64  # messages taken from workers before others get a turn
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A run on its way to or on a worker."""
+
+    number: int
+    start: StartTask
+    program: Program
+    transport: str
+
+
+class Invoker:
+    """Workers and memory of this host.
+
+    Parameters
+    ----------
+    settings
+        See `InvokerSettings`.
+    wake
+        Called from another thread when `drain_memory` has something to do.
+    on_metrics
+        Called with what a run took, and its log lines, before its end is reported.
+    """
+
+    def __init__(
+        self,
+        settings: InvokerSettings,
+        *,
+        wake: Callable[[], None],
+        on_metrics: Callable[[RunId, Metrics, list[str]], None],
+    ) -> None:
+        self._settings = settings
+        self._on_metrics = on_metrics
+        self._token = secrets.token_hex(16)
+        self._endpoint = f"ipc://@scad-{secrets.token_hex(8)}"
+        self._context = zmq.Context(io_threads=1)
+        self._link = self._context.socket(zmq.ROUTER)
+        self._link.setsockopt(zmq.LINGER, 0)
+        self._link.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._link.setsockopt(zmq.SNDHWM, 0)
+        self._link.setsockopt(zmq.RCVHWM, 0)
+        self._link.bind(self._endpoint)
+        self._poller = zmq.Poller()
+        self._poller.register(self._link, zmq.POLLIN)
+        self._zygote: ZygoteLink | None = None
+        self._zygote_ready = False
+        self._stillborn = 0
+        self._forks: list[Worker] = []
+        self._pool = WorkerPool(
+            fork=self._fork,
+            kill=self._kill,
+            quit_=self._send_home,
+            assign=self._assign,
+            max_idle=settings.idle_workers,
+        )
+        self._numbers = itertools.count(1)
+        self._pending: dict[RunId, _Pending] = {}
+        self._programs: dict[str, tuple[Program, str]] = {}
+        self._events: list[Event] = []
+        self.memory = MemoryHost(settings.memory, wake)
+        self._server_fd = -1
+        self._server = -1
+
+    # -- the core's side -------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start the zygote. From the thread that the invoker's processes are to live and die with."""
+        self._start_zygote()
+
+    def register(self, fd: int) -> None:
+        """Have `poll` return when `fd` is readable, too."""
+        self._poller.register(fd, zmq.POLLIN)
+
+    def poll(self, timeout: float | None) -> set[int]:
+        """Wait at most `timeout` seconds for anything; deal with it; return what is readable of the registered others."""
+        milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
+        ready = dict(self._poller.poll(milliseconds))
+        if self._link in ready:
+            self._receive_from_workers()
+        zygote = self._zygote
+        if zygote is not None and zygote.fileno() in ready:
+            self._receive_from_zygote(zygote)
+        if self._server_fd >= 0 and self._server_fd in ready:
+            self._server_died()
+        return {fd for fd in ready if isinstance(fd, int)}
+
+    def take_events(self) -> list[Event]:
+        """Return what has happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def begin(self, activation: str, program: Program, transport: str) -> None:
+        """Say what an activation runs, before any of its commands."""
+        self._programs[activation] = (program, transport)
+
+    def end(self, activation: str) -> None:
+        """An activation is over."""
+        self._programs.pop(activation, None)
+
+    def start_task(self, command: StartTask) -> None:
+        """Run a copy of an element, on an idle worker or a new one."""
+        if self._zygote is None:
+            self._stillborn = 0
+            self._start_zygote()
+        program, transport = self._programs[command.run.activation]
+        self._pending[command.run] = _Pending(next(self._numbers), command, program, transport)
+        self._pool.start(command.run, command.mem)
+
+    def stop_task(self, command: StopTask) -> None:
+        """Kill a run's worker."""
+        if not self._pool.stop(command.run, command.reason):
+            self._lost(command.run, command.reason)
+
+    def create_memory(self, command: CreateMemory) -> None:
+        """Make a memory element, on a memory server that is started if there is none."""
+        self.memory.create(command.memory, command.size, command.elastic)
+
+    def drop_memory(self, command: DropMemory) -> None:
+        """Give a memory element's bytes back."""
+        self.memory.drop(command.memory)
+
+    def durl(self, memory: MemoryId, trans: str, transport: str) -> str:
+        """Address of a memory element for the transport called `trans`. It holds a key."""
+        return self.memory.durl(memory, trans, transport)
+
+    def drain_memory(self) -> list[Reply]:
+        """Take the answers of the memory server's thread; the caller turns them into events."""
+        replies = self.memory.take()
+        for reply in replies:
+            if isinstance(reply, ServerStarted):
+                self._watch_server(reply)
+        return replies
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The workers."""
+        return self._pool
+
+    def close(self) -> None:
+        """Kill all processes, wait for them, close all sockets."""
+        if self._zygote is not None:
+            self._poller.unregister(self._zygote.fileno())
+            self._zygote.close()
+            self._zygote = None
+        self._pool.bury()
+        self._unwatch_server()
+        self.memory.close()
+        self._link.close()
+        self._context.term()
+
+    # -- runs ------------------------------------------------------------------------------------
+
+    def _assign(self, worker: Worker, run: RunId) -> None:
+        pending = self._pending[run]
+        try:
+            message = encode(self._message(worker, pending))
+        except LookupError as error:  # a memory element whose server has died meanwhile
+            worker.reason = f"memory element {error} is gone"
+            self._kill(worker)
+            return
+        now = time.monotonic()
+        try:
+            self._link.send_multipart((worker.identity, message), zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return  # it is dead; the zygote will say so
+        self._events.append(TaskStarted(now, run))
+
+    def _message(self, worker: Worker, pending: _Pending) -> Run:
+        start, run = pending.start, pending.start.run
+        element = pending.program.elements[run.element]
+        forget = False
+        code = None
+        if element.code_id not in worker.known:
+            if len(worker.known) >= KNOWN_CODES:
+                worker.known.clear()
+                forget = True
+            worker.known.add(element.code_id)
+            code = element.code
+        params: Mapping[str, object] = start.inputs if start.inputs is not None else start.params
+        return Run(
+            number=pending.number,
+            activation=run.activation,
+            application=pending.program.name,
+            element=run.element,
+            index=run.index,
+            count=element.count,
+            code_id=element.code_id,
+            code=code,
+            forget=forget,
+            params=msgspec.Raw(encode(params)),
+            grants=[
+                Grant(name, trans, self.durl(start.memories[name], trans, pending.transport))
+                for name, trans in element.transports.items()
+            ],
+            mem=start.mem,
+            cores=start.cores,
+            timeout=element.timeout,
+            result_limit=self._settings.result_limit,
+        )
+
+    def _receive_from_workers(self) -> None:
+        for _ in range(_ENOUGH):
+            try:
+                identity, data = self._link.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            except ValueError:
+                continue  # a stranger that does not even speak in two frames
+            worker = self._pool.workers.get(identity.decode(errors="replace"))
+            if worker is None:
+                continue
+            try:
+                message = decode_from_worker(data)
+            except msgspec.MsgspecError:
+                log.warning("worker %s sent a message that cannot be read", worker.pid)
+                self._kill(worker)
+                continue
+            self._on_message(worker, message)
+
+    def _on_message(self, worker: Worker, message: Hello | Done | Failed) -> None:
+        if isinstance(message, Hello):
+            if secrets.compare_digest(message.token, self._token):
+                self._pool.greeted(worker, message.data, message.anon)
+            return
+        run = worker.run
+        if run is None or self._pending[run].number != message.number:
+            return
+        self._on_metrics(run, message.metrics, message.logs)
+        if self._pool.finished(worker, message.metrics) is None:
+            return  # it was stopped: its death is the end that counts
+        del self._pending[run]
+        now = time.monotonic()
+        if isinstance(message, Done):
+            self._events.append(TaskDone(now, run, message.result))
+        else:
+            failure = Failure(
+                message.kind,  # type: ignore[arg-type]
+                message.message,
+                element=run.element,
+                index=run.index,
+                traceback=message.traceback,
+            )
+            self._events.append(TaskFailed(now, run, failure))
+
+    def _lost(self, run: RunId, reason: str) -> None:
+        if self._pending.pop(run, None) is not None:
+            self._events.append(WorkerLost(time.monotonic(), run, reason))
+
+    # -- workers and their zygote ----------------------------------------------------------------
+
+    def _start_zygote(self) -> None:
+        settings = self._settings
+        configure = Configure(
+            self._endpoint,
+            self._token,
+            list(settings.preimport),
+            {
+                **WORKER_ENVIRONMENT,
+                "PYTHONPATH": os.environ.get("PYTHONPATH"),
+                **settings.environment,
+            },
+        )
+        self._zygote_ready = False
+        self._zygote = ZygoteLink(configure)
+        self._poller.register(self._zygote.fileno(), zmq.POLLIN)
+        for _ in range(settings.warm_workers):
+            self._pool.add()
+
+    def _fork(self, worker: Worker) -> None:
+        if self._zygote is None or not self._zygote_ready:
+            self._forks.append(worker)
+        else:
+            self._zygote.fork(worker.name)
+
+    def _kill(self, worker: Worker) -> None:
+        if self._zygote is not None:
+            self._zygote.kill(worker.name)
+
+    def _send_home(self, worker: Worker) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._link.send_multipart((worker.identity, encode(Quit())), zmq.NOBLOCK)
+
+    def _receive_from_zygote(self, zygote: ZygoteLink) -> None:
+        messages = zygote.receive()
+        if messages is None:
+            self._zygote_died(zygote)
+            return
+        for message in messages:
+            self._on_zygote(zygote, message)
+
+    def _on_zygote(self, zygote: ZygoteLink, message: FromZygote) -> None:
+        if isinstance(message, Ready):
+            self._zygote_ready = True
+            self._stillborn = 0
+            if message.missing:
+                log.info("workers start without %s", ", ".join(message.missing))
+            forks, self._forks = self._forks, []
+            for waiting in forks:
+                zygote.fork(waiting.name)
+            return
+        worker = self._pool.workers.get(message.worker)
+        if worker is None:
+            return
+        if isinstance(message, Forked):
+            if message.pid:
+                worker.pid = message.pid
+                with contextlib.suppress(OSError):
+                    worker.pidfd = os.pidfd_open(message.pid)
+                return
+            self._pool.workers.pop(worker.name)
+            self._give_up(f"a worker process cannot be made: {message.error}")
+        elif isinstance(message, Exited):
+            self._worker_died(worker, message.status)
+
+    def _worker_died(self, worker: Worker, status: int) -> None:
+        reason = worker.reason or f"its worker {_how(status)}"
+        run = self._pool.exited(worker)
+        if run is not None:
+            self._lost(run, reason)
+
+    def _zygote_died(self, zygote: ZygoteLink) -> None:
+        self._poller.unregister(zygote.fileno())
+        status = zygote.close()
+        was_ready = self._zygote_ready
+        self._zygote = None
+        self._forks.clear()
+        log.warning("the zygote %s; starting another", _how(status))
+        for run in self._pool.bury():
+            self._lost(run, f"its worker's zygote {_how(status)}")
+        self._stillborn = 0 if was_ready else self._stillborn + 1
+        if self._stillborn < _HOPELESS:
+            self._start_zygote()
+            self._pool.refork()
+        else:
+            self._give_up(f"workers cannot be started: their zygote {_how(status)}")
+
+    def _give_up(self, message: str) -> None:
+        """Fail the runs that wait for a worker."""
+        for run in self._pool.abandon():
+            if self._pending.pop(run, None) is not None:
+                failure = Failure("internal", message, element=run.element, index=run.index)
+                self._events.append(TaskFailed(time.monotonic(), run, failure))
+
+    # -- the memory server -----------------------------------------------------------------------
+
+    def _watch_server(self, started: ServerStarted) -> None:
+        self._unwatch_server()
+        self._server = started.number
+        self._server_fd = started.pidfd
+        self._poller.register(self._server_fd, zmq.POLLIN)
+
+    def _unwatch_server(self) -> None:
+        if self._server_fd >= 0:
+            self._poller.unregister(self._server_fd)
+            os.close(self._server_fd)
+            self._server_fd = -1
+
+    def _server_died(self) -> None:
+        self._unwatch_server()
+        log.warning("the memory server died")
+        self.memory.server_died(self._server)
+        self._events.append(MemoryServerLost(time.monotonic(), self._server))
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,52 @@
+"""Settings of an invoker."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+# Workers share nothing but pages, so that a library's own thread pool or allocator must not multiply with them.
+WORKER_ENVIRONMENT: dict[str, str] = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvokerSettings:
+    """What an invoker may do.
+
+    Attributes
+    ----------
+    memory
+        Bytes that memory elements may take.
+    preimport
+        Names of modules that workers should find imported. Those that do not exist are left out.
+    prewarm, max_idle
+        How many workers are made before anything asks for one; how many may wait for work.
+    result_limit
+        Bytes that an element's result may have.
+    environment
+        Environment variables of workers; ``None`` unsets one.
+    """
+
+    cores: float
+    memory: int
+    preimport: tuple[str, ...] = ()
+    prewarm: int | None = None
+    max_idle: int | None = None
+    result_limit: int = 1_000_000
+    environment: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def warm_workers(self) -> int:
+        """`prewarm`, by default one per core."""
+        return math.ceil(self.cores) if self.prewarm is None else self.prewarm
+
+    @property
+    def idle_workers(self) -> int:
+        """`max_idle`, by default two per core and at least eight: a fan of small elements runs on warm workers."""
+        return max(8, 2 * math.ceil(self.cores)) if self.max_idle is None else self.max_idle

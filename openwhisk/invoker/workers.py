@@ -1,0 +1,234 @@
+"""`WorkerPool`: which workers there are, what each is doing, who gets the next run.
+
+It keeps the books; talking to the zygote and to the workers goes through the functions that it was given.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from openwhisk.scheduler.messages import RunId
+from openwhisk.worker.limits import HEADROOM
+from openwhisk.worker.messages import Metrics
+
+# Codes that a worker keeps before it is told to forget them all.
+KNOWN_CODES = 256
+
+
+class State(Enum):
+    """What a worker is doing."""
+
+    FORKING = auto()
+    IDLE = auto()
+    BUSY = auto()
+    DYING = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One worker process. `data` and `anon` are bytes that it held when it last said so."""
+
+    name: str
+    state: State = State.FORKING
+    pid: int = 0
+    pidfd: int = -1
+    data: int = 0
+    anon: int = 0
+    run: RunId | None = None
+    known: set[int] = field(default_factory=set)
+    reason: str = ""
+
+    @property
+    def identity(self) -> bytes:
+        """Its ZeroMQ routing id."""
+        return self.name.encode()
+
+    def close(self) -> None:
+        """Forget the process."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A run that has no worker yet."""
+
+    run: RunId
+    mem: int
+
+
+class WorkerPool:
+    """Assigns runs to workers.
+
+    Parameters
+    ----------
+    fork, kill, quit_
+        How a worker is asked for, killed, and sent home.
+    assign
+        Called when a worker takes a run.
+    max_idle
+        How many workers may wait for work.
+    """
+
+    def __init__(
+        self,
+        *,
+        fork: Callable[[Worker], None],
+        kill: Callable[[Worker], None],
+        quit_: Callable[[Worker], None],
+        assign: Callable[[Worker, RunId], None],
+        max_idle: int,
+    ) -> None:
+        self._fork = fork
+        self._kill = kill
+        self._quit = quit_
+        self._assign = assign
+        self._max_idle = max_idle
+        self.workers: dict[str, Worker] = {}
+        self._idle: list[Worker] = []  # the one used last stands last: its caches are warm
+        self._waiting: deque[Waiting] = deque()
+        self._busy: dict[RunId, Worker] = {}
+
+    def add(self) -> None:
+        """Make one more worker."""
+        worker = Worker(secrets.token_hex(8))
+        self.workers[worker.name] = worker
+        self._fork(worker)
+
+    def start(self, run: RunId, mem: int) -> None:
+        """Give a run to an idle worker that is lean enough for its limit, or else to a new one."""
+        for worker in reversed(self._idle):
+            if worker.data + HEADROOM <= mem:
+                self._idle.remove(worker)
+                self._take(worker, run)
+                return
+        self._waiting.append(Waiting(run, mem))
+        if self._forking() < len(self._waiting):
+            self.add()
+
+    def stop(self, run: RunId, reason: str) -> bool:
+        """Kill the worker of a run. False if it had none: then it is over at once."""
+        worker = self._busy.get(run)
+        if worker is None:
+            self._waiting = deque(w for w in self._waiting if w.run != run)
+            return False
+        self._condemn(worker, reason)
+        return True
+
+    def is_running(self, run: RunId) -> bool:
+        """Whether a worker has this run."""
+        return run in self._busy
+
+    def greeted(self, worker: Worker, data: int, anon: int) -> None:
+        """A new worker is there."""
+        worker.data, worker.anon = data, anon
+        if worker.state is not State.FORKING:
+            return
+        # A fresh worker is as lean as one can be: it takes the first that waits, whatever its limit.
+        if self._waiting:
+            self._take(worker, self._waiting.popleft().run)
+        else:
+            self._rest(worker)
+
+    def finished(self, worker: Worker, metrics: Metrics) -> RunId | None:
+        """A worker is done with its run. ``None`` if it was to die anyway."""
+        worker.data, worker.anon = metrics.data, metrics.anon
+        run = worker.run
+        if worker.state is not State.BUSY or run is None:
+            return None
+        del self._busy[run]
+        worker.run = None
+        for waiting in self._waiting:
+            if worker.data + HEADROOM <= waiting.mem:
+                self._waiting.remove(waiting)
+                self._take(worker, waiting.run)
+                return run
+        self._rest(worker)
+        return run
+
+    def exited(self, worker: Worker) -> RunId | None:
+        """A worker is dead; return the run that it took with it."""
+        self.workers.pop(worker.name, None)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if worker.run is not None:
+            self._busy.pop(worker.run, None)
+        if worker.state is State.FORKING and self._forking() < len(self._waiting):
+            self.add()
+        worker.close()
+        return worker.run
+
+    def bury(self) -> list[RunId]:
+        """All workers are to be dead, because their zygote is; make sure, and return the runs that they took with them."""
+        workers = list(self.workers.values())
+        for worker in workers:
+            if worker.pidfd >= 0:
+                _await_death(worker.pidfd)
+            worker.close()
+        runs = [w.run for w in workers if w.run is not None]
+        self.workers.clear()
+        self._idle.clear()
+        self._busy.clear()
+        return runs
+
+    def refork(self) -> None:
+        """Ask for workers for the runs that wait."""
+        for _ in range(len(self._waiting) - self._forking()):
+            self.add()
+
+    def abandon(self) -> list[RunId]:
+        """Give up the runs that wait for a worker."""
+        runs = [w.run for w in self._waiting]
+        self._waiting.clear()
+        return runs
+
+    @property
+    def idle(self) -> list[Worker]:
+        """Workers that wait for work."""
+        return list(self._idle)
+
+    def warm_bytes(self) -> int:
+        """Anonymous memory of the idle workers."""
+        return sum(worker.anon for worker in self._idle)
+
+    def _forking(self) -> int:
+        return sum(worker.state is State.FORKING for worker in self.workers.values())
+
+    def _take(self, worker: Worker, run: RunId) -> None:
+        worker.state = State.BUSY
+        worker.run = run
+        self._busy[run] = worker
+        self._assign(worker, run)
+
+    def _rest(self, worker: Worker) -> None:
+        worker.state = State.IDLE
+        self._idle.append(worker)
+        if len(self._idle) > self._max_idle:
+            fattest = max(self._idle, key=lambda w: w.data)
+            self._idle.remove(fattest)
+            fattest.state = State.DYING
+            self._quit(fattest)
+
+    def _condemn(self, worker: Worker, reason: str) -> None:
+        if worker.state is not State.DYING:
+            worker.state = State.DYING
+            worker.reason = reason
+            self._kill(worker)
+
+
+def _await_death(pidfd: int, seconds: float = 5.0) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.poll(seconds * 1000)

@@ -1,0 +1,141 @@
+"""`Executor`: one run of one element in this process, measured and held to its limits."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from openwhisk._sampler import Sampler
+from openwhisk.app.model import Limits
+from openwhisk.runtime import Action, ElementFailure, Outcome, Resources, run_element
+from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
+from openwhisk.worker.messages import Done, ElementCode, Failed, Metrics, Run
+from openwhisk.worker.transports import GrantedTransports
+
+# Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare classes.
+_OUT_OF_MEMORY = frozenset(
+    {"MemoryError", "OutOfMemoryException", "ArrowMemoryError", "_ArrayMemoryError"}
+)
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_map = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+@dataclass(slots=True)
+class _Known:
+    code: ElementCode
+    parameters: dict[str, Any]
+
+
+class Executor:
+    """Runs elements one after the other; keeps their code and warm resources."""
+
+    def __init__(self) -> None:
+        self._resources = Resources()
+        self._known: dict[int, _Known] = {}
+        self._sampler = Sampler()
+
+    def anon(self) -> int:
+        """Anonymous memory of this process now, in bytes."""
+        return self._sampler.read()
+
+    def run(self, run: Run) -> Done | Failed:
+        """Run an element; what goes wrong in it is part of the answer."""
+        known = self._know(run)
+        transports = GrantedTransports(
+            run.activation, run.grants, known.code.merged, self._resources
+        )
+        cpu = _cpu_seconds()
+        self._sampler.start()
+        logs: list[str] = []
+        result = b""
+        failure: tuple[str, str, str | None] | None = None
+        try:
+            with memory_limit(run.mem):
+                outcome = self._call(run, known, transports)
+                logs = outcome.logs
+                if outcome.failure is None:
+                    result = _pack(outcome.result)
+                else:
+                    failure = _judge(run, outcome.failure)
+                del outcome
+        except LimitTooSmallError as error:
+            failure = ("limit", str(error), None)
+        except MemoryError:
+            failure = ("limit", _exceeded(run), None)
+        if failure is None and len(result) > run.result_limit:
+            failure = (
+                "result",
+                f"the result has {len(result)} bytes; the limit is {run.result_limit} (put data into a memory element)",
+                None,
+            )
+        read, written = transports.moved()
+        transports.close()
+        metrics = Metrics(
+            cpu_seconds=_cpu_seconds() - cpu,
+            peak_anon=self._sampler.stop(),
+            bytes_read=read,
+            bytes_written=written,
+            data=held_data(),
+            anon=self._sampler.read(),
+        )
+        if failure is not None:
+            return Failed(run.number, *failure, logs, metrics)
+        return Done(run.number, msgspec.Raw(result), logs, metrics)
+
+    def _know(self, run: Run) -> _Known:
+        if run.forget:
+            self._known.clear()
+        if run.code is not None:
+            self._known[run.code_id] = _Known(run.code, _unpack_map(run.code.parameters))
+        return self._known[run.code_id]
+
+    def _call(self, run: Run, known: _Known, transports: GrantedTransports) -> Outcome:
+        code = known.code
+        action = Action(
+            run.element,
+            transports,
+            activation_id=run.activation,
+            index=run.index,
+            count=run.count,
+            limits=Limits(cpu=run.cores, mem=run.mem, timeout=run.timeout),
+            memory_elements={
+                **{g.element: g.trans for g in run.grants},
+                **{name: name for name, _ in code.merged},
+            },
+            resources=self._resources,
+        )
+        return run_element(
+            code.code,
+            code.main,
+            {**known.parameters, **_unpack_map(run.params)},
+            action,
+            imports=code.imports,
+            modules=code.modules,
+            file=code.file,
+            first_line=code.first_line,
+        )
+
+    def close(self) -> None:
+        """Close what was kept warm."""
+        self._resources.close()
+        self._sampler.close()
+
+
+def _judge(run: Run, failure: ElementFailure) -> tuple[str, str, str | None]:
+    if failure.type.rpartition(".")[2] in _OUT_OF_MEMORY:
+        return "limit", f"{_exceeded(run)}: {failure}", failure.traceback
+    kind = "result" if failure.phase == "result" else "element"
+    return kind, str(failure), failure.traceback
+
+
+def _exceeded(run: Run) -> str:
+    return f"out of memory: the element may use {run.mem} bytes (limits.mem, or --compute-memory)"
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
