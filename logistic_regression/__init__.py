@@ -1,1 +1,1 @@
-"""logistic_regression."""
+"""Logistic regression on disaggregated memory: three steps around one memory element."""

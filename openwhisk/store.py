@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from openwhisk.errors import OpenWhiskError
+from openwhisk.errors import AlreadyExistsError, NotFoundError, OpenWhiskError
 
-__all__ = ["ConflictError", "EntityNotFoundError", "Store", "StoreError"]
+__all__ = ["Store", "StoreError"]
 
 SCHEMA = """
 create table if not exists entity (
@@ -43,18 +43,6 @@ class StoreError(OpenWhiskError):
     """The store's file cannot be used."""
 
     http_status = 500
-
-
-class EntityNotFoundError(OpenWhiskError):
-    """No entity of that name."""
-
-    http_status = 404
-
-
-class ConflictError(OpenWhiskError):
-    """An entity of that name exists and `overwrite` was not asked for."""
-
-    http_status = 409
 
 
 def next_version(version: str) -> str:
@@ -120,7 +108,7 @@ class Store:
 
         Raises
         ------
-        ConflictError
+        AlreadyExistsError
             It exists and `overwrite` is false.
         """
         with self._transaction() as db:
@@ -128,7 +116,9 @@ class Store:
                 "select version from entity where namespace = ? and name = ?", (namespace, name)
             ).fetchone()
             if row is not None and not overwrite:
-                raise ConflictError(f"{name!r} already exists; add overwrite=true to replace it")
+                raise AlreadyExistsError(
+                    f"{name!r} already exists; add overwrite=true to replace it"
+                )
             version = "0.0.1" if row is None else next_version(row[0])
             db.execute(
                 "insert or replace into entity values (?, ?, ?, ?, ?)",
@@ -141,7 +131,7 @@ class Store:
 
         Raises
         ------
-        EntityNotFoundError
+        NotFoundError
             There is none of that name.
         """
         with self._lock:
@@ -150,7 +140,7 @@ class Store:
                 (namespace, name),
             ).fetchone()
         if row is None:
-            raise EntityNotFoundError(f"no application or action {name!r} in {namespace!r}")
+            raise NotFoundError(f"no application or action {name!r} in {namespace!r}")
         return msgspec.json.decode(row[0]), row[1], row[2]
 
     def delete(self, namespace: str, name: str) -> dict[str, Any]:
@@ -158,7 +148,7 @@ class Store:
 
         Raises
         ------
-        EntityNotFoundError
+        NotFoundError
             There is none of that name.
         """
         body, _, _ = self.get(namespace, name)
@@ -207,7 +197,7 @@ class Store:
 
         Raises
         ------
-        EntityNotFoundError
+        NotFoundError
             There is none of that id.
         """
         with self._lock:
@@ -216,7 +206,7 @@ class Store:
                 (activation_id, namespace),
             ).fetchone()
         if row is None:
-            raise EntityNotFoundError(f"no activation {activation_id!r}")
+            raise NotFoundError(f"no activation {activation_id!r}")
         return dict(msgspec.json.decode(row[0]))
 
     def list_activations(

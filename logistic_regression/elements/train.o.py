@@ -7,11 +7,12 @@
 #@ limits: {cpu: 1, mem: 1 GB}
 """Fit L2-regularised logistic regression, data-parallel: every copy holds a slice of the rows.
 
-Each round is one Newton step (iteratively reweighted least squares; Hastie, Tibshirani and Friedman, *The Elements of
-Statistical Learning*, §4.4.1). A copy writes the gradient and Hessian of its slice into its own slot in the memory
-element, then its round number; when every slot shows the round, each copy adds up all slots and takes the same step,
-so that the weights need no broadcast. A slot holds two rounds, used in turn: a copy may be one round ahead of the
-slowest reader, never two, because it waits for all copies in between.
+Each round is one Newton step (iteratively reweighted least squares; Hastie, Tibshirani and
+Friedman, *The Elements of Statistical Learning*, §4.4.1). A copy writes the gradient and Hessian
+of its slice into its own slot in the memory element, then its round number; when every slot shows
+the round, each copy adds up all slots and takes the same step, so that the weights need no
+broadcast. A slot holds two rounds, used in turn: a copy may be one round ahead of the slowest
+reader, never two, because it waits for all copies in between.
 """
 
 import time
@@ -34,7 +35,9 @@ def local_sums(weights, x, y):
 
 
 class Slots:
-    """One slot for each copy in the memory element: a round number, then that copy's sums, twice (see above)."""
+    """One slot for each copy in the memory element: a round number, then that copy's sums, twice
+    (see above).
+    """
 
     def __init__(self, memory, base, copies, width):
         self.memory, self.base, self.copies, self.width = memory, base, copies, width
@@ -80,7 +83,8 @@ def main(params, action):
     features = x.shape[1]
     [(base, _)] = memory.resolve(Ref.from_json(data["slots"]))
     slots = Slots(memory, base, action.count, features + features**2)
-    penalty = np.append(np.ones(features - 1), 0.0)  # scikit-learn's C=1; the intercept is not penalized
+    penalty = np.append(np.ones(features - 1), 0.0)  # scikit-learn's C=1; the intercept is not
+    penalized
     weights = np.zeros(features)
     for round_ in range(1, ROUNDS + 1):
         slots.publish(action.index, round_, local_sums(weights, x, y))

@@ -29,9 +29,7 @@ class ApiError(OpenWhiskError):
 
 
 def status_for(error: ScadError) -> int:
-    """The HTTP status of an error of ours: each class says its own in `http_status`, bad input is
-    the default.
-    """
+    """The HTTP status of an error of ours: the class's own, or 400 for bad input."""
     return int(getattr(error, "http_status", 400))
 
 

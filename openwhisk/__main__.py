@@ -1,0 +1,110 @@
+"""`python -m openwhisk`: the stand-alone control plane, with its REST service."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from libd.errors import ScadError
+from libd.units import parse_size
+from openwhisk.control import EmbeddedControlPlane
+from openwhisk.http.auth import DEFAULT_NAMESPACE, ensure_key, state_directory
+from openwhisk.http.service import Service, create_app, load
+from openwhisk.store import Store
+
+DEFAULT_PORT = 3233  # stand-alone OpenWhisk's
+# What elements commonly import; a worker forks from a process that has them. Absent ones are left
+# out.
+PREIMPORT = "numpy,pyarrow,remote_array,remote_frame,operators.duckdb"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m openwhisk",
+        description="Run the control plane with its REST service until SIGTERM or Ctrl-C.",
+        epilog="The first start prints a key (uuid:key) once and stores it; clients of the same "
+        "user find it by themselves, others take it from SCAD_AUTH. Try: wskish list",
+    )
+    result.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 for any free one")
+    result.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address to listen at")
+    result.add_argument("--cores", type=float, help="cores for elements (default: the machine's)")
+    result.add_argument("--memory", type=parse_size, help="bytes for elements, e.g. 8GB")
+    result.add_argument(
+        "--state", type=Path, default=state_directory(), help="folder of the store and the key"
+    )
+    result.add_argument("--preimport", default=PREIMPORT, help="modules that workers start with")
+    result.add_argument("--json", action="store_true", help="say where it listens as JSON")
+    result.add_argument("-v", "--verbose", action="store_true", help="log requests; tracebacks")
+    return result
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything is started so that a busy port costs nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Start everything, serve, and stop everything."""
+    with listen(arguments.bind, arguments.port) as listener:
+        store = Store(arguments.state / "openwhisk.sqlite")
+        try:
+            key = ensure_key(store, arguments.state)
+            preimport = tuple(filter(None, arguments.preimport.split(",")))
+            with EmbeddedControlPlane(
+                cores=arguments.cores, memory=arguments.memory, preimport=preimport
+            ) as plane:
+                service = Service(plane, store)
+                plane.on_finished(lambda a: service.finished(a, DEFAULT_NAMESPACE))
+                load(service, DEFAULT_NAMESPACE)
+                announce(arguments, listener, key)
+                config = uvicorn.Config(
+                    create_app(service),
+                    log_level="info" if arguments.verbose else "warning",
+                    timeout_graceful_shutdown=5,
+                )
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            store.close()
+
+
+def announce(arguments: argparse.Namespace, listener: socket.socket, key: str | None) -> None:
+    """Say where the service is and, the first time, the key."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if arguments.json:
+        line = json.dumps({"url": url, "pid": os.getpid(), "auth": key})
+    else:
+        line = f"control plane at {url}, state in {arguments.state}"
+        if key is not None:
+            line = f"{line}\nkey (shown once; stored in {arguments.state / 'auth'}): {key}"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
+    try:
+        serve(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (ScadError, OSError) as error:
+        if arguments.verbose:
+            raise
+        sys.stderr.write(f"openwhisk: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

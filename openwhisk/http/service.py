@@ -1,0 +1,409 @@
+"""Routes of the REST service.
+
+Handlers are thin: they parse, call the control plane or the store, and put the answer into
+OpenWhisk's form. Calls that may wait run in threads; waiting for an activation to finish does not
+hold one (`Waiters`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Any
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from openwhisk.api import Activation, ControlPlane
+from openwhisk.app.model import Application
+from openwhisk.errors import NotFoundError, OpenWhiskError
+from openwhisk.http import entities, records
+from openwhisk.http.auth import basic_credentials
+from openwhisk.http.errors import HANDLERS, ApiError
+from openwhisk.store import Store
+
+__all__ = ["Service", "create_app"]
+
+LIST_DEFAULT, LIST_MAX = 30, 200
+BLOCKING_MAX_MS = 60_000
+BODY_MAX = 48 << 20  # OpenWhisk's limit for code
+API = "/api/v1"
+
+
+class Waiters:
+    """Wakes coroutines when activations finish; fed from the control plane's thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    def start(self) -> None:
+        """Bind to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def finished(self, activation_id: str) -> None:
+        """Say that an activation has ended; any thread may call this."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake, activation_id)
+
+    def _wake(self, activation_id: str) -> None:
+        for event in self._waiting.pop(activation_id, ()):
+            event.set()
+
+    def register(self, activation_id: str) -> asyncio.Event:
+        """An event that is set when the activation ends; ask for its state *after* registering."""
+        event = asyncio.Event()
+        self._waiting.setdefault(activation_id, set()).add(event)
+        return event
+
+    def forget(self, activation_id: str, event: asyncio.Event) -> None:
+        """Nobody waits for this event any more."""
+        waiting = self._waiting.get(activation_id)
+        if waiting is not None:
+            waiting.discard(event)
+            if not waiting:
+                del self._waiting[activation_id]
+
+
+class Service:
+    """What the routes need: the control plane, the store, and who may come in."""
+
+    def __init__(self, plane: ControlPlane, store: Store) -> None:
+        self.plane = plane
+        self.store = store
+        self.waiters = Waiters()
+
+    def finished(self, activation: Activation, namespace: str) -> None:
+        """Persist an activation that has ended and wake whoever waits for it."""
+        self.store.put_activation(namespace, records.to_json(activation, namespace=namespace))
+        self.waiters.finished(activation.activation_id)
+
+    def namespace(self, request: Request) -> str:
+        """The caller's namespace.
+
+        Raises
+        ------
+        ApiError
+            401 without valid credentials, 403 for somebody else's namespace.
+        """
+        credentials = basic_credentials(request.headers.get("authorization"))
+        own = None if credentials is None else self.store.authenticate(*credentials)
+        if own is None:
+            raise ApiError(401, "authentication failed: send Basic authentication with uuid:key")
+        asked = request.path_params.get("namespace", "_")
+        if asked not in ("_", own):
+            raise ApiError(403, f"these credentials do not open namespace {asked!r}")
+        return own
+
+    # Applications and actions
+
+    async def info(self, request: Request) -> Response:
+        about = {
+            "description": "Scad's OpenWhisk",
+            "api_paths": [API],
+            "version": version("scad"),
+        }
+        return JSONResponse(about)
+
+    async def cluster(self, request: Request) -> Response:
+        self.namespace(request)
+        return JSONResponse(entities.builtins(await call(self.plane.info)))
+
+    async def namespaces(self, request: Request) -> Response:
+        return JSONResponse([self.namespace(request)])
+
+    async def put_action(self, request: Request) -> Response:
+        namespace, name = self.namespace(request), request.path_params["name"]
+        body = await read_json(request)
+        application = entities.parse(name, body)
+        overwrite = flag(request, "overwrite")
+        version = await call(self.store.put, namespace, name, body, overwrite=overwrite)
+        await call(self.plane.put_application, application, overwrite=True)
+        return JSONResponse(entities.describe(namespace, name, body, version))
+
+    async def get_action(self, request: Request) -> Response:
+        namespace, name = self.namespace(request), request.path_params["name"]
+        body, version, updated = await call(self.store.get, namespace, name)
+        if request.query_params.get("code") == "false":
+            body = entities.without_code(body)
+        return JSONResponse(entities.describe(namespace, name, body, version, updated))
+
+    async def list_actions(self, request: Request) -> Response:
+        namespace = self.namespace(request)
+        if flag(request, "count"):
+            return JSONResponse({"actions": await call(self.store.count, namespace)})
+        limit, skip = page(request)
+        found = await call(self.store.list, namespace, limit=limit, skip=skip)
+        return JSONResponse(
+            [
+                entities.describe(namespace, name, entities.without_code(body), version, updated)
+                for name, body, version, updated in found
+            ]
+        )
+
+    async def delete_action(self, request: Request) -> Response:
+        namespace, name = self.namespace(request), request.path_params["name"]
+        body = await call(self.store.delete, namespace, name)
+        await call(self.plane.delete_application, name)
+        return JSONResponse(entities.describe(namespace, name, body, "0.0.1"))
+
+    async def invoke(self, request: Request) -> Response:
+        namespace, name = self.namespace(request), request.path_params["name"]
+        body, _, _ = await call(self.store.get, namespace, name)
+        payload = await read_json(request, default={})
+        query = request.query_params
+        activation_id = await call(
+            self.plane.invoke,
+            name,
+            {**entities.parameters(body), **payload},
+            session=query.get("session"),
+            transport=query.get("transport", "auto"),
+        )
+        headers = {"x-openwhisk-activation-id": activation_id}
+        finished = None
+        if flag(request, "blocking"):
+            wait_ms = min(integer(request, "timeout", BLOCKING_MAX_MS), BLOCKING_MAX_MS)
+            finished = await self.wait(activation_id, wait_ms / 1000)
+        if finished is None:
+            return JSONResponse({"activationId": activation_id}, 202, headers)
+        record = records.to_json(finished, namespace=namespace)
+        if entities.is_plain(body):
+            entities.unwrap_result(record, name)
+        status = 200 if record["response"]["success"] else 502
+        answer = record["response"]["result"] if flag(request, "result") else record
+        return JSONResponse(answer, status, headers)
+
+    async def wait(self, activation_id: str, seconds: float) -> Activation | None:
+        """The activation once it has ended, or None after `seconds`."""
+        event = self.waiters.register(activation_id)
+        try:
+            activation = await call(self.plane.activation, activation_id)
+            if activation.end is not None:
+                return activation
+            try:
+                await asyncio.wait_for(event.wait(), seconds)
+            except TimeoutError:
+                return None
+            return await call(self.plane.activation, activation_id)
+        finally:
+            self.waiters.forget(activation_id, event)
+
+    # Activations
+
+    async def record(self, request: Request) -> dict[str, Any]:
+        """The record that the path names, running or stored."""
+        namespace, activation_id = self.namespace(request), request.path_params["id"]
+        try:
+            activation = await call(self.plane.activation, activation_id)
+        except OpenWhiskError:
+            record = await call(self.store.get_activation, namespace, activation_id)
+        else:
+            record = records.to_json(activation, namespace=namespace)
+        return record
+
+    async def presented(self, request: Request) -> dict[str, Any]:
+        """The record as the action's kind wants it: a plain action's result stands alone."""
+        record = await self.record(request)
+        try:
+            body, _, _ = await call(self.store.get, record["namespace"], record["name"])
+        except NotFoundError:
+            return record
+        if entities.is_plain(body):
+            entities.unwrap_result(record, record["name"])
+        return record
+
+    async def get_activation(self, request: Request) -> Response:
+        if (wait_ms := integer(request, "wait", 0)) > 0:
+            self.namespace(request)
+            # An activation that is not running here any more has a stored record, which answers.
+            with suppress(OpenWhiskError):
+                await self.wait(request.path_params["id"], min(wait_ms, BLOCKING_MAX_MS) / 1000)
+        return JSONResponse(await self.presented(request))
+
+    async def get_logs(self, request: Request) -> Response:
+        return JSONResponse({"logs": (await self.record(request))["logs"]})
+
+    async def get_result(self, request: Request) -> Response:
+        record = await self.presented(request)
+        if "response" not in record:
+            raise ApiError(404, f"activation {record['activationId']!r} has not ended yet")
+        response = record["response"]
+        return JSONResponse({key: response[key] for key in ("result", "status", "success")})
+
+    async def list_activations(self, request: Request) -> Response:
+        namespace = self.namespace(request)
+        limit, skip = page(request)
+        query = request.query_params
+        found = await call(
+            self.store.list_activations,
+            namespace,
+            name=query.get("name"),
+            since=integer(request, "since"),
+            upto=integer(request, "upto"),
+            limit=limit,
+            skip=skip,
+        )
+        if not flag(request, "docs"):
+            dropped = ("logs", "response", "elements", "usage")
+            found = [{k: v for k, v in record.items() if k not in dropped} for record in found]
+        return JSONResponse(found)
+
+    async def cancel(self, request: Request) -> Response:
+        self.namespace(request)
+        await call(self.plane.cancel, request.path_params["id"])
+        return Response(status_code=204)
+
+    # Sessions
+
+    async def open_session(self, request: Request) -> Response:
+        self.namespace(request)
+        body = await read_json(request, default={})
+        lease = body.get("lease", 60.0)
+        if not isinstance(lease, int | float) or not 0 < lease <= 86_400:
+            raise ApiError(400, f"lease must be a number of seconds up to 86400, not {lease!r}")
+        info = await call(self.plane.open_session, body.get("name"), lease)
+        return JSONResponse(entities.builtins(info))
+
+    async def renew_session(self, request: Request) -> Response:
+        self.namespace(request)
+        await call(self.plane.renew_session, request.path_params["session"])
+        return Response(status_code=204)
+
+    async def close_session(self, request: Request) -> Response:
+        self.namespace(request)
+        await call(self.plane.close_session, request.path_params["session"])
+        return Response(status_code=204)
+
+    async def grant(self, request: Request) -> Response:
+        self.namespace(request)
+        path = request.path_params
+        transport = request.query_params.get("transport", "auto")
+        durl = await call(self.plane.grant, path["session"], path["id"], path["element"], transport)
+        return JSONResponse({"durl": durl}, headers={"Cache-Control": "no-store"})
+
+    async def release(self, request: Request) -> Response:
+        self.namespace(request)
+        path = request.path_params
+        await call(self.plane.release, path["session"], path["id"], path["element"])
+        return Response(status_code=204)
+
+
+async def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a blocking call in a thread."""
+    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+
+
+async def read_json(request: Request, default: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    Raises
+    ------
+    ApiError
+        413 for a body over the limit, 400 for anything that is not a JSON object.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_MAX:
+            raise ApiError(413, f"the request is larger than the limit of {BODY_MAX} bytes")
+    if not body.strip():
+        if default is None:
+            raise ApiError(400, "the request has no body; send a JSON object")
+        return dict(default)
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise ApiError(400, f"the request is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, f"the request must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def flag(request: Request, name: str) -> bool:
+    """A boolean query parameter; absent is false.
+
+    Raises
+    ------
+    ApiError
+        400 if it is neither true nor false.
+    """
+    value = request.query_params.get(name, "false").lower()
+    if value not in ("true", "false"):
+        raise ApiError(400, f"query parameter {name} must be true or false, not {value!r}")
+    return value == "true"
+
+
+def integer(request: Request, name: str, default: int | None = None) -> Any:
+    """A non-negative integer query parameter, or `default`.
+
+    Raises
+    ------
+    ApiError
+        400 if it is no such number.
+    """
+    value = request.query_params.get(name)
+    if value is None:
+        return default
+    if not value.isascii() or not value.isdigit():
+        raise ApiError(400, f"query parameter {name} must be a whole number, not {value!r}")
+    return int(value)
+
+
+def page(request: Request) -> tuple[int, int]:
+    """`limit` and `skip`, OpenWhisk's way: 30 by default, at most 200, 0 meaning 200."""
+    limit = integer(request, "limit", LIST_DEFAULT)
+    if limit > LIST_MAX:
+        raise ApiError(400, f"limit may be at most {LIST_MAX}, not {limit}")
+    return limit or LIST_MAX, integer(request, "skip", 0)
+
+
+def create_app(service: Service) -> Starlette:
+    """The ASGI application; start it with uvicorn."""
+    actions = f"{API}/namespaces/{{namespace}}/actions"
+    activations = f"{API}/namespaces/{{namespace}}/activations"
+    sessions = f"{API}/namespaces/{{namespace}}/sessions"
+    element = f"{sessions}/{{session}}/activations/{{id}}/elements/{{element}}"
+    routes = [
+        Route("/", service.info),
+        Route(API, service.info),
+        Route(f"{API}/cluster", service.cluster),
+        Route(f"{API}/namespaces", service.namespaces),
+        Route(actions, service.list_actions),
+        Route(f"{actions}/{{name}}", service.put_action, methods=["PUT"]),
+        Route(f"{actions}/{{name}}", service.get_action, methods=["GET"]),
+        Route(f"{actions}/{{name}}", service.invoke, methods=["POST"]),
+        Route(f"{actions}/{{name}}", service.delete_action, methods=["DELETE"]),
+        Route(activations, service.list_activations),
+        Route(f"{activations}/{{id}}", service.get_activation, methods=["GET"]),
+        Route(f"{activations}/{{id}}", service.cancel, methods=["DELETE"]),
+        Route(f"{activations}/{{id}}/logs", service.get_logs),
+        Route(f"{activations}/{{id}}/result", service.get_result),
+        Route(sessions, service.open_session, methods=["POST"]),
+        Route(f"{sessions}/{{session}}", service.renew_session, methods=["PUT"]),
+        Route(f"{sessions}/{{session}}", service.close_session, methods=["DELETE"]),
+        Route(element, service.grant, methods=["GET"]),
+        Route(element, service.release, methods=["DELETE"]),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        service.waiters.start()
+        yield
+
+    return Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
+
+
+def load(service: Service, namespace: str) -> int:
+    """Give the control plane every application that the store holds; return how many."""
+    found = service.store.list(namespace, limit=-1)
+    for name, body, _, _ in found:
+        application: Application = entities.parse(name, body)
+        service.plane.put_application(application, overwrite=True)
+    return len(found)
