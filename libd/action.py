@@ -114,7 +114,8 @@ class LibdAction:
             durl = Durl.parse(durl)
             if durl.type != known.type:
                 raise DurlError(
-                    f"action {self.activation_id}: transport {name!r} was added as {known.type!r}, not {durl.type!r}"
+                    f"action {self.activation_id}: transport {name!r} was added as {known.type!r}, "
+                    f"not {durl.type!r}"
                 )
             if not durl.configured:
                 raise DurlError(
@@ -187,7 +188,10 @@ class LibdAction:
     def _why_not(self, name: str, durl: Durl | None) -> str:
         if durl is None:
             known = ", ".join(sorted(self._durls)) or "none"
-            return f"action {self.activation_id}: transport {name!r} was not added in time (there are: {known})"
+            return (
+                f"action {self.activation_id}: transport {name!r} was not added in time "
+                f"(there are: {known})"
+            )
         what = "connected" if durl.configured else "configured (it was added without an address)"
         return f"action {self.activation_id}: transport {name!r} was not {what} in time"
 

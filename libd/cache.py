@@ -39,7 +39,7 @@ class ArenaCache:
         return self._own().get(key)
 
     def add(self, key: tuple[bytes, int], memory: Memory) -> Memory:
-        """Keep `memory`, or return what another thread added meanwhile; forget arenas of dropped tenants."""
+        """Keep `memory`, or return what another thread added meanwhile; forget dead arenas."""
         arenas = self._own()
         with self._lock:
             for dead in [k for k, m in arenas.items() if not m.alive]:

@@ -289,7 +289,10 @@ class ServerControl:
         return ElementGrant(name, id_, grant, key, self.tcp_url, self.unix_url)
 
     def drop_element(self, tenant: TenantGrant | str, element_id: int) -> ElementStats:
-        """Drop an element and all its regions; return its last statistics. Its warm pages stay with the tenant."""
+        """Drop an element and all its regions; return its last statistics.
+
+        The pages that it used stay with the tenant, warm, for its next element.
+        """
         return ElementStats(
             *_ELEMENT_LAYOUT.unpack(self._element(_ELEMENT_DROP, tenant, element_id))
         )

@@ -16,7 +16,8 @@ Settings that the transports of this package read:
 ``key``
     32 hexadecimal digits: the element's capability.
 ``element``
-    Name of the memory element that refs carry; by default what the server says, else the durl's name.
+    Name of the memory element that refs carry; by default what the server says, else the durl's
+    name.
 ``elastic``
     ``rdma_local``: ``true`` for an element without a region 0 that grows up to ``size``.
 ``timeout``
@@ -68,7 +69,8 @@ class Durl:
         for key, value in self.config.items():
             if not _NAME.match(key) or ";" in value or "\n" in value:
                 raise DurlError(
-                    f"durl {self.name!r}: setting {key!r} holds a character that a durl cannot carry"
+                    f"durl {self.name!r}: setting {key!r} holds a character that a durl cannot "
+                    "carry"
                 )
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
 

@@ -77,7 +77,7 @@ class CapacityError(LibdError, MemoryError):
 
 
 class UnsupportedError(LibdError):
-    """This transport cannot do what was asked (for example ``map`` over TCP)."""
+    """The transport cannot do what was asked (for example ``map`` over TCP)."""
 
 
 class ProtocolError(TransportError):

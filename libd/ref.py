@@ -61,7 +61,8 @@ class Ref:
             type(n) is int and n >= 0 for n in numbers
         ):
             raise LibdError(
-                f"ref to element {element!r}: region, epoch, offsets and lengths must be integers ≥ 0"
+                f"ref to element {element!r}: region, epoch, offsets and lengths must be integers "
+                "from 0"
             )
         if (
             region > MAX_REGION

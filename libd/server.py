@@ -59,7 +59,8 @@ class MemoryServer:
         guarded = token or (admin_token and not default_region)
         if bind is not None and not guarded and not _core.is_loopback(bind):
             raise AuthError(
-                f"a memory server on {bind!r} would be open to the network: give it a token, or bind loopback"
+                f"a memory server on {bind!r} would be open to the network: give it a token, "
+                "or bind loopback"
             )
         self.size = size
         self.default_region = default_region

@@ -134,6 +134,7 @@ def open_transport(durl: Durl, cache: ArenaCache) -> Transport:
     factory = _factories.get(durl.type)
     if factory is None:
         raise DurlError(
-            f"durl {durl.name!r}: no transport of type {durl.type!r} (there are {', '.join(transport_types())})"
+            f"durl {durl.name!r}: no transport of type {durl.type!r} "
+            f"(there are {', '.join(transport_types())})"
         )
     return factory(durl, cache)

@@ -1,7 +1,7 @@
 """Numbers of bytes as people write them.
 
-``KB``, ``MB``, ``GB``, ``TB`` are powers of 1024, as OpenWhisk and the prototype's element files use them, and so are
-``KiB`` … ``TiB``, and the bare letters. A bare number is bytes.
+``KB``, ``MB``, ``GB``, ``TB`` are powers of 1024, as OpenWhisk and the prototype's element files
+use them, and so are ``KiB`` … ``TiB``, and the bare letters. A bare number is bytes.
 """
 
 from __future__ import annotations

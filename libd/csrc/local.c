@@ -111,7 +111,7 @@ int libd_open_local(uint64_t size, bool elastic, struct libd_memory **memory, st
         free(t);
         return code;
     }
-    m->memory = (struct libd_memory){tenant->arena, tenant->arena_size, tenant->slots, memory_destroy};
+    m->memory = (struct libd_memory){tenant->arena, tenant->arena_size, tenant->table, memory_destroy};
     t->ops = &ops;
     t->memory = &m->memory;
     t->generation = libd_generation();

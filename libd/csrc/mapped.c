@@ -24,7 +24,7 @@ static const struct libd_slot *slot_of(struct libd_transport *t, uint64_t addr)
 {
     uint64_t number = addr >> LIBD_OFFSET_BITS, slot = number ? number : t->who.root;
 
-    return slot == 0 || slot >= LIBD_SLOTS ? NULL : &t->memory->slots[slot];
+    return slot == 0 || slot >= LIBD_SLOTS ? NULL : &t->memory->table->slots[slot];
 }
 
 static int locate(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size,
@@ -32,6 +32,8 @@ static int locate(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint6
 {
     uint64_t now, base, extent, element, offset = addr & LIBD_OFFSET_MASK;
 
+    if (!table_owned(t->memory->table))
+        return libd_fail(err, LIBD_ECLOSED, 2, 0);
     *slot = slot_of(t, addr);
     if (!*slot)
         return libd_fail(err, LIBD_EBOUNDS, 0, 0);
@@ -54,6 +56,8 @@ int mapped_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint
     const struct libd_slot *slot = slot_of(t, addr);
     uint64_t base, element;
 
+    if (!table_owned(t->memory->table))
+        return libd_fail(err, LIBD_ECLOSED, 2, 0);
     if (!slot)
         return libd_fail(err, LIBD_EBOUNDS, 0, 0);
     snapshot(slot, epoch, &base, size, &element);
@@ -118,8 +122,8 @@ int mapped_map(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t
 
 int mapped_flush(struct libd_transport *t, struct libd_error *err)
 {
-    (void)t;
-    (void)err;
+    if (!table_owned(t->memory->table))
+        return libd_fail(err, LIBD_ECLOSED, 2, 0);
     atomic_thread_fence(memory_order_seq_cst);
     return LIBD_OK;
 }

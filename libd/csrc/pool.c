@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,12 @@
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+#ifdef __GLIBC__
+#define LOCK_WORD(mutex) (&(mutex)->__data.__lock)
+#else /* musl: type, lock word, … */
+#define LOCK_WORD(mutex) ((const int *)(const void *)(mutex) + 1)
 #endif
 
 #define PAGE UINT64_C(4096)
@@ -180,12 +187,6 @@ int pool_init(struct pool *pool, uint64_t size, bool anonymous, struct libd_erro
     return LIBD_OK;
 }
 
-void pool_destroy(struct pool *pool)
-{
-    while (pool->tenants)
-        pool_tenant_drop(pool->tenants);
-}
-
 /* ---- tenants ----------------------------------------------------------------------------------------------------- */
 
 static void *map_memory(struct pool *pool, const char *name, uint64_t size, int seals, int sharing, int *fd)
@@ -213,14 +214,38 @@ static void *map_memory(struct pool *pool, const char *name, uint64_t size, int 
     return NULL;
 }
 
+static void table_claim(struct libd_table *table)
+{
+    pthread_mutexattr_t attributes;
+
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&table->owner, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    pthread_mutex_lock(&table->owner);
+}
+
+bool table_alive(const struct libd_table *table)
+{
+    return atomic_load_explicit(&table->alive, memory_order_acquire) != 0 && table_owned(table);
+}
+
+bool table_owned(const struct libd_table *table)
+{
+    /* Clients map the table for reading only, so they cannot try the lock; but what the kernel writes into the word of a
+     * robust futex when its owner dies is part of Linux's interface. */
+    int word = __atomic_load_n(LOCK_WORD(&table->owner), __ATOMIC_ACQUIRE);
+
+    return !(word & FUTEX_OWNER_DIED) && !atomic_load_explicit(&table->stopped, memory_order_relaxed);
+}
+
 static void tenant_release(struct tenant *tenant)
 {
-    size_t table = sizeof(struct libd_slot) * LIBD_SLOTS;
-
     if (tenant->arena)
         munmap(tenant->arena, tenant->arena_size);
-    if (tenant->slots)
-        munmap(tenant->slots, table);
+    if (tenant->table)
+        munmap(tenant->table, sizeof *tenant->table);
     if (tenant->arena_fd >= 0)
         close(tenant->arena_fd);
     if (tenant->table_fd >= 0)
@@ -262,10 +287,10 @@ int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, stru
                                F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL, MAP_PRIVATE, &tenant->arena_fd);
     /* Clients can map the table for reading only; the server's own mapping was made before the seal. In an anonymous pool
      * it is shared nevertheless: RLIMIT_DATA should count the bytes that the user asked for, not this sparse table. */
-    tenant->slots = map_memory(pool, "scad-regions", sizeof(struct libd_slot) * LIBD_SLOTS,
+    tenant->table = map_memory(pool, "scad-regions", sizeof *tenant->table,
                                F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL,
                                MAP_SHARED, &tenant->table_fd);
-    if (!tenant->arena || !tenant->slots) {
+    if (!tenant->arena || !tenant->table) {
         int error = errno;
         tenant_release(tenant);
         return libd_fail(err, LIBD_ESYS, (uint64_t)error, 0);
@@ -274,20 +299,28 @@ int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, stru
         tenant_release(tenant);
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
     }
-    atomic_store_explicit(&tenant->slots[0].epoch, ++pool->epoch, memory_order_release);
+    /* An anonymous pool and its users live and die together, and its owner is no particular thread. */
+    if (!pool->anonymous)
+        table_claim(tenant->table);
+    atomic_store_explicit(&tenant->table->alive, 1, memory_order_release);
     tenant->next = pool->tenants;
     pool->tenants = tenant;
     *out = tenant;
     return LIBD_OK;
 }
 
-void pool_tenant_drop(struct tenant *tenant)
+static void tenant_drop(struct tenant *tenant, bool stopping)
 {
     struct tenant **link = &tenant->pool->tenants;
 
     while (tenant->elements)
         pool_element_drop(tenant->elements);
-    atomic_store_explicit(&tenant->slots[0].epoch, 0, memory_order_release);
+    atomic_store_explicit(&tenant->table->stopped, stopping, memory_order_release);
+    atomic_store_explicit(&tenant->table->alive, 0, memory_order_release);
+    if (!tenant->pool->anonymous) {
+        pthread_mutex_unlock(&tenant->table->owner);
+        pthread_mutex_destroy(&tenant->table->owner);
+    }
     /* Clients may have the arena mapped for a while yet: its pages go back now. */
     if (tenant->arena_fd >= 0)
         fallocate(tenant->arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)tenant->arena_size);
@@ -295,6 +328,14 @@ void pool_tenant_drop(struct tenant *tenant)
         link = &(*link)->next;
     *link = tenant->next;
     tenant_release(tenant);
+}
+
+void pool_tenant_drop(struct tenant *tenant) { tenant_drop(tenant, false); }
+
+void pool_destroy(struct pool *pool)
+{
+    while (pool->tenants)
+        tenant_drop(pool->tenants, true);
 }
 
 struct tenant *pool_tenant_by_name(struct pool *pool, const char *name)
@@ -370,7 +411,7 @@ static void slot_give(struct tenant *tenant, uint32_t slot)
 static void slot_publish(struct tenant *tenant, uint32_t slot)
 {
     const struct region *region = &tenant->regions[slot];
-    struct libd_slot *shared = &tenant->slots[slot];
+    struct libd_slot *shared = &tenant->table->slots[slot];
 
     atomic_store_explicit(&shared->base, region->base, memory_order_relaxed);
     atomic_store_explicit(&shared->size, region->size, memory_order_relaxed);
@@ -380,7 +421,7 @@ static void slot_publish(struct tenant *tenant, uint32_t slot)
 
 static void slot_retract(struct tenant *tenant, uint32_t slot)
 {
-    atomic_store_explicit(&tenant->slots[slot].epoch, 0, memory_order_release);
+    atomic_store_explicit(&tenant->table->slots[slot].epoch, 0, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
 }
 
@@ -537,7 +578,7 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
     if (heap_resize(heap, region->block, size)) {
         region->charged += more;
         region->size = size;
-        atomic_store_explicit(&tenant->slots[slot].size, size, memory_order_release);
+        atomic_store_explicit(&tenant->table->slots[slot].size, size, memory_order_release);
         *out = slot;
         *new_epoch = region->epoch;
         return LIBD_OK;

@@ -4,6 +4,7 @@
 #ifndef LIBD_POOL_H
 #define LIBD_POOL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,13 +14,25 @@
 #include "heap.h"
 #include "wire.h"
 
-/* A region as clients on this host see it, read-only, in the tenant's table. Slot 0 is the tenant itself: its epoch is 0
- * once the tenant is dropped. A writer clears `epoch` first and sets it last. */
+/* A region as clients on this host see it, read-only, in the tenant's table. A writer clears `epoch` first and sets it
+ * last. */
 struct libd_slot {
     _Atomic uint64_t epoch; /* 0: no region here */
     _Atomic uint64_t base;
     _Atomic uint64_t size;
     _Atomic uint64_t element;
+};
+
+/* What clients on this host share with the owner of the memory, read-only: a sealed memfd beside the arena.
+ *
+ * `owner` is a robust mutex that the owner's thread holds for as long as it lives. If it dies in whatever way, the kernel
+ * marks the mutex, and clients see with one load that there is nobody any more who would free and account for the
+ * memory. */
+struct libd_table {
+    _Atomic uint64_t alive; /* 0 once the tenant is dropped */
+    _Atomic uint64_t stopped; /* 1 once the owner has stopped in good order */
+    pthread_mutex_t owner;
+    struct libd_slot slots[LIBD_SLOTS] __attribute__((aligned(4096))); /* the first is unused */
 };
 
 struct element;
@@ -41,7 +54,7 @@ struct tenant {
     int arena_fd, table_fd; /* -1 in an anonymous pool */
     uint8_t *arena;
     uint64_t arena_size;
-    struct libd_slot *slots;
+    struct libd_table *table;
     struct heap heap;
     struct region *regions; /* by slot */
     uint32_t slots_used, slots_room, free_first, free_last;
@@ -97,6 +110,10 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
 int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
                struct libd_error *err);
 uint64_t pool_resident(const struct pool *pool);
+
+/* Whether the owner of the memory lives and still has the tenant. */
+bool table_owned(const struct libd_table *table);
+bool table_alive(const struct libd_table *table);
 
 void libd_random(void *out, size_t size);
 double libd_now(void);

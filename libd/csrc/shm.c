@@ -9,12 +9,12 @@
 
 #include "stream.h"
 
-#define TABLE_BYTES (sizeof(struct libd_slot) * LIBD_SLOTS)
+#define TABLE_BYTES sizeof(struct libd_table)
 
 static void memory_destroy(struct libd_memory *memory)
 {
     munmap(memory->base, memory->size);
-    munmap((void *)memory->slots, TABLE_BYTES);
+    munmap((void *)memory->table, TABLE_BYTES);
     free(memory);
 }
 
@@ -31,7 +31,7 @@ int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_
 {
     struct libd_call call = {.request = {.op = LIBD_OP_ATTACH}};
     struct libd_memory *memory = calloc(1, sizeof *memory);
-    void *base = MAP_FAILED, *slots = MAP_FAILED;
+    void *base = MAP_FAILED, *table = MAP_FAILED;
     int fds[2] = {-1, -1}, nfds = 0, code;
 
     if (!memory)
@@ -41,8 +41,8 @@ int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_
         code = libd_fail(err, LIBD_EPROTO, 0, 0);
     if (!code) {
         base = mmap(NULL, call.reply.a, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
-        slots = mmap(NULL, TABLE_BYTES, PROT_READ, MAP_SHARED, fds[1], 0);
-        if (base == MAP_FAILED || slots == MAP_FAILED)
+        table = mmap(NULL, TABLE_BYTES, PROT_READ, MAP_SHARED, fds[1], 0);
+        if (base == MAP_FAILED || table == MAP_FAILED)
             code = libd_fail(err, LIBD_ESYS, (uint64_t)errno, 0);
     }
     for (int i = 0; i < nfds; i++)
@@ -50,12 +50,12 @@ int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_
     if (code) {
         if (base != MAP_FAILED)
             munmap(base, call.reply.a);
-        if (slots != MAP_FAILED)
-            munmap(slots, TABLE_BYTES);
+        if (table != MAP_FAILED)
+            munmap(table, TABLE_BYTES);
         free(memory);
         return code;
     }
-    *memory = (struct libd_memory){base, call.reply.a, slots, memory_destroy};
+    *memory = (struct libd_memory){base, call.reply.a, table, memory_destroy};
     *out = memory;
     return LIBD_OK;
 }

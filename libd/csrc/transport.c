@@ -235,5 +235,5 @@ void libd_memory_destroy(struct libd_memory *memory) { memory->destroy(memory); 
 
 bool libd_memory_alive(const struct libd_memory *memory)
 {
-    return atomic_load_explicit(&memory->slots[0].epoch, memory_order_acquire) != 0;
+    return table_alive(memory->table);
 }

@@ -51,7 +51,7 @@ struct libd_transport_ops {
 struct libd_memory {
     uint8_t *base;
     uint64_t size;
-    const struct libd_slot *slots;
+    const struct libd_table *table;
     void (*destroy)(struct libd_memory *);
 };
 
