@@ -67,7 +67,7 @@ def _stale(act: ActivationState, rerun: set[Gang], doomed: set[Incarnation]) -> 
     kept = {name for name, plan in act.plan.memories.items() if plan.session}
     must_run: dict[str, bool] = {}
     needed: dict[str, set[str]] = {}
-    for name in reversed(act.plan.elements):
+    for name in reversed(list(act.plan.elements)):
         element = act.plan.elements[name]
         reach: set[str] = set() if element.children else set(kept)
         for child in element.children:

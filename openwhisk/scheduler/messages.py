@@ -13,7 +13,7 @@ import msgspec
 from openwhisk.scheduler.plan import Plan
 
 
-class RunId(NamedTuple):
+class RunId(msgspec.Struct, frozen=True):
     """One attempt to run one copy of a compute element."""
 
     activation: str
