@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
 from operators.errors import UnsupportedTypeError
-from operators.rel import InputSource, ParquetSource, Source
+from operators.rel import InputSource, ParquetSource, Scan, Source
 from operators.schema import Schema
 from operators.types import canonical_schema
 
@@ -127,6 +127,16 @@ class Catalog:
         table = self._find(name)
         return table.source, table.schema
 
+    def scan(self, name: str) -> Scan:
+        """All columns of a table, as a plan."""
+        table = self._find(name)
+        return Scan(table.schema, table.source, table.schema, tuple(range(len(table.schema))))
+
+    def missing(self, name: str) -> TableNotFoundError:
+        """The error for a table that is not there, with the registered names that look like it."""
+        near = difflib.get_close_matches(name.lower(), list(self._tables), n=3, cutoff=0.6)
+        return TableNotFoundError(name, tuple(self._tables[n].name for n in near))
+
     def resource(self, key: str, factory: Callable[[], T]) -> T:
         """What `factory` made for this catalog on the first call with this key."""
         with self._lock:
@@ -145,8 +155,7 @@ class Catalog:
     def _find(self, name: str) -> Table:
         table = self._tables.get(name.lower())
         if table is None:
-            near = difflib.get_close_matches(name.lower(), list(self._tables), n=3, cutoff=0.6)
-            raise TableNotFoundError(name, tuple(self._tables[n].name for n in near))
+            raise self.missing(name)
         return table
 
 

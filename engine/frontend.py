@@ -73,13 +73,18 @@ class FrontEnd:
         self.oracle.close()
 
     def _define_tables(self, tree: exp.Expr) -> None:
-        for table in self._tables(tree):
-            self.oracle.define_table(table, self.catalog[table].schema)
+        ctes = {c.alias.lower() for c in tree.find_all(exp.CTE)}
+        for table in tree.find_all(exp.Table):
+            named = isinstance(table.this, exp.Identifier) and not table.db
+            if named and table.name.lower() not in ctes and table.name not in self.catalog:
+                raise self.catalog.missing(table.name)
+        for name in self._tables(tree):
+            self.oracle.define_table(name, self.catalog[name].schema)
 
     def _ready_planner(self, tree: exp.Expr) -> Planner:
         with self._lock:
             if self._planner is None:
-                self._planner = Planner(self.signatures)
+                self._planner = Planner(self.signatures, self.oracle)
         for table in self._tables(tree):
             self._planner.define_table(table, self.catalog[table].schema)
         return self._planner

@@ -36,7 +36,10 @@ _REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
     (exp.Columns, "COLUMNS(…)"),
     (exp.GroupingId, "GROUPING_ID"),
     (exp.Struct, "structs"),
-    (exp.Collate, "COLLATE"),
+    (exp.Array, "lists"),
+    (exp.Unnest, "UNNEST and other functions that give several rows"),
+    (exp.Explode, "UNNEST and other functions that give several rows"),
+    (exp.Collate, "collations"),
     (exp.AtTimeZone, "time zones"),
 )
 _FRAMELESS = (
@@ -279,8 +282,7 @@ class ExpressionBinder:
                 raise UnsupportedSqlError(f"the window function {name} is not supported")
             return self.aggregate(function, clause, windowed=True)
         word, type = WINDOWS[name]
-        args = [a for a in _arguments(function)]
-        terms = [self.bind(a, clause) for a in args]
+        terms = [self.bind(a, clause) for a in _arguments(function)]
         for index, term in enumerate(terms):
             if index == 1 or name == "ntile":
                 if term.constant is None:
@@ -323,10 +325,12 @@ class ExpressionBinder:
         It is true if nothing in the subquery equals the value, and either the subquery is empty or neither it nor the
         value holds a NULL. DataFusion has a NULL-aware anti join of its own, but Substrait does not carry it.
         """
+        self._scope.reached = False
         needle, column, text = self._needle(node, clause)
-        if needle.constant is not None:
-            raise UnsupportedSqlError("a constant NOT IN (subquery) is not supported")
         inner = f"({text}) AS {_INNER}"
+        if self._scope.reached:
+            either = f"{column} = {needle.text} OR {column} IS NULL OR {needle.text} IS NULL"
+            return f"(NOT EXISTS (SELECT 1 FROM {inner} WHERE {either}))"
         count = "SELECT count(*) FROM "
         return (
             f"(NOT EXISTS (SELECT 1 FROM {inner} WHERE {column} = {needle.text})"
@@ -413,7 +417,9 @@ class _Attempt:
             for name in _function_names(node, deep=False):
                 if name in self._binder._oracle.volatile_functions:
                     raise UnsupportedSqlError(f"the volatile function {name} is not supported")
-        if not self._fold or not isinstance(node, exp.Condition) or isinstance(node, _BARE):
+        if not self._fold or not isinstance(node, exp.Condition | exp.Interval):
+            return None
+        if isinstance(node, _BARE):
             return None
         if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal):
             return None

@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from engine.dialect.parse import parse
 from engine.dialect.types import duck_type
-from engine.errors import PlanningError, SqlError
+from engine.errors import PlanningError, SqlError, UnsupportedSqlError
 from operators.schema import Schema
 
 __all__ = ["Constant", "Oracle", "one_line", "quote"]
@@ -45,8 +45,9 @@ class Oracle:
     """DuckDB's rules, by question and answer. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._connection = duckdb.connect()
-        self._connection.execute("SET threads = 1")
+        # Names are for the catalog alone to resolve: neither Python variables nor files are tables.
+        self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        self._connection.execute("SET python_enable_replacements = false")
         self._lock = threading.Lock()
         self._bound: dict[str, list[dict[str, Any]]] = {}
         self._values: dict[str, Constant | None] = {}
@@ -97,6 +98,8 @@ class Oracle:
         except duckdb.Error:
             value = None
         else:
+            if row.num_rows != 1:
+                raise UnsupportedSqlError(f"{expression} is not supported: it is not one value")
             value = (row.column(1)[0].as_py(), _python(row.column(0)[0]))
         if cache:
             self._remember(self._values, expression, value)

@@ -13,6 +13,7 @@ from engine.errors import SqlError, SqlSyntaxError, UnsupportedSqlError
 
 __all__ = ["parse"]
 
+_PIVOT = re.compile(r"\b(un)?pivot\b", re.IGNORECASE)
 _LINE = re.compile(r"^LINE (\d+): (.*)$", re.MULTILINE)
 
 
@@ -32,6 +33,8 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
         statements = connection.extract_statements(text)
     except duckdb.Error as error:
         raise _syntax_error(text, error) from None
+    if len(statements) > 1 and _PIVOT.search(text):
+        raise UnsupportedSqlError("PIVOT and UNPIVOT are not supported")
     if len(statements) != 1:
         raise SqlError(f"one statement is wanted, not {len(statements)}")
     kind = statements[0].type

@@ -39,11 +39,14 @@ class Scope:
         Columns that USING made one of two, by lower-case name.
     parent
         The scope of the query around, for correlated columns.
+    reached
+        Whether a query inside has found a column here or further out.
     """
 
     items: list[Item] = field(default_factory=list)
     merged: dict[str, Attribute] = field(default_factory=dict)
     parent: Scope | None = None
+    reached: bool = False
 
     def find(self, name: str, table: str | None) -> Attribute | None:
         """The column of that name here or in an enclosing scope; None if there is none.
@@ -54,11 +57,16 @@ class Scope:
             If several columns of one scope have the name.
         """
         scope: Scope | None = self
+        passed: list[Scope | None] = []
         while scope is not None:
             found = scope._here(name.lower(), table.lower() if table else None)
             if found is not None:
+                for outer in passed:
+                    if outer is not None:
+                        outer.reached = True
                 return found
             scope = scope.parent
+            passed.append(scope)
         return None
 
     def star(self, table: str | None = None) -> Iterator[Attribute]:

@@ -121,8 +121,6 @@ class PlanReader:
         names = list(message.base_schema.names)
         schema = Schema(tuple(Field(n, t) for n, t in zip(names, types, strict=True)))
         table = message.virtual_table
-        if table.values:
-            raise PlanningError("virtual tables of literal structs are not understood")
         rows = tuple(
             tuple(self._expressions.read(f, Schema(())) for f in row.fields)
             for row in table.expressions

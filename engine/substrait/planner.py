@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from engine.dialect.oracle import quote
-from engine.dialect.signatures import Signature, Signatures
+from engine.dialect.oracle import Oracle, quote
+from engine.dialect.signatures import Signatures
 from engine.dialect.types import datafusion_type, duck_type
 from engine.errors import PlanningError, UnsupportedSqlError
+from engine.substrait.folding import folder
 from operators.schema import Schema
 
 __all__ = ["Planner"]
@@ -31,7 +31,7 @@ class Planner:
     that it happens on first use, and only in the client's process. Safe to share between threads.
     """
 
-    def __init__(self, signatures: Signatures) -> None:
+    def __init__(self, signatures: Signatures, oracle: Oracle) -> None:
         from datafusion import SessionConfig, SessionContext
 
         config = SessionConfig(
@@ -43,6 +43,7 @@ class Planner:
         ).with_target_partitions(1)
         self._context = SessionContext(config)
         self._signatures = signatures
+        self._oracle = oracle
         self._registered = 0
         self._tables: dict[str, Schema] = {}
         self._lock = threading.Lock()
@@ -100,34 +101,11 @@ class Planner:
                 function = udaf(_accumulator, arguments, result, [result], "immutable", name)
                 self._context.register_udaf(function)
             else:
-                function = udf(_fold(signature, result), arguments, result, "immutable", name)
+                function = udf(
+                    folder(signature, self._oracle), arguments, result, "immutable", name
+                )
                 self._context.register_udf(function)
             self._registered += 1
-
-
-def _fold(signature: Signature, result: pa.DataType) -> Callable[..., pa.Array]:
-    """What a stand-in does when DataFusion calls it, over literals or to see what it makes of NULL.
-
-    It answers where the answer needs no arithmetic, and otherwise refuses, so that the call stays in the plan.
-    """
-
-    def fold(*columns: pa.Array) -> pa.Array:
-        rows = zip(*(c.to_pylist() for c in columns), strict=True)
-        return pa.array([_value(signature.function, row) for row in rows], result)
-
-    return fold
-
-
-def _value(function: str, row: Sequence[Any]) -> Any:
-    if function == "coalesce":
-        return next((v for v in row if v is not None), None)
-    if function == "concat":
-        return "".join(v for v in row if v is not None)
-    if function in ("greatest", "least"):
-        row = [v for v in row if v is not None] or [None]
-    if any(v is None for v in row):
-        return None
-    raise PlanningError("the planner does not compute")
 
 
 def _accumulator() -> Any:
