@@ -46,7 +46,7 @@ def test_every_flag() -> None:
         (["--queries", "one"], "'one'"),
         (["--explain", "q"], "'q'"),
         (["--compute-memory", "12 XB"], "unknown unit 'XB'"),
-        (["--compute-memory", "-1"], "expected one argument"),
+        (["--compute-memory", "-1"], "not a size"),
         (["--compute-memory", "0"], "cannot be 0"),
         (["--compute-memory", "much"], "not a size"),
         (["--parallelism", "0"], "not a positive whole number"),
