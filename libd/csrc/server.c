@@ -112,7 +112,6 @@ static bool reads(const struct conn *conn)
 static void finish(struct conn *conn)
 {
     drop_request(conn);
-    want_write(conn, false);
     conn->payload_size = 0;
     conn->state = CONN_HEADER;
     if (conn->closing)
@@ -376,16 +375,12 @@ static void serve(struct conn *conn)
             go = send_reply(conn, &turn);
             if (go)
                 finish(conn);
-            else if (!conn->dead)
-                want_write(conn, true);
             break;
         }
     }
-    /* Buffered requests must not wait for an event that will not come. */
-    if (!conn->dead && !conn->writing && conn->state != CONN_SEND && turn == 0 && buffered(conn))
-        want_write(conn, true);
-    else if (!conn->dead && conn->writing && conn->state != CONN_SEND && turn)
-        want_write(conn, false);
+    /* A reply that is not out yet, or requests that are buffered already, must not wait for an event that will not come. */
+    if (!conn->dead)
+        want_write(conn, conn->state == CONN_SEND || (turn == 0 && buffered(conn)));
 }
 
 /* ---- accepting --------------------------------------------------------------------------------------------------- */
