@@ -11,8 +11,9 @@ A handle holds no data and nothing secret. It looks like this (`FrameHandle`)::
 One part is one region of a memory element. Its ref's extents are the Arrow buffers of the columns,
 in order: validity and data for fixed-width types; validity, offsets and data for strings. An absent
 validity has length 0. A part has at least one row: an empty frame has no parts and costs no memory.
-``min`` and ``max`` are there only for columns of integers, booleans, dates (as days) and short
-strings, and null elsewhere.
+``min`` and ``max`` are there for columns of integers, dates, timestamps and decimals of up to 64
+bits, as the stored integer (days, units of the timestamp, the unscaled decimal), and null
+elsewhere.
 
 What a writer returns at an exchange is an `ExchangeHandle`::
 
@@ -38,8 +39,8 @@ __all__ = ["VERSION", "ExchangeHandle", "FieldSpec", "FrameHandle", "Part", "Sta
 VERSION = 1
 """The version of handles that this code writes, and the only one that it reads."""
 
-Stat = bool | int | str | None
-"""A least or greatest value as JSON has it."""
+Stat = int | None
+"""A least or greatest value, as the stored integer."""
 
 
 class FieldSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -71,6 +72,13 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     nulls: tuple[int, ...]
     min: tuple[Stat, ...] = ()
     max: tuple[Stat, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Decoding fills in a dataclass field by field, without the checks of its constructor.
+        try:
+            Ref(self.ref.element, self.ref.region, self.ref.epoch, self.ref.extents)
+        except LibdError as error:
+            raise HandleError(f"ref: {error}") from None
 
     @property
     def nbytes(self) -> int:
@@ -237,11 +245,6 @@ def _decode(type: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError(f"Expected the name of a column type, got {value!r:.80}")
         return type_from_text(value)
-    if type is Ref:
-        try:
-            return Ref.from_json(value)
-        except LibdError as error:
-            raise ValueError(str(error)) from None
     raise NotImplementedError(type)
 
 
@@ -254,6 +257,4 @@ def _to_json(handle: FrameHandle | ExchangeHandle) -> dict[str, Any]:
 def _encode(value: Any) -> Any:
     if isinstance(value, pa.DataType):
         return type_to_text(value)
-    if isinstance(value, Ref):
-        return value.to_json()
     raise NotImplementedError(type(value))

@@ -19,9 +19,9 @@ import pyarrow.types as pt
 __all__ = [
     "BufferKind",
     "buffer_kinds",
-    "is_storable",
+    "is_variable",
     "minimum_sizes",
-    "stored_type",
+    "offset_width",
     "type_from_text",
     "type_to_text",
 ]
@@ -58,33 +58,6 @@ _UNITS: dict[str, Callable[[str], pa.DataType]] = {
     "duration": pa.duration,
 }
 _TEXT = re.compile(r"(?P<name>[a-z_0-9]+)(?:\((?P<args>[^()]+)\))?\Z")
-
-
-def is_storable(type: pa.DataType) -> bool:
-    """Whether a column of this type has a layout of its own."""
-    try:
-        type_to_text(type)
-    except ValueError:
-        return False
-    return True
-
-
-def stored_type(type: pa.DataType) -> pa.DataType:
-    """The type under which a column is stored: dictionaries and views become their plain values.
-
-    Raises
-    ------
-    ValueError
-        If no storable type holds the same values (nested types, extension types).
-    """
-    if pt.is_dictionary(type):
-        return stored_type(type.value_type)
-    if pt.is_string_view(type):
-        return pa.string()
-    if pt.is_binary_view(type):
-        return pa.binary()
-    type_to_text(type)
-    return type
 
 
 def type_to_text(type: pa.DataType) -> str:

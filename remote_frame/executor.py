@@ -1,0 +1,168 @@
+"""Who computes a frame: the `Executor` protocol, and `LocalExecutor`, which does it here.
+
+`LocalExecutor` is the executor of an element: it lowers a plan to the kernel that the worker keeps
+warm and runs it over the opened parts of remote frames. The executor that turns a plan into a DAG
+is the engine's session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from operators.rel import InputSource, Rel, Scan
+
+if TYPE_CHECKING:
+    from operators.duckdb import Kernel
+
+__all__ = ["KERNEL_RESOURCE", "Executor", "FrameSource", "LocalExecutor", "Resourceful"]
+
+KERNEL_RESOURCE = "operators.duckdb.Kernel"
+"""The key under which a worker keeps its one warm kernel (`action.resource`)."""
+
+_DEFAULT_MEMORY = 1 << 30
+_KERNEL_SHARE = 0.6
+"""The part of an element's memory limit that the kernel's buffers may take."""
+
+
+class Executor(Protocol):
+    """Computes plans."""
+
+    def collect(self, plan: Rel) -> pa.Table:
+        """The rows of a plan."""
+
+    def explain(self, plan: Rel) -> str:
+        """How the plan would be computed."""
+
+
+class Resourceful(Protocol):
+    """The part of an element's `action` that a warm kernel needs."""
+
+    def resource(self, key: str, factory: Callable[[], Any]) -> Any:
+        """What the worker keeps under `key`."""
+
+
+class ArrowData(Protocol):
+    """Re-readable columns: a `FrameReader`, or a table in local memory."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+
+    def select(self, columns: Sequence[int]) -> ArrowData:
+        """The same rows with only some columns, by position."""
+
+    def table(self) -> pa.Table:
+        """All rows."""
+
+    def arrow_stream(self, columns: Sequence[str]) -> Any:
+        """Something with `__arrow_c_stream__` over the named columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource(InputSource):
+    """A scan's source that carries its data, so that frames can be combined freely.
+
+    ``name`` is what the lowered statement calls it; `data` takes no part in comparisons.
+    """
+
+    data: ArrowData = field(compare=False, repr=False)
+
+    @classmethod
+    def over(cls, data: ArrowData) -> FrameSource:
+        """A source whose name is unique among those alive."""
+        return cls(f"frame_{id(data):x}", data)
+
+
+class LocalExecutor:
+    """Computes plans in this process, on a DuckDB kernel.
+
+    Parameters
+    ----------
+    action
+        The element's `action`: its worker's warm kernel is used, within the element's limits.
+        Without one, or with one that keeps no resources (a bare `LibdAction`), a kernel is opened
+        when it is first needed and closed with this executor.
+    """
+
+    def __init__(self, action: Any = None) -> None:
+        self.action = action
+        self._own: Kernel | None = None
+        self._kernel: Kernel | None = None
+
+    def collect(self, plan: Rel) -> pa.Table:
+        """The rows of a plan; of a frame that was merely opened, views where the transport maps.
+
+        Raises
+        ------
+        KernelError
+            If the kernel fails; `KernelMemoryError` if the element's memory does not suffice.
+        LibdError
+            If remote memory cannot be read.
+        """
+        if (data := _merely_opened(plan)) is not None:
+            table = data.table()
+            return pa.Table.from_arrays(table.columns, schema=_named(plan, table.schema))
+        return self.stream(plan).read_all()
+
+    def stream(self, plan: Rel) -> pa.RecordBatchReader:
+        """The rows of a plan as the kernel makes them; read it to its end before the next plan."""
+        kernel = self.kernel
+        fragment = kernel.lower(plan)
+        inputs = {
+            one.source.name: one.source.data
+            for one in fragment.supplied
+            if isinstance(one.source, FrameSource)
+        }
+        return kernel.run(fragment, inputs)
+
+    def explain(self, plan: Rel) -> str:
+        """The statement that the kernel would run."""
+        from operators.duckdb import lower
+
+        return lower(plan).sql
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel, within the limits of the element."""
+        if self._kernel is None:
+            self._kernel = warm_kernel(self.action)
+            if not hasattr(self.action, "resource"):
+                self._own = self._kernel
+        return self._kernel
+
+    def close(self) -> None:
+        """Close the kernel if it is this executor's own."""
+        own, self._own, self._kernel = self._own, None, None
+        if own is not None:
+            own.close()
+
+
+def warm_kernel(action: Any = None) -> Kernel:
+    """The worker's kernel, set to the limits of the element; a new one if nothing keeps it warm."""
+    from operators.duckdb import Kernel
+
+    limits = getattr(action, "limits", None)
+    threads = max(1, int(getattr(limits, "cpu", 1)))
+    memory = int((getattr(limits, "mem", 0) or _DEFAULT_MEMORY) * _KERNEL_SHARE)
+    if not hasattr(action, "resource"):
+        return Kernel.open(threads, memory)
+    kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
+    kernel.limit(threads, memory)
+    return kernel
+
+
+def _merely_opened(plan: Rel) -> ArrowData | None:
+    """The data of a plan that only chooses columns of one frame."""
+    if isinstance(plan, Scan) and plan.predicate is None and isinstance(plan.source, FrameSource):
+        return plan.source.data.select(plan.columns)
+    return None
+
+
+def _named(plan: Rel, schema: pa.Schema) -> pa.Schema:
+    return pa.schema(
+        [pa.field(n, f.type, f.nullable) for n, f in zip(plan.schema.names, schema, strict=True)]
+    )
