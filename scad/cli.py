@@ -190,10 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ScadError, OSError) as error:
+    except Exception as error:
         if getattr(options, "verbose", False):
             traceback.print_exc()
-        sys.stderr.write(f"scad: {' '.join(str(error).split())}\n")
+        words = " ".join(str(error).split())
+        if not isinstance(error, ScadError | OSError):
+            words = f"{type(error).__name__}: {words} (-v shows where)"
+        sys.stderr.write(f"scad: {words}\n")
         return EXIT_FAILED
     return status
 

@@ -317,10 +317,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("tpcds.run: interrupted\n")
         return EXIT_INTERRUPTED
-    except (ScadError, OSError) as error:
+    except Exception as error:
         if options.verbose:
             traceback.print_exc()
-        sys.stderr.write(f"tpcds.run: {' '.join(str(error).split())}\n")
+        words = " ".join(str(error).split())
+        if not isinstance(error, ScadError | OSError):
+            words = f"{type(error).__name__}: {words} (-v shows where)"
+        sys.stderr.write(f"tpcds.run: {words}\n")
         return EXIT_FAILED
 
 

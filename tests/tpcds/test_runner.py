@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from libd.errors import ScadError
-from tpcds.data import DataSet
-from tpcds.display import LiveTable, PlainLines, summary
+from tpcds.data import DataSet, Progress
+from tpcds.display import LiveTable, PlainLines, generation_progress, summary
 from tpcds.oracle import Oracle
 from tpcds.queries import query_text
 from tpcds.record import Peer, QueryRecord, report, totals, write_json
@@ -243,3 +243,25 @@ def test_the_summary_lists_what_failed_and_why() -> None:
     assert lines[0] == "q2: wrong answer"
     assert lines[1] == "q3: cannot plan"
     assert lines[2].startswith("1 of 3 verified, 4.00 s, DuckDB 1.00 s (ratio 4.00)")
+
+
+def test_generation_shows_a_bar_or_lines() -> None:
+    out = io.StringIO()
+    with generation_progress(Console(file=out, width=200), "data") as report_progress:
+        for step in range(101):
+            report_progress(Progress(step / 100, f"table {step}"))
+    assert out.getvalue().splitlines() == [
+        f"data: {tenth * 10} % (table {tenth * 10})" for tenth in range(11)
+    ]
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+    with generation_progress(console, "data") as report_progress:
+        report_progress(Progress(0.5, "half"))
+    assert "50%" in out.getvalue()
+
+
+def test_no_progress_is_shown_where_nothing_is_generated() -> None:
+    out = io.StringIO()
+    with generation_progress(Console(file=out), "data"):
+        pass
+    assert out.getvalue() == ""
