@@ -138,8 +138,9 @@ class _Encoder:
         raise PlanError(f"{value!r} cannot be written")
 
     def _node(self, value: Any) -> dict[str, Any]:
+        """Fields by name, as the class declares them."""
         name = type(value).__name__
-        if _NODES.get(name) is not type(value):
+        if _NODES.get(name) is not type(value) or not dataclasses.is_dataclass(value):
             raise PlanError(f"{name} cannot be written")
         fields = {f.name: self.value(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"node": name, **fields}
@@ -156,7 +157,7 @@ class _Decoder:
             return value
         if "relation" in value:
             return self.relations[value["relation"]]
-        if "schema" in value:
+        if "schema" in value and "node" not in value:
             fields = (Field(n, type_from_text(t), nullable) for n, t, nullable in value["schema"])
             return Schema(tuple(fields))
         if "node" not in value:

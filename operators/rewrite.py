@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from operators.errors import PlanError
 from operators.expr import (
@@ -289,7 +289,8 @@ def _replaced(node: _Node, **fields: object) -> _Node:
             and all(_same(a, b) for a, b in zip(old, value, strict=True))
         )
         if not same:
-            return dataclasses.replace(node, **fields)  # type: ignore[type-var]
+            changed: Any = dataclasses.replace(cast(Any, node), **fields)
+            return cast(_Node, changed)
     return node
 
 

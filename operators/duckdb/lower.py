@@ -222,7 +222,7 @@ class _Lowering:
             quoted = identifier(name)
             outputs.append(
                 text
-                if text.rpartition(".")[2] == quoted and "(" not in text
+                if re.fullmatch(rf"(\w+\.)?{re.escape(quoted)}", text)
                 else f"{text} AS {quoted}"
             )
         listed = ", ".join(outputs) or "1 AS one"

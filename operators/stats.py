@@ -1,0 +1,351 @@
+"""What is known about columns and tables, and estimates of how many rows a plan makes.
+
+The formulas are the textbook ones (uniform values, independent columns, containment of join
+keys); where nothing is known, `Defaults` says what to assume. Values are plain numbers: dates
+as days, timestamps as microseconds, decimals as floats; strings have no range.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from operators.expr import Call, Cast, Column, Expr, InList, Lit
+from operators.rel import (
+    Aggregation,
+    Filter,
+    Join,
+    Limit,
+    Project,
+    Rel,
+    Scan,
+    SetOperation,
+    Source,
+    Values,
+)
+from operators.types import canonical
+
+__all__ = [
+    "ColumnStats",
+    "Lookup",
+    "TableStats",
+    "as_number",
+    "bytes_per_row",
+    "estimate",
+    "selectivity",
+]
+
+_EQUAL = 0.05
+_RANGE = 1 / 3
+_LIKE = 0.1
+_OTHER = 0.25
+_STRING_BYTES = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStats:
+    """One column. None means unknown; `distinct` does not count NULL; `width` is bytes per value."""
+
+    min: float | None = None
+    max: float | None = None
+    null_fraction: float = 0.0
+    distinct: float | None = None
+    width: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableStats:
+    """Rows of a relation and what is known of its columns, in order."""
+
+    rows: float
+    columns: tuple[ColumnStats, ...]
+
+
+Lookup = Callable[[Source], TableStats | None]
+"""Statistics of a source, over its `source_schema`; None if nothing is known."""
+
+
+def as_number(value: object) -> float | None:
+    """A literal's or a footer's value on the number line, None if it has no place there."""
+    match value:
+        case bool():
+            return float(value)
+        case int() | float() | decimal.Decimal():
+            return float(value)
+        case datetime.datetime():
+            return value.replace(tzinfo=datetime.UTC).timestamp() * 1e6
+        case datetime.date():
+            return float((value - datetime.date(1970, 1, 1)).days)
+    return None
+
+
+def bytes_per_row(types: Sequence[pa.DataType], columns: Sequence[ColumnStats] = ()) -> float:
+    """Arrow bytes of one row, validity left out; strings by their measured or an assumed width."""
+    total = 0.0
+    for i, type in enumerate(types):
+        known = columns[i].width if i < len(columns) else None
+        type = canonical(type)
+        if pt.is_string(type) or pt.is_binary(type):
+            total += 4 + (known if known is not None else _STRING_BYTES)
+        elif not pt.is_null(type):
+            total += max(type.bit_width / 8, 0.125)
+    return total
+
+
+def estimate(rel: Rel, lookup: Lookup) -> TableStats:
+    """Estimated rows and columns of what `rel` makes.
+
+    A source that `lookup` does not know counts as a million rows. Relations that occur twice
+    are estimated once.
+    """
+    done: dict[int, tuple[Rel, TableStats]] = {}
+
+    def go(r: Rel) -> TableStats:
+        if id(r) not in done:
+            done[id(r)] = (r, _estimate(r, go, lookup))
+        return done[id(r)][1]
+
+    return go(rel)
+
+
+def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> TableStats:
+    match rel:
+        case Scan(source=source):
+            stats = lookup(source)
+            if stats is None or len(stats.columns) != len(rel.source_schema):
+                rows = 1e6 if stats is None else stats.rows
+                stats = TableStats(rows, (ColumnStats(),) * len(rel.source_schema))
+            kept = _filtered(stats, rel.predicate)
+            return TableStats(kept.rows, tuple(kept.columns[i] for i in rel.columns))
+        case Values(rows=rows_):
+            return TableStats(float(len(rows_)), (ColumnStats(),) * len(rel.schema))
+        case Filter(predicate=predicate):
+            return _filtered(go(rel.input), predicate)
+        case Project(exprs=exprs):
+            below = go(rel.input)
+            return TableStats(below.rows, tuple(_projected(e, below) for e in exprs))
+        case Join():
+            return _joined(rel, go(rel.left), go(rel.right))
+        case Aggregation():
+            return _grouped(rel, go(rel.input))
+        case Limit(count=count, offset=offset):
+            below = go(rel.input)
+            left = max(below.rows - offset, 0.0)
+            return _scaled(below, left if count is None else min(left, float(count)))
+        case SetOperation():
+            return _united(rel, [go(o) for o in rel.operands])
+    return go(rel.inputs()[0])
+
+
+def _scaled(stats: TableStats, rows: float) -> TableStats:
+    """The same columns in fewer rows: distinct values shrink as if rows were drawn at random."""
+    columns = tuple(
+        c if c.distinct is None else replace(c, distinct=_drawn(c.distinct, stats.rows, rows))
+        for c in stats.columns
+    )
+    return TableStats(rows, columns)
+
+
+def _drawn(distinct: float, rows: float, kept: float) -> float:
+    """Expected number of distinct values left when `kept` of `rows` rows stay."""
+    if rows <= 0 or kept <= 0 or distinct <= 0:
+        return 0.0
+    if kept >= rows:
+        return min(distinct, kept)
+    per_value = rows / distinct
+    return min(distinct * -math.expm1(per_value * math.log1p(-min(kept / rows, 1 - 1e-12))), kept)
+
+
+def _filtered(stats: TableStats, predicate: Expr | None) -> TableStats:
+    if predicate is None:
+        return stats
+    kept = _scaled(stats, stats.rows * selectivity(predicate, stats))
+    columns = list(kept.columns)
+    for term in _terms(predicate):
+        match term:
+            case Call(function="equal", args=(Column(index=i), Lit(value=v))) if v is not None:
+                point = as_number(v)
+                columns[i] = replace(
+                    columns[i], min=point, max=point, null_fraction=0.0, distinct=1.0
+                )
+            case InList(arg=Column(index=i), options=options):
+                given = columns[i].distinct
+                most = float(len(options)) if given is None else min(len(options), given)
+                columns[i] = replace(columns[i], distinct=most, null_fraction=0.0)
+    return TableStats(kept.rows, tuple(columns))
+
+
+def _terms(expr: Expr) -> list[Expr]:
+    if isinstance(expr, Call) and expr.function == "and":
+        return [t for a in expr.args for t in _terms(a)]
+    return [expr]
+
+
+def selectivity(predicate: Expr, stats: TableStats) -> float:
+    """The share of rows, 0 to 1, for which `predicate` is true."""
+    return min(max(_selectivity(predicate, stats), 0.0), 1.0)
+
+
+def _selectivity(expr: Expr, stats: TableStats) -> float:
+    match expr:
+        case Lit(value=value):
+            return 1.0 if value else 0.0
+        case Call(function="and", args=args):
+            return math.prod(selectivity(a, stats) for a in args)
+        case Call(function="or", args=args):
+            return 1 - math.prod(1 - selectivity(a, stats) for a in args)
+        case Call(function="not", args=(arg,)):
+            return 1 - selectivity(arg, stats)
+        case Call(function="is_null", args=(Column(index=i),)):
+            return stats.columns[i].null_fraction
+        case Call(function="is_not_null", args=(Column(index=i),)):
+            return 1 - stats.columns[i].null_fraction
+        case InList(arg=arg, options=options):
+            return len(options) * _equal(arg, stats)
+        case Call(function="equal", args=(left, right)):
+            return _equality(left, right, stats)
+        case Call(function="not_equal", args=(left, right)):
+            return 1 - _equality(left, right, stats)
+        case Call(
+            function="less" | "less_equal" | "greater" | "greater_equal" as name, args=(a, b)
+        ):
+            return _range(name, a, b, stats)
+        case Call(function="like" | "ilike" | "contains" | "starts_with" | "regexp_matches"):
+            return _LIKE
+    return _OTHER
+
+
+def _column(expr: Expr, stats: TableStats) -> ColumnStats | None:
+    while isinstance(expr, Cast):
+        expr = expr.arg
+    return stats.columns[expr.index] if isinstance(expr, Column) else None
+
+
+def _constant(expr: Expr) -> float | None:
+    while isinstance(expr, Cast):
+        expr = expr.arg
+    return as_number(expr.value) if isinstance(expr, Lit) else None
+
+
+def _equal(expr: Expr, stats: TableStats) -> float:
+    """The share of rows in which `expr` has one particular value."""
+    column = _column(expr, stats)
+    if column is None or not column.distinct:
+        return _EQUAL
+    return (1 - column.null_fraction) / column.distinct
+
+
+def _equality(left: Expr, right: Expr, stats: TableStats) -> float:
+    for one, other in ((left, right), (right, left)):
+        column, value = _column(one, stats), _constant(other)
+        if column is not None and value is not None and column.min is not None:
+            if value < column.min or (column.max is not None and value > column.max):
+                return 0.0
+    if isinstance(right, Lit):
+        return _equal(left, stats)
+    if isinstance(left, Lit):
+        return _equal(right, stats)
+    return min(_equal(left, stats), _equal(right, stats))
+
+
+def _range(name: str, left: Expr, right: Expr, stats: TableStats) -> float:
+    column, value, below = _column(left, stats), _constant(right), name.startswith("less")
+    if column is None or value is None:
+        column, value, below = _column(right, stats), _constant(left), not below
+    if column is None or value is None or column.min is None or column.max is None:
+        return _RANGE
+    span = column.max - column.min
+    if span <= 0:
+        inside = value >= column.min if below else value <= column.max
+        return float(inside) * (1 - column.null_fraction)
+    share = (value - column.min) / span if below else (column.max - value) / span
+    return min(max(share, 0.0), 1.0) * (1 - column.null_fraction)
+
+
+def _projected(expr: Expr, stats: TableStats) -> ColumnStats:
+    match expr:
+        case Column(index=i):
+            return stats.columns[i]
+        case Lit(value=value):
+            number = as_number(value)
+            return ColumnStats(number, number, float(value is None), 1.0)
+        case Cast(arg=arg):
+            return _projected(arg, stats)
+    return ColumnStats()
+
+
+def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
+    share = 1.0  # of the cross product
+    matched = 1.0  # of left rows that find a partner
+    for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
+        one, other = left.columns[a], right.columns[b]
+        most = max(one.distinct or left.rows, other.distinct or right.rows, 1.0)
+        share *= (1 - one.null_fraction) * (1 - other.null_fraction) / most
+        here = min((other.distinct or right.rows) / max(one.distinct or left.rows, 1.0), 1.0)
+        matched *= here * (1 - one.null_fraction)
+    both = TableStats(left.rows * right.rows, left.columns + right.columns)
+    if rel.condition is not None:
+        residual = selectivity(rel.condition, both)
+        share *= residual
+        matched *= residual if not rel.left_keys else max(residual, 0.5)
+    matches = left.rows * right.rows * share
+    if rel.kind == "semi":
+        return _scaled(left, left.rows * matched)
+    if rel.kind == "anti":
+        return _scaled(left, left.rows * max(1 - matched, 0.01))
+    if rel.kind == "mark":
+        return TableStats(left.rows, (*left.columns, ColumnStats(0.0, 1.0, 0.0, 2.0)))
+    rows = matches
+    if rel.kind in ("left", "full"):
+        rows = max(rows, left.rows)
+    if rel.kind in ("right", "full"):
+        rows = max(rows, right.rows)
+    columns = tuple(
+        c if c.distinct is None else replace(c, distinct=min(c.distinct, max(rows, 0.0)))
+        for c in both.columns
+    )
+    return TableStats(rows, columns)
+
+
+def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
+    keys = [_projected(k, below) for k in rel.keys]
+    distinct = [(k.distinct or max(below.rows, 1.0) ** 0.5) + (k.null_fraction > 0) for k in keys]
+    sets = rel.grouping_sets or (tuple(range(len(keys))),)
+    rows = 0.0
+    for chosen in sets:
+        groups = math.prod(distinct[i] for i in chosen)
+        rows += min(groups, max(below.rows, 0.0)) if chosen else 1.0
+    columns = [*keys, *([ColumnStats()] if len(sets) > 1 else [])]
+    columns += [ColumnStats() for _ in rel.measures]
+    limited = (
+        c if c.distinct is None else replace(c, distinct=min(c.distinct, rows)) for c in columns
+    )
+    return TableStats(rows, tuple(limited))
+
+
+def _united(rel: SetOperation, operands: list[TableStats]) -> TableStats:
+    first = operands[0]
+    if rel.operation == "intersect":
+        return _scaled(first, min(o.rows for o in operands))
+    if rel.operation == "except":
+        return first
+    rows = sum(o.rows for o in operands)
+    columns = []
+    for parts in zip(*(o.columns for o in operands), strict=True):
+        low, high = [p.min for p in parts], [p.max for p in parts]
+        counts = [p.distinct for p in parts]
+        columns.append(
+            ColumnStats(
+                None if None in low else min(v for v in low if v is not None),
+                None if None in high else max(v for v in high if v is not None),
+                max(p.null_fraction for p in parts),
+                None if None in counts else min(sum(c for c in counts if c is not None), rows),
+            )
+        )
+    return TableStats(rows, tuple(columns))
