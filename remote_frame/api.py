@@ -22,7 +22,7 @@ from remote_frame.executor import FrameSource, LocalExecutor
 from remote_frame.frame import JoinHow, RemoteFrame
 from remote_frame.handle import ExchangeHandle, FrameHandle, load_handle
 from remote_frame.local import LocalTable
-from remote_frame.reader import FrameReader
+from remote_frame.reader import FrameReader, open_transports
 
 __all__ = ["ActionLike", "from_arrow", "join", "open", "open_reader", "partition"]
 
@@ -67,7 +67,7 @@ def open_reader(
     """Like `open`, without a plan above it: a re-readable Arrow stream for a kernel's input."""
     listed: Iterable[Any] = [handles] if isinstance(handles, Mapping) else handles
     parsed = [FrameHandle.from_json(h) for h in listed]
-    reader = FrameReader(parsed, lambda element: action.get_transport(element, "rdma"))
+    reader = FrameReader(parsed, open_transports(action))
     return reader if columns is None else reader.select_names(columns)
 
 

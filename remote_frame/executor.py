@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KERNEL_RESOURCE", "Executor", "FrameSource", "LocalExecutor", "Resourceful"]
 
-KERNEL_RESOURCE = "operators.duckdb.Kernel"
+KERNEL_RESOURCE = "duckdb"
 """The key under which a worker keeps its one warm kernel (`action.resource`)."""
 
 _DEFAULT_MEMORY = 1 << 30

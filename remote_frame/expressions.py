@@ -239,7 +239,9 @@ class Expr:
 
     def between(self, lower: Any, upper: Any) -> Expr:
         """Whether the value is at least `lower` and at most `upper`."""
-        return (self >= lower) & (self <= upper)
+        least: Expr = self >= lower
+        most: Expr = self <= upper
+        return least & most
 
     is_between = between
 

@@ -12,7 +12,7 @@ pieces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ from remote_frame.types import offset_width
 if TYPE_CHECKING:
     from libd import Transport
 
-__all__ = ["BATCH_ROWS", "FrameReader", "TransportFor"]
+__all__ = ["BATCH_ROWS", "FrameReader", "TransportFor", "open_transports"]
 
 TransportFor = Callable[[str], "Transport"]
 """From the name of a memory element to a transport that reaches it."""
@@ -177,6 +177,11 @@ class FrameReader:
                 f"columns that the handle describes: {error}"
             ) from error
         return batch
+
+
+def open_transports(action: Any) -> TransportFor:
+    """The transports of an element's `action` (or of a `LibdAction`), by memory element."""
+    return lambda element: action.get_transport(element, "rdma")
 
 
 _GetBuffer = Callable[[int, int], pa.Buffer]

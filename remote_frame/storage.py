@@ -16,7 +16,12 @@ import pyarrow as pa
 from libd.errors import LibdError
 from libd.ref import Ref
 from operators.partition import PartWritten, scatter, written_schema
-from remote_frame.errors import ColumnNotFoundError, ExpressionError, StorageError
+from remote_frame.errors import (
+    AmbiguousColumnError,
+    ColumnNotFoundError,
+    ExpressionError,
+    StorageError,
+)
 from remote_frame.handle import ExchangeHandle, FrameHandle, Part
 from remote_frame.types import buffer_kinds, offset_width
 
@@ -109,7 +114,7 @@ def write(data: Any, transport: Transport) -> dict[str, Any]:
 
 
 def exchange(
-    data: Any, transport: Transport, keys: Sequence[str], partitions: int
+    data: Any, transport: Transport, keys: Sequence[str | int], partitions: int
 ) -> dict[str, Any]:
     """Write Arrow data scattered by the hash of `keys`: equal keys go to one partition.
 
@@ -118,8 +123,8 @@ def exchange(
     data, transport
         As for `write`.
     keys
-        Names of the columns to scatter by. Equal values of different integer types go to one
-        partition; cast other types to one first. With one partition there need not be any.
+        Names or positions of the columns to scatter by. Equal values of different integer types go
+        to one partition; cast other types to one first. With one partition there need not be any.
     partitions
         How many readers there are.
 
@@ -140,18 +145,13 @@ def exchange(
 
 
 def _scattered(
-    data: Any, transport: Transport, keys: Sequence[str], partitions: int
+    data: Any, transport: Transport, keys: Sequence[str | int], partitions: int
 ) -> list[FrameHandle]:
     if isinstance(keys, str):
         raise ExpressionError(f"keys is a list of column names, not the text {keys!r}")
     batches, schema = _batches(data)
     stored = written_schema(schema)
-    for key in keys:
-        if key not in schema.names:
-            raise ColumnNotFoundError(key, schema.names)
-    positions = [schema.get_field_index(key) for key in keys]
-    if -1 in positions:
-        raise ExpressionError(f"keys {list(keys)}: a column of that name occurs twice")
+    positions = [_position(key, schema) for key in keys]
     writers: list[RegionWriter] = []
 
     def writer_for(partition: int) -> RegionWriter:
@@ -165,6 +165,17 @@ def _scattered(
         for writer in writers:
             _give_back(writer)
         raise
+
+
+def _position(key: str | int, schema: pa.Schema) -> int:
+    if isinstance(key, int):
+        return key
+    found = schema.get_all_field_indices(key)
+    if not found:
+        raise ColumnNotFoundError(key, schema.names)
+    if len(found) > 1:
+        raise AmbiguousColumnError(f"key {key!r}: {len(found)} columns are called so")
+    return int(found[0])
 
 
 def _has_rows(schema: pa.Schema, sizes: Sequence[int]) -> bool:
