@@ -99,5 +99,5 @@ def connect(action: Any, durls: Iterable[Durl], timeout: float) -> dict[str, Any
             port = url.rpartition(":")[2]
             hint = f" (start one with: memory_server {port})" if url.startswith("tcp://") else ""
             reason = " ".join(str(error).split())
-            raise ToolError(f"memory element {durl.name} at {url}: {reason}{hint}") from None
+            raise ToolError(f"memory element {durl.name}: {reason}{hint}") from None
     return opened

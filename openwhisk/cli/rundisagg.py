@@ -127,7 +127,8 @@ def _run(args: argparse.Namespace) -> int:
     finally:
         libd_action.close()
     if outcome.failure is not None:
-        complain(outcome.failure.traceback.rstrip("\n"))
+        if outcome.failure.phase != "result":
+            complain(outcome.failure.traceback.rstrip("\n"))
         raise ToolError(f"element {element.name} failed: {outcome.failure}")
     store_result(directory, element.name, args.index, count, outcome.result)
     if args.directory is None:

@@ -31,7 +31,7 @@ class TransportSource(Protocol):
     def config_transport(self, name: str, durl: Any) -> Any:
         """Supply the address of a transport that was added without one."""
 
-    def get_transport(self, name: str, type: str = ..., timeout: float | None = ...) -> Any:
+    def get_transport(self, name: str, interface: str = ..., timeout: float | None = ...) -> Any:
         """Return the transport, once it is configured."""
 
     def close(self) -> None:
@@ -121,6 +121,7 @@ class Action:
         self.memory_elements: Mapping[str, str] = MappingProxyType(dict(memory_elements or {}))
         self.profile_marks: list[tuple[Any, float]] = []
         self._libd = libd
+        self._added: set[str] = set()
         self._resources = resources if resources is not None else Resources()
 
     def get_transport(self, name: str, type: str = "rdma", timeout: float | None = None) -> Any:
@@ -145,13 +146,14 @@ class Action:
         """
         interface = INTERFACES.get(type)
         if interface is None:
-            known = " or ".join(map(repr, INTERFACES))
+            choices = " or ".join(map(repr, INTERFACES))
             raise TransportNotGrantedError(
                 f"element {self.name}: get_transport({name!r}, {type!r}): "
-                f"no such interface, use {known}"
+                f"no such interface, use {choices}"
             )
         trans = name
-        if self.memory_elements and name not in self.memory_elements.values():
+        known = self._added.union(self.memory_elements.values())
+        if self.memory_elements and name not in known:
             if name not in self.memory_elements:
                 granted = ", ".join(sorted(self.memory_elements))
                 raise TransportNotGrantedError(
@@ -164,7 +166,9 @@ class Action:
 
     def add_transport(self, durl: Any) -> Any:
         """Add a transport by its durl (text or object); it may still lack its address."""
-        return self._libd.add_transport(durl)
+        added = self._libd.add_transport(durl)
+        self._added.add(str(durl).partition(";")[0].strip())
+        return added
 
     def config_transport(self, name: str, durl: Any) -> Any:
         """Supply the address of transport `name`; whoever waits for it goes on."""

@@ -53,6 +53,12 @@ def test_without_declared_elements_libd_decides(transports: Any) -> None:
     assert [c[0] for c in transports.calls] == ["add", "config", "get", "close"]
 
 
+def test_a_transport_that_the_element_added_itself(transports: Any) -> None:
+    action = Action("e", transports, memory_elements={"mem1": "t"})
+    action.add_transport("own;rdma_local;size,64;")
+    assert action.get_transport("own") == "transport own"
+
+
 def test_resources_are_made_once_and_closed_newest_first(transports: Any) -> None:
     closed: list[str] = []
 
