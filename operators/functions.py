@@ -259,8 +259,6 @@ def _modulo(args: Sequence[Expr]) -> pa.DataType:
     both_integer = is_integer(left) and is_integer(right)
     if both_integer or pt.is_floating(left) or pt.is_floating(right):
         return common_type(left, right)
-    if is_hugeint(left) or is_hugeint(right):
-        return FLOAT64
     (p1, s1), (p2, s2) = as_decimal(left), as_decimal(right)
     whole, scale = max(p1 - s1, p2 - s2), max(s1, s2)
     return FLOAT64 if whole + scale > 38 else decimal(whole + scale, scale)
@@ -349,7 +347,7 @@ def _argument(args: Sequence[Expr]) -> pa.DataType:
 
 def _median(args: Sequence[Expr]) -> pa.DataType:
     type = _number(args[0].type)
-    return FLOAT64 if is_integer(type) and not is_hugeint(type) else type
+    return FLOAT64 if is_integer(type) else type
 
 
 def _lag(args: Sequence[Expr]) -> pa.DataType:

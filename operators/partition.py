@@ -239,7 +239,7 @@ def _check_offsets(schema: pa.Schema, kinds: Sequence[int], sizes: Sequence[Sequ
     for field, kind in zip(schema, kinds, strict=True):
         if kind == native.KIND_VAR32 and any(s[slot + 2] > _MAX_OFFSET32 for s in sizes):
             raise OperatorError(
-                f"column {field.name!r}: more than 2 GiB of strings in one part; use more partitions "
-                f"or a large_{field.type} column"
+                f"column {field.name!r}: more than 2 GiB of strings in one part; "
+                f"use more partitions or a large_{field.type} column"
             )
         slot += 3 if kind in (native.KIND_VAR32, native.KIND_VAR64) else 2

@@ -50,7 +50,7 @@ _STRING_BYTES = 16.0
 
 @dataclass(frozen=True, slots=True)
 class ColumnStats:
-    """One column. None means unknown; `distinct` does not count NULL; `width` is bytes per value."""
+    """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value."""
 
     min: float | None = None
     max: float | None = None
@@ -245,7 +245,8 @@ def _equality(left: Expr, right: Expr, stats: TableStats) -> float:
     for one, other in ((left, right), (right, left)):
         column, value = _column(one, stats), _constant(other)
         if column is not None and value is not None and column.min is not None:
-            if value < column.min or (column.max is not None and value > column.max):
+            outside = value < column.min or (column.max is not None and value > column.max)
+            if outside:
                 return 0.0
     if isinstance(right, Lit):
         return _equal(left, stats)

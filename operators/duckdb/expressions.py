@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.duckdb.sqltypes import literal, sql_type
@@ -25,7 +26,7 @@ from operators.expr import (
     Window,
 )
 from operators.rel import Rel
-from operators.types import is_numeric
+from operators.types import is_hugeint, is_numeric
 
 __all__ = ["Writer"]
 
@@ -93,6 +94,12 @@ class Writer:
         return self.write(expr)
 
     def _write(self, expr: Expr, loose: bool) -> tuple[str, int]:
+        text, strength = self._plain(expr, loose)
+        if isinstance(expr, Call | Case | Window) and _turns_integral(expr.type, expr.children()):
+            return f"CAST({text} AS HUGEINT)", _TIGHT
+        return text, strength
+
+    def _plain(self, expr: Expr, loose: bool) -> tuple[str, int]:
         match expr:
             case Column(index=i):
                 return self._columns[i], _TIGHT
@@ -183,6 +190,8 @@ class Writer:
         text = f"{measure.function}({distinct}{args}{order})"
         if measure.filter is not None:
             text += f" FILTER (WHERE {self.write(measure.filter)})"
+        if _turns_integral(measure.type, measure.args):
+            return f"CAST({text} AS HUGEINT)"
         return text
 
     def _window(self, window: Window) -> str:
@@ -210,6 +219,13 @@ class Writer:
         """One ORDER BY term over an expression already written."""
         direction = " DESC" if key.descending else ""
         return f"{text}{direction} NULLS {'FIRST' if key.nulls_first else 'LAST'}"
+
+
+def _turns_integral(type: pa.DataType, parts: Iterable[Expr]) -> bool:
+    """Whether DuckDB would give DECIMAL(38,0) here, which in the IR is HUGEINT and follows
+    other rules.
+    """
+    return is_hugeint(type) and any(pt.is_decimal(p.type) and not is_hugeint(p.type) for p in parts)
 
 
 def _bound(bound: FrameBound, side: str) -> str:

@@ -245,8 +245,9 @@ def _parquet(source: ParquetSource) -> str:
         if not piece.whole:
             last = piece.first + piece.rows - 1
             texts.append(
-                f"SELECT * EXCLUDE (file_row_number) FROM read_parquet({quoted_string(piece.path)}, "
-                f"file_row_number = true) WHERE file_row_number BETWEEN {piece.first} AND {last}"
+                "SELECT * EXCLUDE (file_row_number) "
+                f"FROM read_parquet({quoted_string(piece.path)}, file_row_number = true)"
+                f" WHERE file_row_number BETWEEN {piece.first} AND {last}"
             )
     return " UNION ALL ".join(texts)
 

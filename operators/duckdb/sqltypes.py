@@ -86,7 +86,7 @@ def sql_type(type: pa.DataType) -> str:
 
 
 def literal(lit: Lit, *, loose: bool = False) -> str:
-    """The constant as SQL, typed exactly; with `loose` a number may leave its type to its neighbour."""
+    """The constant as SQL, typed exactly; a `loose` number leaves its type to its neighbour."""
     type = canonical(lit.type)
     if lit.value is None:
         return "NULL" if pt.is_null(type) else f"NULL::{sql_type(type)}"

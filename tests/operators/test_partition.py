@@ -1,0 +1,269 @@
+"""The partition kernel against a plain reading of what it must do."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from operators.errors import PlanError, UnsupportedTypeError
+from operators.partition import PartWritten, scatter, written_schema
+
+D = decimal.Decimal
+
+
+class Memory:
+    """An ExtentWriter over bytearrays that are full of rubbish at first."""
+
+    def __init__(self) -> None:
+        self.buffers: list[bytearray] = []
+        self.committed = False
+
+    def allocate(self, sizes: Sequence[int]) -> list[memoryview]:
+        self.buffers = [bytearray(b"\xa5" * s) for s in sizes]
+        return [memoryview(b) for b in self.buffers]
+
+    def commit(self) -> str:
+        self.committed = True
+        return "here"
+
+
+def read_back(schema: pa.Schema, part: PartWritten, memory: Memory) -> pa.Table:
+    """The part as Arrow reads the buffers."""
+    arrays, slot = [], 0
+    for i, field in enumerate(schema):
+        strings = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
+        count = 3 if field.type in strings else 2
+        if pa.types.is_null(field.type):
+            arrays.append(pa.nulls(part.rows))
+        else:
+            buffers = [pa.py_buffer(bytes(b)) for b in memory.buffers[slot : slot + count]]
+            if not memory.buffers[slot]:
+                assert part.null_counts[i] == 0
+                buffers[0] = None
+            if not part.rows:
+                arrays.append(pa.array([], field.type))
+            else:
+                arrays.append(
+                    pa.Array.from_buffers(field.type, part.rows, buffers, part.null_counts[i])
+                )
+        slot += count
+    assert slot == len(memory.buffers)
+    table = pa.table(arrays, schema=schema)
+    table.validate(full=True)
+    return table
+
+
+def run(
+    data: Any, keys: Sequence[int], partitions: int
+) -> tuple[list[pa.Table], list[PartWritten]]:
+    memories = [Memory() for _ in range(partitions)]
+    parts = scatter(data, keys, partitions, lambda p: memories[p])
+    assert all(m.committed for m in memories)
+    assert all(p.location == "here" for p in parts)
+    schema = written_schema(data.schema)
+    return [read_back(schema, p, m) for p, m in zip(parts, memories, strict=True)], parts
+
+
+TYPES: dict[pa.DataType, st.SearchStrategy[Any]] = {
+    pa.int8(): st.integers(-128, 127),
+    pa.int16(): st.integers(-(2**15), 2**15 - 1),
+    pa.int32(): st.integers(-(2**31), 2**31 - 1),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.uint8(): st.integers(0, 255),
+    pa.uint64(): st.integers(0, 2**64 - 1),
+    pa.float32(): st.floats(width=32, allow_nan=False),
+    pa.float64(): st.floats(allow_nan=False),
+    pa.bool_(): st.booleans(),
+    pa.string(): st.text(max_size=20),
+    pa.large_string(): st.text(max_size=20),
+    pa.binary(): st.binary(max_size=20),
+    pa.binary(3): st.binary(min_size=3, max_size=3),
+    pa.date32(): st.dates(),
+    pa.timestamp("us"): st.datetimes(),
+    pa.decimal32(7, 2): st.integers(-(10**7) + 1, 10**7 - 1).map(lambda i: D(i).scaleb(-2)),
+    pa.decimal64(15, 2): st.integers(-(10**15) + 1, 10**15 - 1).map(lambda i: D(i).scaleb(-2)),
+    pa.decimal128(38, 0): st.integers(-(10**27), 10**27).map(D),
+    pa.null(): st.none(),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    """Small tables of several chunks, chunks being slices (offsets!) of longer ones."""
+    types = draw(st.lists(st.sampled_from(list(TYPES)), min_size=1, max_size=4))
+    schema = pa.schema([(f"c{i}", t) for i, t in enumerate(types)])
+    batches = []
+    for _ in range(draw(st.integers(0, 3))):
+        n = draw(st.integers(0, 30))
+        columns = []
+        for t in types:
+            values = TYPES[t] if draw(st.booleans()) else st.none() | TYPES[t]
+            columns.append(pa.array(draw(st.lists(values, min_size=n, max_size=n)), t))
+        batch = pa.record_batch(columns, schema=schema)
+        start = draw(st.integers(0, n))
+        batches.append(batch.slice(start, draw(st.integers(0, n - start))))
+    return pa.Table.from_batches(batches, schema)
+
+
+def rows_of(table: pa.Table) -> Counter[tuple[Any, ...]]:
+    return Counter(map(tuple, zip(*table.to_pydict().values(), strict=True)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables(), st.integers(1, 7), st.data())
+def test_every_row_lands_once_and_equal_keys_together(
+    table: pa.Table, partitions: int, data: st.DataObject
+) -> None:
+    positions = st.integers(0, table.num_columns - 1)
+    keys = data.draw(st.lists(positions, min_size=1, max_size=2))
+    parts, written = run(table, keys, partitions)
+    everything: Counter[tuple[Any, ...]] = Counter()
+    home: dict[tuple[Any, ...], int] = {}
+    for p, part in enumerate(parts):
+        everything += rows_of(part)
+        for row in zip(*part.to_pydict().values(), strict=True):
+            key = tuple(row[k] for k in keys)
+            assert home.setdefault(key, p) == p
+        assert written[p].null_counts == tuple(c.null_count for c in part.columns)
+    assert everything == rows_of(table)
+    if partitions > 1:  # Which partition is a matter of the values alone, not of chunks or batches.
+        whole, _ = run(table.combine_chunks(), keys, partitions)
+        assert whole == parts
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables())
+def test_one_partition_without_keys_is_the_table(table: pa.Table) -> None:
+    (part,), (written,) = run(table, [], 1)
+    assert part.to_pydict() == table.to_pydict()
+    for i, column in enumerate(table.columns):
+        if pa.types.is_signed_integer(column.type):
+            values = [v for v in column.to_pylist() if v is not None]
+            assert written.minimums[i] == min(values, default=None)
+            assert written.maximums[i] == max(values, default=None)
+
+
+def homes(values: Sequence[Any], type: pa.DataType, partitions: int = 64) -> list[int]:
+    """The partition of each value."""
+    table = pa.table({"k": pa.array(values, type), "row": pa.array(range(len(values)))})
+    parts, _ = run(table, [0], partitions)
+    found = {row: p for p, part in enumerate(parts) for row in part["row"].to_pylist()}
+    return [found[i] for i in range(len(values))]
+
+
+def test_the_hash_is_of_the_value_not_of_its_width() -> None:
+    small = [-128, -1, 0, 1, 77, 127, None]
+    expected = homes(small, pa.int8())
+    for type in (pa.int16(), pa.int32(), pa.int64()):
+        assert homes(small, type) == expected
+    numbers = [None if v is None else D(v) for v in small]
+    for type in (pa.decimal32(9, 0), pa.decimal64(18, 0), pa.decimal128(38, 0)):
+        assert homes(numbers, type) == expected
+    assert homes([0, 1, 77, 127], pa.uint8()) == expected[2:6]
+    assert homes([0, 1, 77, 127], pa.uint64()) == expected[2:6]
+    big = [2**63, 2**64 - 1]
+    assert homes(big, pa.uint64()) == homes([D(v) for v in big], pa.decimal128(38, 0))
+    cents = [D("-1.25"), D("0.00"), D("99.99"), None]
+    expected = homes(cents, pa.decimal32(7, 2))
+    assert homes(cents, pa.decimal64(15, 2)) == expected
+    assert homes(cents, pa.decimal128(38, 2)) == expected
+    texts = ["", "a", "eight by", "nine bytes", "längst", None]
+    assert homes(texts, pa.string()) == homes(texts, pa.large_string())
+
+
+def test_zeros_and_nans_of_floats_stand_together() -> None:
+    for type in (pa.float32(), pa.float64()):
+        minus, plus, nan, other = homes([-0.0, 0.0, math.nan, -math.nan], type)
+        assert minus == plus
+        assert nan == other
+    assert homes([0.5, 1e10, None], pa.float32()) == homes([0.5, 1e10, None], pa.float64())
+
+
+def test_rows_spread_evenly() -> None:
+    n = 20_000
+    for column in (pa.array(range(n)), pa.array(range(n)).cast(pa.string())):
+        _, written = run(pa.table({"k": column}), [0], 16)
+        assert sum(w.rows for w in written) == n
+        assert max(w.rows for w in written) < 1.2 * n / 16
+
+
+def test_dictionaries_and_views_are_decoded() -> None:
+    table = pa.table(
+        {
+            "d": pa.array(["x", None, "y", "x"]).dictionary_encode(),
+            "v": pa.array(["a", "b" * 40, None, ""], pa.string_view()),
+        }
+    )
+    assert written_schema(table.schema).types == [pa.string(), pa.string()]
+    (part,), _ = run(table, [], 1)
+    assert part.to_pydict() == table.to_pydict()
+
+
+def test_readers_and_iterables_are_taken_too() -> None:
+    batch = pa.record_batch({"a": [3, 1, 2]})
+    memory = Memory()
+    (part,) = scatter([batch, batch.slice(1)], [], 1, lambda p: memory)
+    assert read_back(batch.schema, part, memory)["a"].to_pylist() == [3, 1, 2, 1, 2]
+    reader = pa.RecordBatchReader.from_batches(batch.schema, [batch])
+    (part,) = scatter(reader, [], 1, lambda p: memory)
+    assert part.rows == 3
+    (part,) = scatter([], [], 1, lambda p: memory, schema=batch.schema)
+    assert (part.rows, part.sizes, part.minimums) == (0, (0, 0), (None,))
+
+
+def test_statistics_of_dates_and_money() -> None:
+    day = datetime.date(2000, 1, 1)
+    table = pa.table(
+        {
+            "d": pa.array([day, None], pa.date32()),
+            "m": pa.array([D("1.50"), D("-2.00")], pa.decimal64(15, 2)),
+            "s": ["a", "b"],
+        }
+    )
+    _, (written,) = run(table, [], 1)
+    days = (day - datetime.date(1970, 1, 1)).days
+    assert written.minimums == (days, -200, None)
+    assert written.maximums == (days, 150, None)
+    assert written.null_counts == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([[1]]), pa.array([{"a": 1}]), pa.array([[1, 2]], pa.list_(pa.int8(), 2))],
+    ids=["list", "struct", "fixed list"],
+)
+def test_types_without_a_layout_are_refused_by_name(column: pa.Array) -> None:
+    with pytest.raises(UnsupportedTypeError, match="'odd'"):
+        scatter(pa.table({"odd": column}), [], 1, lambda p: Memory())
+
+
+@pytest.mark.parametrize(("keys", "partitions"), [([], 2), ([0], 0), ([1], 2), ([0], 70_000)])
+def test_nonsense_is_refused(keys: list[int], partitions: int) -> None:
+    with pytest.raises(PlanError):
+        scatter(pa.table({"a": [1]}), keys, partitions, lambda p: Memory())
+
+
+@pytest.mark.parametrize("bad", ["few", "short", "read-only"])
+def test_a_writer_that_breaks_its_promise_is_found_out(bad: str) -> None:
+    class Wrong(Memory):
+        def allocate(self, sizes: Sequence[int]) -> list[memoryview]:
+            views = super().allocate(sizes)
+            if bad == "few":
+                return views[:-1]
+            if bad == "short":
+                return [v[:-1] for v in views]
+            return [v.toreadonly() for v in views]
+
+    wrong = Wrong()
+    with pytest.raises((ValueError, BufferError)):
+        scatter(pa.table({"a": [1, 2, 3]}), [], 1, lambda p: wrong)
+    assert not wrong.committed
