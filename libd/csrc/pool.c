@@ -171,7 +171,7 @@ int pool_init(struct pool *pool, uint64_t size, bool anonymous, struct libd_erro
     uint32_t jitter;
 
     memset(pool, 0, sizeof *pool);
-    pool->size = size;
+    pool->size = heap_round(size);
     pool->anonymous = anonymous;
     pool->next_id = 1;
     libd_random(pool->incarnation, sizeof pool->incarnation);
@@ -264,14 +264,14 @@ int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, stru
 
     if (pool_tenant_by_name(pool, name))
         return libd_fail(err, LIBD_EEXIST, 0, 0);
-    if (quota > pool->size)
+    if (quota > pool->size) /* also keeps the rounding below from wrapping */
         return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_SERVER, pool->size);
     tenant = calloc(1, sizeof *tenant);
     if (!tenant)
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
     tenant->arena_fd = tenant->table_fd = -1;
     tenant->pool = pool;
-    tenant->quota = quota;
+    tenant->quota = heap_round(quota); /* what fits to the byte must not fail for its rounding */
     tenant->id = pool->next_id++;
     tenant->slots_used = 1;
     strncpy(tenant->name, name, LIBD_MAX_NAME);
@@ -280,7 +280,7 @@ int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, stru
         tenant->token[2 * i] = hex[secret[i] >> 4];
         tenant->token[2 * i + 1] = hex[secret[i] & 15];
     }
-    tenant->arena_size = (quota + PAGE - 1) & ~(PAGE - 1);
+    tenant->arena_size = (tenant->quota + PAGE - 1) & ~(PAGE - 1);
     if (tenant->arena_size == 0)
         tenant->arena_size = PAGE;
     tenant->arena = map_memory(pool, "scad-arena", tenant->arena_size,
@@ -622,7 +622,7 @@ int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, 
     element->tenant = tenant;
     element->id = tenant->pool->next_id++;
     element->elastic = elastic;
-    element->limit = elastic ? limit : heap_round(size);
+    element->limit = heap_round(elastic && limit < UINT64_MAX / 2 ? limit : elastic ? UINT64_MAX / 2 : size);
     element->created = element->since = libd_now();
     strncpy(element->name, name, LIBD_MAX_NAME);
     libd_random(element->key, sizeof element->key);
