@@ -167,7 +167,12 @@ def _serve(arguments: list[str]) -> int:
     return int(serve(arguments) or 0)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind through everything that has to be put away, undisturbed by further signals."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
@@ -178,8 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(rest)  # its options are its own
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    # As Ctrl-C does, SIGTERM unwinds through everything that has to be put away.
-    signal.signal(signal.SIGTERM, _terminated)
+    before = {n: signal.signal(n, _stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         status = _doctor(options) if options.command == "doctor" else _sql(options)
         sys.stdout.flush()
@@ -198,6 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             words = f"{type(error).__name__}: {words} (-v shows where)"
         sys.stderr.write(f"scad: {words}\n")
         return EXIT_FAILED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return status
 
 

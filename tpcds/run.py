@@ -243,7 +243,8 @@ def _run(options: Options) -> int:
     query_texts()  # without the extension there is nothing to run: say so before generating
     if options.emit is not None:
         options.emit.mkdir(parents=True, exist_ok=True)
-    data = _find_data(options, console)
+    # Progress is not a result: it must not end up in what somebody pipes or keeps.
+    progress = Console(stderr=True)
     given: dict[str, Any] = {"transport": options.transport, "apihost": options.apihost}
     if options.parallelism is not None:
         given["parallelism"] = options.parallelism
@@ -251,11 +252,13 @@ def _run(options: Options) -> int:
         given["compute_memory"] = options.compute_memory
 
     with contextlib.ExitStack() as stack:
+        # Made first, started last: what is wrong with its settings shows before data is generated.
         session = stack.enter_context(Session(**given))
+        data = _find_data(options, progress)
         register_tables(session, data)
         if options.explain:
             return _explain(session, options.explain, console)
-        with console.status("starting workers"):
+        with progress.status("starting workers"):
             warm_up(session)
         oracle = None
         if options.verify:
@@ -303,15 +306,19 @@ def _show(text: str) -> None:
     sys.stderr.write(text)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind through everything that has to be put away, undisturbed by further signals."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
-    # As Ctrl-C does, SIGTERM unwinds through everything that has to be put away.
-    signal.signal(signal.SIGTERM, _terminated)
+    before = {n: signal.signal(n, _stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _run(options)
     except KeyboardInterrupt:
@@ -325,6 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             words = f"{type(error).__name__}: {words} (-v shows where)"
         sys.stderr.write(f"tpcds.run: {words}\n")
         return EXIT_FAILED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ Scad = Callable[..., Outcome]
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "SCAD_AUTH": "user:key"}
 
 
 @pytest.fixture

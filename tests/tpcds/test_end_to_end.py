@@ -226,7 +226,7 @@ def test_bad_data_and_settings_are_one_line(launch: Any, foreign: Path) -> None:
         ("--sf", "0.01", "--apihost", "http://127.0.0.1:9"): "127.0.0.1",
     }
     for arguments, says in cases.items():
-        status, out, err = finish(launch(*arguments, "--queries", "3"))
+        status, out, err = finish(launch(*arguments, "--queries", "3", SCAD_AUTH="user:key"))
         assert (status, out) == (1, ""), arguments
         assert says in err
         assert err.count("\n") == 1
