@@ -31,6 +31,7 @@ def restart_closure(
     rerun: set[Gang] = set()
     doomed: set[Incarnation] = set()
     fresh = {task.gang for task in lost}
+    fresh |= _stale(act, fresh, doomed)
     while fresh:
         _spread(act, fresh, rerun, doomed)
         fresh = _stale(act, rerun, doomed) - rerun

@@ -158,14 +158,14 @@ class Scheduler:
                 self._set_phase(gang, Phase.ENDED)
         for run in list(act.runs.values()):
             self._stop(run, failure.message)
-        for incarnation in list(act.incarnations):
+        for incarnation in list(act.incarnations.values()):
             self._doom(incarnation)
         self._finish_if_over(act)
 
     def _succeed(self, act: ActivationState) -> None:
         act.results = {name: [t.result for t in act.tasks[name]] for name in act.plan.sinks}
         self._end(act)
-        for incarnation in list(act.incarnations):
+        for incarnation in list(act.incarnations.values()):
             if incarnation.plan.session and incarnation.alive and act.session is not None:
                 self._keep(act, incarnation, act.session)
             else:
@@ -276,7 +276,7 @@ class Scheduler:
         plan = act.plan.memories[name]
         made = Incarnation(MemoryId(act.id, name, generation), plan)
         act.memory[name] = made
-        act.incarnations.add(made)
+        act.incarnations[made.id] = made
         self._incarnations[made.id] = made
         self.ledger.take(0.0, plan.size)
         self._create(made)
@@ -402,8 +402,9 @@ class Scheduler:
                 if task.run is not None:
                     self._stop(task.run, reason)
             self._set_phase(gang, Phase.WAITING)
-        for incarnation in doomed:
-            self._doom(incarnation)
+        for incarnation in list(act.incarnations.values()):
+            if incarnation in doomed:
+                self._doom(incarnation)
         for gang in act.gangs:
             if gang.phase is Phase.QUEUED and not all(act.finished(p) for p in gang.plan.after):
                 del self._queue[gang.ticket]
@@ -467,7 +468,7 @@ class Scheduler:
             self._out += self._sessions.forget(incarnation)
         act = self._activations.get(event.memory.activation)
         if act is not None:
-            act.incarnations.discard(incarnation)
+            act.incarnations.pop(incarnation.id, None)
             self._finish_if_over(act)
 
     def _doom(self, incarnation: Incarnation) -> None:
@@ -482,7 +483,7 @@ class Scheduler:
             self._out.append(DropMemory(incarnation.id))
 
     def _keep(self, act: ActivationState, incarnation: Incarnation, session: str) -> None:
-        act.incarnations.discard(incarnation)
+        act.incarnations.pop(incarnation.id, None)
         self._sessions.keep(session, incarnation)
         self.ledger.kept += incarnation.plan.size
         self._out.append(KeepMemory(incarnation.id, session))

@@ -81,9 +81,7 @@ def compile_plan(app: Application) -> Plan:
     Raises
     ------
     ApplicationError
-        If elements depend on one another in a circle.
-    ValueError
-        If gangs do (`openwhisk.app.validate` says which).
+        If elements, or gangs, wait for one another in a circle.
     """
     compute, memory = app.compute, app.memory
     order = topological_order(app)

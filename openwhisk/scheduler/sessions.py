@@ -40,7 +40,7 @@ class Sessions:
                 "session", f"there is no session {session}; it was closed, or its lease expired"
             )
         self.renew(session, now)
-        found.activations.add(activation)
+        found.activations[activation] = None
         return None
 
     def leave(self, session: str, activation: str, now: float) -> list[Command]:
@@ -48,7 +48,7 @@ class Sessions:
         found = self._sessions.get(session)
         if found is None:
             return []
-        found.activations.discard(activation)
+        found.activations.pop(activation, None)
         found.expires = now + found.lease
         return self.close_if_empty(session)
 

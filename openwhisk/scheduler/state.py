@@ -108,7 +108,7 @@ class ActivationState:
     gangs: list[Gang] = field(default_factory=list)
     memory: dict[str, Incarnation] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
-    incarnations: set[Incarnation] = field(default_factory=set)
+    incarnations: dict[MemoryId, Incarnation] = field(default_factory=dict)
     runs: dict[RunId, Run] = field(default_factory=dict)
     open_copies: dict[str, int] = field(default_factory=dict)
     admitted: bool = False
@@ -144,6 +144,5 @@ class SessionState:
     lease: float
     expires: float
     memory: dict[tuple[str, str], Incarnation] = field(default_factory=dict)
-    activations: set[str] = field(default_factory=set)
+    activations: dict[str, None] = field(default_factory=dict)  # in order; so is all that is iterated over
     closing: str | None = None
-    dropping: set[Incarnation] = field(default_factory=set)
