@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openwhisk.api import ControlPlane, Usage
-
 from libd.errors import ScadError
+from openwhisk.api import ControlPlane, Usage
 from openwhisk.app import load_directory
 from openwhisk.app.model import Application, ComputeElement
 

@@ -6,8 +6,10 @@ import argparse
 import json
 import logging
 import os
+import signal
 import socket
 import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import uvicorn
@@ -54,26 +56,24 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(arguments: argparse.Namespace) -> None:
     """Start everything, serve, and stop everything."""
-    with listen(arguments.bind, arguments.port) as listener:
-        store = Store(arguments.state / "openwhisk.sqlite")
-        try:
-            key = ensure_key(store, arguments.state)
-            preimport = tuple(filter(None, arguments.preimport.split(",")))
-            with EmbeddedControlPlane(
-                cores=arguments.cores, memory=arguments.memory, preimport=preimport
-            ) as plane:
-                service = Service(plane, store)
-                plane.on_finished(lambda a: service.finished(a, DEFAULT_NAMESPACE))
-                load(service, DEFAULT_NAMESPACE)
-                announce(arguments, listener, key)
-                config = uvicorn.Config(
-                    create_app(service),
-                    log_level="info" if arguments.verbose else "warning",
-                    timeout_graceful_shutdown=5,
-                )
-                uvicorn.Server(config).run(sockets=[listener])
-        finally:
-            store.close()
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(arguments.bind, arguments.port))
+        store = stack.enter_context(closing(Store(arguments.state / "openwhisk.sqlite")))
+        key = ensure_key(store, arguments.state)
+        preimport = tuple(filter(None, arguments.preimport.split(",")))
+        plane = EmbeddedControlPlane(arguments.cores, arguments.memory, preimport)
+        service = Service(plane, store)
+        stack.callback(service.close)
+        stack.enter_context(plane)  # closed first: what it cancels is still written to the store
+        plane.on_finished(lambda a: service.finished(a, DEFAULT_NAMESPACE))
+        load(service, DEFAULT_NAMESPACE)
+        announce(arguments, listener, key)
+        config = uvicorn.Config(
+            create_app(service),
+            log_level="info" if arguments.verbose else "warning",
+            timeout_graceful_shutdown=5,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def announce(arguments: argparse.Namespace, listener: socket.socket, key: str | None) -> None:
@@ -93,6 +93,8 @@ def announce(arguments: argparse.Namespace, listener: socket.socket, key: str | 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = parser().parse_args(argv)
+    # uvicorn finishes on SIGTERM and then raises it again: by then it must unwind, not kill.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
         serve(arguments)

@@ -6,14 +6,15 @@
 """Accuracy of the trained weights on the test rows."""
 
 import numpy as np
-import remote_array
+
+from remote_array import RemoteArray
 
 
 def main(params, action):
     data = params["train"][0]
     memory = action.get_transport("dataset", "rdma")
     weights, x, y = (
-        np.asarray(remote_array.open(data[name], memory)) for name in ("weights", "x_test", "y_test")
+        np.asarray(RemoteArray.open(data[name], memory)) for name in ("weights", "x_test", "y_test")
     )
     predicted = x @ weights[:-1] + weights[-1] > 0
     return {

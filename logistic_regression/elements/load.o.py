@@ -6,10 +6,11 @@
 """Load scikit-learn's breast-cancer data, split it, scale it, and leave it in `dataset`."""
 
 import numpy as np
-import remote_array
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+
+from remote_array import RemoteArray
 
 MAX_COPIES = 32  # of `train`; each needs a slot for two rounds of partial sums
 
@@ -37,5 +38,7 @@ def main(params, action):
     memory.write_from(address, slots)
     return {
         "slots": memory.ref([(address, slots.nbytes)]).to_json(),
-        **{name: remote_array.write(values, memory) for name, values in arrays.items()},
+        **{
+            name: RemoteArray.from_array(memory, values).handle() for name, values in arrays.items()
+        },
     }

@@ -18,8 +18,9 @@ reader, never two, because it waits for all copies in between.
 import time
 
 import numpy as np
-import remote_array
+
 from libd import Ref
+from remote_array import RemoteArray
 
 ROUNDS = 25
 TOLERANCE = 1e-10
@@ -69,22 +70,24 @@ class Slots:
             if seen[0] == round_:
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"copy {copy} did not reach round {round_} in {PATIENCE_SECONDS} s")
+                raise TimeoutError(
+                    f"copy {copy} did not reach round {round_} in {PATIENCE_SECONDS} s"
+                )
             time.sleep(0.0001)
 
 
 def main(params, action):
     data = params["load"][0]
     memory = action.get_transport("dataset", "rdma")
-    x = np.asarray(remote_array.open(data["x_train"], memory)[action.index :: action.count])
-    y = np.asarray(remote_array.open(data["y_train"], memory)[action.index :: action.count])
+    mine = slice(action.index, None, action.count)
+    x = RemoteArray.open(data["x_train"], memory)[mine]
+    y = RemoteArray.open(data["y_train"], memory)[mine]
     x = np.column_stack([x, np.ones(len(x))])  # the last weight is the intercept
 
     features = x.shape[1]
     [(base, _)] = memory.resolve(Ref.from_json(data["slots"]))
     slots = Slots(memory, base, action.count, features + features**2)
-    penalty = np.append(np.ones(features - 1), 0.0)  # scikit-learn's C=1; the intercept is not
-    penalized
+    penalty = np.append(np.ones(features - 1), 0.0)  # C=1; not on the intercept
     weights = np.zeros(features)
     for round_ in range(1, ROUNDS + 1):
         slots.publish(action.index, round_, local_sums(weights, x, y))
@@ -99,7 +102,7 @@ def main(params, action):
         return {"rounds": round_}
     return {
         "rounds": round_,
-        "weights": remote_array.write(weights, memory),
+        "weights": RemoteArray.from_array(memory, weights).handle(),
         "x_test": data["x_test"],
         "y_test": data["y_test"],
     }

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from openwhisk.app import validate
 from openwhisk.app.model import Application, ComputeElement, Limits
 from openwhisk.http.errors import ApiError
 
@@ -21,7 +22,6 @@ __all__ = [
     "is_plain",
     "parameters",
     "parse",
-    "unwrap_result",
     "without_code",
 ]
 
@@ -67,7 +67,9 @@ def parse(name: str, body: Mapping[str, Any]) -> Application:
             timeout=number(name, limits, "timeout", DEFAULT_TIMEOUT_MS) / 1000,
         ),
     )
-    return Application(name, [element])
+    application = Application(name, [element])
+    validate(application)
+    return application
 
 
 def number(name: str, limits: Mapping[str, Any], key: str, default: int) -> int:
@@ -83,13 +85,6 @@ def number(name: str, limits: Mapping[str, Any], key: str, default: int) -> int:
 def parameters(body: Mapping[str, Any]) -> dict[str, Any]:
     """Default parameters of an entity, from OpenWhisk's `[{key, value}]`."""
     return {p["key"]: p["value"] for p in body.get("parameters") or [] if "key" in p}
-
-
-def unwrap_result(record: dict[str, Any], name: str) -> None:
-    """Replace an application's `{sink: result}` by the result of the plain action that it was."""
-    response = record.get("response")
-    if response and response["success"] and set(response["result"]) == {name}:
-        response["result"] = response["result"][name]
 
 
 def without_code(body: Mapping[str, Any]) -> dict[str, Any]:

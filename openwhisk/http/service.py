@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from queue import SimpleQueue
 from typing import Any
 
 import anyio.to_thread
@@ -20,9 +23,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from openwhisk.api import Activation, ControlPlane
+from openwhisk.api import Activation
 from openwhisk.app.model import Application
-from openwhisk.errors import NotFoundError, OpenWhiskError
+from openwhisk.control import EmbeddedControlPlane
+from openwhisk.errors import OpenWhiskError
 from openwhisk.http import entities, records
 from openwhisk.http.auth import basic_credentials
 from openwhisk.http.errors import HANDLERS, ApiError
@@ -34,6 +38,7 @@ LIST_DEFAULT, LIST_MAX = 30, 200
 BLOCKING_MAX_MS = 60_000
 BODY_MAX = 48 << 20  # OpenWhisk's limit for code
 API = "/api/v1"
+_LOG = logging.getLogger(__name__)
 
 
 class Waiters:
@@ -73,17 +78,39 @@ class Waiters:
 
 
 class Service:
-    """What the routes need: the control plane, the store, and who may come in."""
+    """What the routes need: the control plane, the store, and who may come in.
 
-    def __init__(self, plane: ControlPlane, store: Store) -> None:
+    Activations that have ended are written to the store by a thread of the service's own: the
+    control plane tells of them on its thread, which must not wait for a disk. `close` writes the
+    rest.
+    """
+
+    def __init__(self, plane: EmbeddedControlPlane, store: Store) -> None:
         self.plane = plane
         self.store = store
         self.waiters = Waiters()
+        self._ended: SimpleQueue[tuple[Activation, str] | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="scad-store", daemon=True)
+        self._writer.start()
 
     def finished(self, activation: Activation, namespace: str) -> None:
-        """Persist an activation that has ended and wake whoever waits for it."""
-        self.store.put_activation(namespace, records.to_json(activation, namespace=namespace))
+        """Take note of an activation that has ended and wake whoever waits for it; any thread."""
+        self._ended.put((activation, namespace))
         self.waiters.finished(activation.activation_id)
+
+    def _write(self) -> None:
+        while (item := self._ended.get()) is not None:
+            activation, namespace = item
+            try:
+                record = records.to_json(activation, namespace=namespace)
+                self.store.put_activation(namespace, record)
+            except Exception:
+                _LOG.exception("activation %s was not stored", activation.activation_id)
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        self._ended.put(None)
+        self._writer.join()
 
     def namespace(self, request: Request) -> str:
         """The caller's namespace.
@@ -101,6 +128,11 @@ class Service:
         if asked not in ("_", own):
             raise ApiError(403, f"these credentials do not open namespace {asked!r}")
         return own
+
+    def install(self, application: Application, body: Mapping[str, Any]) -> None:
+        """Give an entity to the control plane, replacing what had its name."""
+        put = self.plane.put_action if entities.is_plain(body) else self.plane.put_application
+        put(application, overwrite=True)
 
     # Applications and actions
 
@@ -122,10 +154,10 @@ class Service:
     async def put_action(self, request: Request) -> Response:
         namespace, name = self.namespace(request), request.path_params["name"]
         body = await read_json(request)
-        application = entities.parse(name, body)
         overwrite = flag(request, "overwrite")
+        application = entities.parse(name, body)
         version = await call(self.store.put, namespace, name, body, overwrite=overwrite)
-        await call(self.plane.put_application, application, overwrite=True)
+        await call(self.install, application, body)
         return JSONResponse(entities.describe(namespace, name, body, version))
 
     async def get_action(self, request: Request) -> Response:
@@ -174,8 +206,6 @@ class Service:
         if finished is None:
             return JSONResponse({"activationId": activation_id}, 202, headers)
         record = records.to_json(finished, namespace=namespace)
-        if entities.is_plain(body):
-            entities.unwrap_result(record, name)
         status = 200 if record["response"]["success"] else 502
         answer = record["response"]["result"] if flag(request, "result") else record
         return JSONResponse(answer, status, headers)
@@ -208,30 +238,19 @@ class Service:
             record = records.to_json(activation, namespace=namespace)
         return record
 
-    async def presented(self, request: Request) -> dict[str, Any]:
-        """The record as the action's kind wants it: a plain action's result stands alone."""
-        record = await self.record(request)
-        try:
-            body, _, _ = await call(self.store.get, record["namespace"], record["name"])
-        except NotFoundError:
-            return record
-        if entities.is_plain(body):
-            entities.unwrap_result(record, record["name"])
-        return record
-
     async def get_activation(self, request: Request) -> Response:
         if (wait_ms := integer(request, "wait", 0)) > 0:
             self.namespace(request)
             # An activation that is not running here any more has a stored record, which answers.
             with suppress(OpenWhiskError):
                 await self.wait(request.path_params["id"], min(wait_ms, BLOCKING_MAX_MS) / 1000)
-        return JSONResponse(await self.presented(request))
+        return JSONResponse(await self.record(request))
 
     async def get_logs(self, request: Request) -> Response:
         return JSONResponse({"logs": (await self.record(request))["logs"]})
 
     async def get_result(self, request: Request) -> Response:
-        record = await self.presented(request)
+        record = await self.record(request)
         if "response" not in record:
             raise ApiError(404, f"activation {record['activationId']!r} has not ended yet")
         response = record["response"]
@@ -401,9 +420,8 @@ def create_app(service: Service) -> Starlette:
 
 
 def load(service: Service, namespace: str) -> int:
-    """Give the control plane every application that the store holds; return how many."""
+    """Give the control plane every entity that the store holds; return how many."""
     found = service.store.list(namespace, limit=-1)
     for name, body, _, _ in found:
-        application: Application = entities.parse(name, body)
-        service.plane.put_application(application, overwrite=True)
+        service.install(entities.parse(name, body), body)
     return len(found)

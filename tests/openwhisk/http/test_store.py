@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openwhisk.http.auth import basic_credentials, ensure_key, read_key
 from openwhisk.errors import AlreadyExistsError, NotFoundError
+from openwhisk.http.auth import basic_credentials, ensure_key, read_key
 from openwhisk.store import Store, StoreError
 
 
