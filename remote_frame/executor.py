@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from operators.rel import InputSource, Rel, Scan
+from remote_frame.pruning import prune
 
 if TYPE_CHECKING:
     from operators.duckdb import Kernel
@@ -104,14 +105,13 @@ class LocalExecutor:
             If remote memory cannot be read.
         """
         if (data := _merely_opened(plan)) is not None:
-            table = data.table()
-            return pa.Table.from_arrays(table.columns, schema=_named(plan, table.schema))
+            return data.table().rename_columns(list(plan.schema.names)).cast(plan.schema.to_arrow())
         return self.stream(plan).read_all()
 
     def stream(self, plan: Rel) -> pa.RecordBatchReader:
         """The rows of a plan as the kernel makes them; read it to its end before the next plan."""
         kernel = self.kernel
-        fragment = kernel.lower(plan)
+        fragment = kernel.lower(prune(plan))
         inputs = {
             one.source.name: one.source.data
             for one in fragment.supplied
@@ -120,10 +120,12 @@ class LocalExecutor:
         return kernel.run(fragment, inputs)
 
     def explain(self, plan: Rel) -> str:
-        """The statement that the kernel would run."""
+        """The plan, and the statement that the kernel would run."""
         from operators.duckdb import lower
+        from operators.printer import format_plan
 
-        return lower(plan).sql
+        pruned = prune(plan)
+        return f"{format_plan(pruned)}\n\n{lower(pruned).sql}"
 
     @property
     def kernel(self) -> Kernel:
@@ -160,9 +162,3 @@ def _merely_opened(plan: Rel) -> ArrowData | None:
     if isinstance(plan, Scan) and plan.predicate is None and isinstance(plan.source, FrameSource):
         return plan.source.data.select(plan.columns)
     return None
-
-
-def _named(plan: Rel, schema: pa.Schema) -> pa.Schema:
-    return pa.schema(
-        [pa.field(n, f.type, f.nullable) for n, f in zip(plan.schema.names, schema, strict=True)]
-    )

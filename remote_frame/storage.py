@@ -228,6 +228,9 @@ def _batches(data: Any) -> tuple[list[pa.RecordBatch], pa.Schema]:
         return [data], data.schema
     if isinstance(data, pa.Table):
         return data.to_batches(), data.schema
+    if isinstance(data, pa.RecordBatchReader):
+        # Not through the C interface, which turns a source's own errors into Arrow's.
+        return list(data), data.schema
     if not hasattr(data, "__arrow_c_stream__"):
         raise StorageError(
             f"cannot write a {type(data).__name__}: Arrow data (anything with __arrow_c_stream__) "

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from libd import LibdAction, MemoryServer, ServerControl, Transport
 from libd.errors import BoundsError, CapacityError, StaleRefError, UnsupportedError
 from libd.ref import Ref, join_address, split_address
 
@@ -103,3 +107,42 @@ class FakeTransport:
 @pytest.fixture
 def fake() -> Callable[..., FakeTransport]:
     return FakeTransport
+
+
+@dataclass
+class Element:
+    """One elastic memory element on a real transport, and the action that reaches it."""
+
+    kind: str
+    action: LibdAction
+    again: Callable[[], LibdAction]
+    durl: str = ""
+
+    @property
+    def transport(self) -> Transport:
+        return self.action.get_transport("m1", "rdma")
+
+
+@pytest.fixture(params=["local", "shm", "tcp"])
+def element(request: pytest.FixtureRequest) -> Iterator[Element]:
+    """A memory element; `again()` connects to it as another compute element would."""
+    kind = str(request.param)
+    with ExitStack() as stack:
+        if kind == "local":
+            action = stack.enter_context(LibdAction("a", ["m1;rdma_local;size,64MB;elastic,true;"]))
+            yield Element(kind, action, lambda: action)
+            return
+        name = f"@scad-test-{secrets.token_hex(8)}"
+        server = stack.enter_context(MemoryServer(1 << 28, unix=name, admin_token="root"))
+        control = stack.enter_context(
+            ServerControl(server.tcp_url or "", "root", unix_url=server.unix_url)
+        )
+        tenant = control.create_tenant("t", 1 << 26)
+        grant = control.create_element(tenant, "m1", 1 << 26, elastic=True)
+
+        durl = grant.durl("m1", f"rdma_{kind}")
+
+        def connect() -> LibdAction:
+            return stack.enter_context(LibdAction("a", [durl]))
+
+        yield Element(kind, connect(), connect, durl)
