@@ -33,7 +33,8 @@ _COLUMNS = (
     "DuckDB",
     "ratio",
     "exchanged",
-    "peak compute",
+    "in memory elements",
+    "largest element",
     "verified",
 )
 
@@ -119,8 +120,10 @@ class PlainLines:
             words.append(f"{record.elements} elements")
         if record.bytes_written is not None:
             words.append(f"{format_size(record.bytes_written)} exchanged")
-        if record.peak_compute_bytes is not None:
-            words.append(f"peak compute {format_size(record.peak_compute_bytes)}")
+        if record.peak_memory_bytes is not None:
+            words.append(f"{format_size(record.peak_memory_bytes)} in memory elements")
+        if record.peak_anon_bytes is not None:
+            words.append(f"largest element {format_size(record.peak_anon_bytes)}")
         if record.error is not None:
             words.append(record.error)
         self._console.print("  ".join(words), highlight=False, markup=False, soft_wrap=True)
@@ -182,7 +185,7 @@ class LiveTable:
             number, began = current
             seconds = f"{time.monotonic() - began:.1f}"
             place = f"{len(self._records) + 1} of {self._asked}"
-            table.add_row(f"q{number}", "", "", seconds, "", "", "", "", place, style="dim")
+            table.add_row(f"q{number}", "", "", seconds, *[""] * 5, place, style="dim")
         return table
 
 
@@ -219,8 +222,9 @@ def _table(records: Sequence[QueryRecord]) -> Table:
             f"{record.seconds:.3f}" if record.seconds is not None else "",
             f"{peer.seconds:.3f}" if peer is not None else "",
             _ratio(record),
-            format_size(record.bytes_written) if record.bytes_written is not None else "",
-            format_size(record.peak_compute_bytes) if record.peak_compute_bytes is not None else "",
+            _size(record.bytes_written),
+            _size(record.peak_memory_bytes),
+            _size(record.peak_anon_bytes),
             Text(_outcome(record), style="green" if record.verified else ""),
             style=style,
         )
@@ -240,6 +244,10 @@ def _ratio(record: QueryRecord) -> str:
     if record.seconds is None or peer is None or peer.seconds <= 0:
         return ""
     return f"{record.seconds / peer.seconds:.2f}"
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else format_size(size)
 
 
 def _count(number: int | None) -> str:

@@ -9,7 +9,7 @@ The JSON of ``--json`` is an object with
     compared) are null.
 ``totals``
     Counts of queries (``asked``, ``ran``, ``verified``, ``failed``), and sums of the figures over
-    the queries that ran; of the two peaks the largest.
+    the queries that ran; of the peaks the largest.
 ``versions``, ``machine``, ``settings``
     Circumstances.
 """
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _SUMMED = ("bytes_written", "bytes_read", "compute_gb_s", "memory_gb_s", "core_s", "elements")
-_PEAKS = ("peak_compute_bytes", "peak_memory_bytes")
+_PEAKS = ("peak_compute_bytes", "peak_memory_bytes", "peak_anon_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,11 @@ class QueryRecord:
     stages, elements
         Of the DAG: stages that it was cut into, compute elements that ran.
     bytes_written, bytes_read
-        Between compute and memory elements.
+        Copied between compute and memory elements; what is mapped (shared memory) is not copied.
     peak_compute_bytes, peak_memory_bytes
-        Measured anonymous memory of compute elements, and reserved memory elements.
+        The most that was reserved at one moment: by compute elements, in memory elements.
+    peak_anon_bytes
+        The most that one compute element really held, measured.
     compute_gb_s, memory_gb_s, core_s
         Reserved over time; GB is 10**9 bytes.
     rows
@@ -95,6 +97,7 @@ class QueryRecord:
     bytes_read: int | None = None
     peak_compute_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    peak_anon_bytes: int | None = None
     compute_gb_s: float | None = None
     memory_gb_s: float | None = None
     core_s: float | None = None

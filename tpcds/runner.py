@@ -44,7 +44,7 @@ class EngineSession(Protocol):
 
     @property
     def last_run(self) -> Any:
-        """What the last collected query cost: `stages`, `elements`, `usage`."""
+        """What the last collected query cost: `stages`, `elements`, `usage`, `activation`."""
 
 
 def register_tables(session: EngineSession, data: DataSet) -> None:
@@ -157,6 +157,7 @@ def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> Query
         bytes_read=usage.bytes_read,
         peak_compute_bytes=usage.peak_compute_bytes,
         peak_memory_bytes=usage.peak_memory_bytes,
+        peak_anon_bytes=max((e.peak_anon_bytes for e in run.activation.elements), default=0),
         compute_gb_s=usage.compute_gb_s,
         memory_gb_s=usage.memory_gb_s,
         core_s=usage.core_s,

@@ -22,9 +22,8 @@ FIGURES = [
     "seconds",
     "stages",
     "elements",
-    "bytes_written",
-    "bytes_read",
     "peak_compute_bytes",
+    "peak_anon_bytes",
     "peak_memory_bytes",
     "compute_gb_s",
     "memory_gb_s",
@@ -121,10 +120,17 @@ def test_the_required_queries_run_split_and_match(launch: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
-def test_either_transport(launch: Any, transport: str) -> None:
-    status, out, err = finish(launch(*queries([3, 95]), "--transport", transport))
+def test_either_transport(launch: Any, transport: str, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    status, out, err = finish(
+        launch(*queries([3, 95]), "--transport", transport, "--json", str(path))
+    )
     assert (status, err) == (0, ""), out
     assert "2 of 2 verified" in out
+    record = json.loads(path.read_text())["queries"]["95"]
+    if transport == "tcp":  # nothing can be mapped there: what is exchanged is copied
+        assert record["bytes_written"] > 0
+        assert record["bytes_read"] > 0
 
 
 def test_a_control_plane_that_runs_already(launch: Any, tmp_path: Path) -> None:
@@ -179,7 +185,7 @@ def test_emitted_elements_are_an_application(
 
 
 def test_ctrl_c_is_one_line_and_leaves_nothing(launch: Any, survivors: Any) -> None:
-    process = launch(*queries(REQUIRED * 1))
+    process = launch(*queries(REQUIRED))
     assert process.stdout.readline().startswith("q1")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     status, _, err = finish(process)

@@ -50,7 +50,14 @@ class Answers:
     def __init__(self, answers: dict[str, pa.Table | Exception]) -> None:
         self._answers = answers
         self.registered: dict[str, Any] = {}
-        self.last_run = SimpleNamespace(usage=USAGE, stages=4, elements=9)
+        self.last_run = SimpleNamespace(
+            usage=USAGE,
+            stages=4,
+            elements=9,
+            activation=SimpleNamespace(
+                elements=[SimpleNamespace(peak_anon_bytes=n << 20) for n in (30, 41, 7)]
+            ),
+        )
 
     def register(self, name: str, source: Any) -> None:
         self.registered[name] = source
@@ -83,6 +90,7 @@ def test_a_right_answer(oracle: Oracle) -> None:
     assert record.peers["duckdb"].answers == "same"
     assert record.peers["duckdb"].threads == 1
     assert record.bytes_written == 3_000_000
+    assert record.peak_anon_bytes == 41 << 20
 
 
 def test_a_wrong_answer(oracle: Oracle) -> None:
