@@ -27,6 +27,7 @@ from engine.stages.explain import explain_stages
 from libd.errors import ScadError
 from libd.units import format_size, parse_size
 from operators.rel import Rel
+from operators.stats import TableStats
 
 if TYPE_CHECKING:
     from openwhisk.api import Activation, ControlPlane, Usage
@@ -127,6 +128,7 @@ class Session:
         self._apihost = apihost
         self._control = control
         self._owns_control = control is None
+        self._statistics: dict[tuple[str, ...], TableStats] = {}
         self._lock = threading.RLock()
         self._id: str | None = None
         self._closed = False
@@ -209,7 +211,7 @@ class Session:
 
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized and cut into stages."""
-        estimates = Estimates()
+        estimates = Estimates(self._statistics)
         settings = CutSettings(
             parallelism=self.parallelism, broadcast_bytes=self._codegen.compute_memory / 4
         )

@@ -98,13 +98,15 @@ def bytes_per_row(types: Sequence[pa.DataType], columns: Sequence[ColumnStats] =
     return total
 
 
-def estimate(rel: Rel, lookup: Lookup) -> TableStats:
+def estimate(
+    rel: Rel, lookup: Lookup, known: dict[int, tuple[Rel, TableStats]] | None = None
+) -> TableStats:
     """Estimated rows and columns of what `rel` makes.
 
     A source that `lookup` does not know counts as a million rows. Relations that occur twice
-    are estimated once.
+    are estimated once; with the same `known` also those of other calls with this `lookup`.
     """
-    done: dict[int, tuple[Rel, TableStats]] = {}
+    done = {} if known is None else known
 
     def go(r: Rel) -> TableStats:
         if id(r) not in done:

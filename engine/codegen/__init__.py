@@ -1,7 +1,7 @@
 """Stages become applications: readable element files around SQL fragments."""
 
 from engine.codegen.application import CodegenSettings, build_application
-from engine.codegen.fragment import stage_plan
+from engine.codegen.fragment import lower_stage
 from engine.codegen.text import element_code
 
-__all__ = ["CodegenSettings", "build_application", "element_code", "stage_plan"]
+__all__ = ["CodegenSettings", "build_application", "element_code", "lower_stage"]

@@ -57,7 +57,7 @@ def _compute(plan: StagePlan, stage: Stage, settings: CodegenSettings) -> Comput
     memory = dict.fromkeys([*(i.exchange for i in stage.inputs), stage.output.name])
     return ComputeElement(
         stage.name,
-        element_code(plan, stage, lower_stage(stage).sql),
+        element_code(plan, stage, lower_stage(stage)),
         parents=tuple(p.name for p in plan.parents(stage)),
         dependents=tuple(r.name for r in plan.readers(stage.output.name)),
         corunning={m: Corunning(m) for m in memory},

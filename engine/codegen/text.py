@@ -9,7 +9,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from engine.errors import EngineError
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
+from operators.duckdb import Fragment, FragmentInput
+from operators.rel import InputSource, ParquetSource
+from remote_frame.types import type_to_text
 
 __all__ = ["element_code", "quoted_text"]
 
@@ -37,19 +41,19 @@ def quoted_text(text: str) -> str:
     return '"""\n' + "".join(out) + '\n"""'
 
 
-def element_code(plan: StagePlan, stage: Stage, sql: str) -> str:
+def element_code(plan: StagePlan, stage: Stage, fragment: Fragment) -> str:
     """The Python source of a stage's element, without the `#@` lines."""
-    reads = [_read(plan, i) for i in stage.inputs] + [
-        f"{p.name!r}: element.part({_list(p.paths)}, action)," for p in stage.parts
-    ]
-    inputs = "{\n" + textwrap.indent("\n".join(reads), " " * 8) + "\n    }" if reads else "{}"
+    lines = [f"{i.name!r}: {_read(plan, stage, i)}," for i in fragment.inputs]
+    tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
+    fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
     return (
         f"{_docstring(plan, stage)}\n\n"
         "from engine import element\n\n"
-        f"SQL = {quoted_text(sql.strip())}\n\n\n"
+        f"SQL = {quoted_text(fragment.sql.strip())}\n\n"
+        f"COLUMNS = {_columns(stage.output)}\n\n\n"
         "def main(params, action):\n"
-        f"    inputs = {inputs}\n"
-        "    rows = element.run(SQL, inputs, action)\n"
+        f"    tables = {tables}\n"
+        f"    rows = element.run(SQL, tables, COLUMNS, action{fixed})\n"
         f"    return {_write(stage.output)}\n"
     )
 
@@ -97,15 +101,33 @@ def _describe_output(output: Exchange) -> str:
     return f"{output.name}, {readers}"
 
 
-def _read(plan: StagePlan, needed: StageInput) -> str:
-    writer = plan.writer(needed.exchange).name
-    return f"{needed.name!r}: element.read_{needed.mode}(params[{writer!r}], action),"
+def _read(plan: StagePlan, stage: Stage, table: FragmentInput) -> str:
+    """The expression that opens one of the statement's tables."""
+    match table.source:
+        case ParquetSource(paths=paths, part=None):
+            return f"element.table({_list(paths)})"
+        case ParquetSource(paths=paths):
+            return f"element.part({_list(paths)}, action)"
+        case InputSource(name=name):
+            needed = next(i for i in stage.inputs if i.name == name)
+            writer = plan.writer(needed.exchange)
+            chosen = ""
+            if set(table.columns) != set(writer.output.schema.names):
+                chosen = f", columns={_list(table.columns)}"
+            return f"element.read_{needed.mode}(params[{writer.name!r}], action{chosen})"
+    raise EngineError(f"an element cannot read a {type(table.source).__name__}")
 
 
-def _list(paths: Sequence[str]) -> str:
-    if len(paths) == 1:
-        return f"[{paths[0]!r}]"
-    return "[\n" + "".join(f"    {p!r},\n" for p in paths) + "]"
+def _columns(output: Exchange) -> str:
+    rows = "".join(f"    ({f.name!r}, {type_to_text(f.type)!r}),\n" for f in output.schema)
+    return f"[\n{rows}]"
+
+
+def _list(texts: Sequence[str]) -> str:
+    line = repr(list(texts))
+    if len(line) <= _WIDTH - 30:
+        return line
+    return "[\n" + "".join(f"    {t!r},\n" for t in texts) + "]"
 
 
 def _write(output: Exchange) -> str:

@@ -29,7 +29,7 @@ from engine.stages.fragments import (
     remap,
 )
 from engine.stages.joins import cut_join
-from engine.stages.model import PartSource, StagePlan
+from engine.stages.model import StagePlan
 from operators.expr import Column, Expr, Window
 from operators.rel import (
     Aggregation,
@@ -145,8 +145,8 @@ class Cutter:
             return Fragment(rel, None)
         if self.workshop.estimates.rows(replace(rel, predicate=None)) < self.split_rows:
             return Fragment(rel, None)
-        part = PartSource(f"{source.table}_part", source.table, source.paths)
-        return Fragment(replace(rel, source=part), frozenset())
+        share = replace(source, part=(0, self.workshop.settings.parallelism))
+        return Fragment(replace(rel, source=share), frozenset())
 
     # Projections and windows
 

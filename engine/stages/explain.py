@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from operators.printer import format_plan
-
 from engine.stages.model import Exchange, Stage, StagePlan
 from libd.units import format_size
+from operators.printer import format_plan
 from operators.rel import Rel
 
 __all__ = ["explain_stages"]

@@ -25,7 +25,6 @@ from engine.optimizer.expressions import (
 from engine.stages.model import (
     Exchange,
     ExchangeKind,
-    PartSource,
     ReadMode,
     Stage,
     StageInput,
@@ -37,6 +36,7 @@ from operators.rel import (
     Filter,
     InputSource,
     Join,
+    ParquetSource,
     Project,
     Rel,
     Scan,
@@ -64,10 +64,8 @@ class Estimator(Protocol):
     def width(self, schema: Schema) -> float:
         """Bytes of an average row."""
 
-    def note(self, name: str, rows: float, like: Rel) -> None:
-        """Remember that `InputSource(name)` carries `rows` rows that are distributed as those of
-        `like`.
-        """
+    def note(self, name: str, like: Rel) -> None:
+        """Remember that `InputSource(name)` carries the rows of `like`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +262,7 @@ class Workshop:
         source = name if mode == natural else f"{name}_{mode}"
         if source not in self._inputs:
             self._inputs[source] = StageInput(source, name, mode)
-            self.estimates.note(source, draft.exchange.rows, draft.rel)
+            self.estimates.note(source, draft.rel)
         schema = draft.exchange.schema
         scan = Scan(draft.rel.schema, InputSource(source), schema, tuple(range(len(schema))))
         return Fragment(scan, placement)
@@ -316,6 +314,7 @@ class Workshop:
         )
         sources = {i.name: _renamed_input(i, renamed) for i in self._inputs_of(draft.rel)}
         plan = rename_inputs(draft.rel, sources)
+        plan = replace(plan, schema=draft.exchange.schema)
         output = replace(
             draft.exchange,
             name=renamed[draft.exchange.name],
@@ -324,7 +323,9 @@ class Workshop:
         parts = dict.fromkeys(
             node.source
             for node in all_relations(plan)
-            if isinstance(node, Scan) and isinstance(node.source, PartSource)
+            if isinstance(node, Scan)
+            and isinstance(node.source, ParquetSource)
+            and node.source.part is not None
         )
         return Stage(number, describe(plan), plan, draft.parallelism, inputs, tuple(parts), output)
 

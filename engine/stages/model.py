@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from operators.rel import Rel, Source
+from operators.rel import ParquetSource, Rel
 from operators.schema import Schema
 
-__all__ = ["Exchange", "ExchangeKind", "PartSource", "ReadMode", "Stage", "StageInput", "StagePlan"]
+__all__ = ["Exchange", "ExchangeKind", "ReadMode", "Stage", "StageInput", "StagePlan"]
 
 ExchangeKind = Literal["hash", "gather", "broadcast", "forward", "result"]
 """How a stage's output is laid out: scattered by keys, or one frame per copy of the writer.
@@ -21,19 +21,6 @@ wrote) differ only in who reads; `result` is the query's answer."""
 ReadMode = Literal["part", "all", "own"]
 """What reader *i* opens of an exchange: partition *i* of a hash exchange, everything, or the frame
 of writer *i*."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartSource(Source):
-    """The share of a base table that one copy of a stage reads.
-
-    Copy *i* of *n* reads the *i*-th of *n* contiguous runs of rows; `name` is how the fragment's
-    SQL names it.
-    """
-
-    name: str
-    table: str
-    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +65,9 @@ class StageInput:
 class Stage:
     """A piece of the plan that runs without talking to anybody: one compute element in
     `parallelism` copies.
+
+    `parts` are the base tables of which each copy reads a share; in `plan` their `part` is share 0,
+    which stands for the copy's own.
     """
 
     id: int
@@ -85,7 +75,7 @@ class Stage:
     plan: Rel
     parallelism: int
     inputs: tuple[StageInput, ...]
-    parts: tuple[PartSource, ...]
+    parts: tuple[ParquetSource, ...]
     output: Exchange
 
     @property

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 
-from engine.stages.model import PartSource
 from operators.rel import (
     Aggregation,
     Filter,
@@ -29,9 +28,11 @@ def describe(rel: Rel) -> str:
     verb = _verb(rel)
     tables = [
         node.source.table
-        for kind in (PartSource, ParquetSource)
+        for shared in (True, False)
         for node in walk(rel)
-        if isinstance(node, Scan) and isinstance(node.source, kind)
+        if isinstance(node, Scan)
+        and isinstance(node.source, ParquetSource)
+        and (node.source.part is not None) == shared
     ]
     name = f"{verb}_{tables[0]}" if tables else verb
     return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()[:40] or verb
@@ -55,5 +56,5 @@ def _verb(rel: Rel) -> str:
         case SetOperation(operation=operation):
             return operation
         case Scan(source=source):
-            return "scan" if isinstance(source, (PartSource, ParquetSource)) else "pass"
+            return "scan" if isinstance(source, ParquetSource) else "pass"
     return "compute"
