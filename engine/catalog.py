@@ -73,8 +73,9 @@ class Catalog:
         name
             What queries call it.
         source
-            A Parquet file, a directory of them, a glob pattern or a list of files; or Arrow data (`pa.Table`,
-            `pa.RecordBatch`, `pa.RecordBatchReader`, or any object with ``__arrow_c_stream__``).
+            A Parquet file, a directory of them, a glob pattern or a list of files; or Arrow data
+            (`pa.Table`, `pa.RecordBatch`, `pa.RecordBatchReader`, or any object with
+            ``__arrow_c_stream__``).
 
         Raises
         ------
@@ -118,7 +119,9 @@ class Catalog:
         return isinstance(name, str) and name.lower() in self._tables
 
     def resolve(self, name: str) -> tuple[str, list[tuple[str, str]]]:
-        """The registered name of a table, and name and DuckDB type of each column; see `engine.dialect.TableLookup`."""
+        """The registered name of a table, and name and DuckDB type of each column; see
+        `engine.dialect.TableLookup`.
+        """
         table = self._find(name)
         return table.name, [(f.name, duck_type(f.type)) for f in table.schema]
 

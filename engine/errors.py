@@ -20,7 +20,7 @@ class EngineError(ScadError):
 
 
 class SqlError(EngineError):
-    """A statement that DuckDB's rules forbid: an unknown column, types that do not fit. One line."""
+    """What DuckDB's rules forbid: an unknown column, types that do not fit. One line."""
 
 
 class SqlSyntaxError(SqlError):
@@ -47,8 +47,12 @@ class TableNotFoundError(SqlError):
 
 
 class DataError(EngineError):
-    """A data file that is missing, unreadable or not what its table says; the message names the file."""
+    """A data file that is missing, unreadable or not what its table says; the message names the
+    file.
+    """
 
 
 class PlanningError(EngineError):
-    """The planner produced something that the front end does not understand: a defect, not the user's fault."""
+    """The planner produced something that the front end does not understand: a defect, not the
+    user's fault.
+    """

@@ -13,7 +13,7 @@ from sqlglot import exp
 from engine.catalog import Catalog
 from engine.dialect import Oracle, QueryBinder, Signatures
 from engine.dialect.types import ir_type
-from engine.errors import PlanningError
+from engine.errors import PlanningError, UnsupportedSqlError
 from engine.substrait import Planner, PlanReader
 from operators.expr import Cast, Column, Expr
 from operators.rel import Project, Rel
@@ -26,8 +26,8 @@ __all__ = ["FrontEnd", "plan_sql"]
 def plan_sql(text: str, catalog: Catalog) -> Rel:
     """Plan a query over registered tables.
 
-    The columns of the result have the names and types that DuckDB gives them. The planner is made on the catalog's
-    first query and kept with it.
+    The columns of the result have the names and types that DuckDB gives them. The planner is made
+    on the catalog's first query and kept with it.
 
     Raises
     ------
@@ -45,7 +45,9 @@ def plan_sql(text: str, catalog: Catalog) -> Rel:
 
 @dataclass(slots=True)
 class FrontEnd:
-    """The front end of one catalog: DuckDB as the authority on the dialect, DataFusion as the planner."""
+    """The front end of one catalog: DuckDB as the authority on the dialect, DataFusion as the
+    planner.
+    """
 
     catalog: Catalog
     oracle: Oracle = field(default_factory=Oracle)
@@ -75,8 +77,11 @@ class FrontEnd:
     def _define_tables(self, tree: exp.Expr) -> None:
         ctes = {c.alias.lower() for c in tree.find_all(exp.CTE)}
         for table in tree.find_all(exp.Table):
-            named = isinstance(table.this, exp.Identifier) and not table.db
-            if named and table.name.lower() not in ctes and table.name not in self.catalog:
+            if not isinstance(table.this, exp.Identifier):
+                name = table.this.sql(dialect="duckdb")
+                raise UnsupportedSqlError(f"the table function {name} is not supported")
+            known = table.db or table.name.lower() in ctes or table.name in self.catalog
+            if not known:
                 raise self.catalog.missing(table.name)
         for name in self._tables(tree):
             self.oracle.define_table(name, self.catalog[name].schema)

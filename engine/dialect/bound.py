@@ -1,8 +1,9 @@
 """From DuckDB's bound expressions to DataFusion's SQL.
 
-DuckDB has resolved every function and spelled out every implied cast. What has the same meaning in both engines over
-equal types (comparisons, AND, OR, NOT, IS NULL, IN, CASE, casts that lose nothing) is written natively, so that
-DataFusion can reason about it; everything else becomes a typed stand-in (`engine.dialect.signatures`).
+DuckDB has resolved every function and spelled out every implied cast. What has the same meaning in
+both engines over equal types (comparisons, AND, OR, NOT, IS NULL, IN, CASE, casts that lose
+nothing) is written natively, so that DataFusion can reason about it; everything else becomes a
+typed stand-in (`engine.dialect.signatures`).
 """
 
 from __future__ import annotations
@@ -217,9 +218,11 @@ class Translator:
 
 
 def _without_widening(node: Node) -> Node:
-    """The operand of decimal arithmetic without the cast to the result's width that DuckDB put around it.
+    """The operand of decimal arithmetic without the cast to the result's width that DuckDB put
+    around it.
 
-    The operation itself says what its result is; an operand that was widened first would make it wider still.
+    The operation itself says what its result is; an operand that was widened first would make it
+    wider still.
     """
     if node["expression_class"] != "BOUND_CAST" or node.get("try_cast"):
         return node

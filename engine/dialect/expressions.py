@@ -1,7 +1,8 @@
 """Binding of expressions: leaves are resolved here, everything between them by DuckDB.
 
-An expression is cut at its leaves (columns, aggregates, windows, subqueries, constants that DuckDB can evaluate). What is left is a
-template over typed placeholders. DuckDB binds it, and the translator writes the bound tree for DataFusion.
+An expression is cut at its leaves (columns, aggregates, windows, subqueries, constants that DuckDB
+can evaluate). What is left is a template over typed placeholders. DuckDB binds it, and the
+translator writes the bound tree for DataFusion.
 """
 
 from __future__ import annotations
@@ -21,10 +22,18 @@ from engine.dialect.signatures import Signatures
 from engine.dialect.types import ir_type
 from engine.errors import SqlError, UnsupportedSqlError
 
-__all__ = ["Clause", "ExpressionBinder", "SubqueryBinder", "duckdb_sql"]
+__all__ = [
+    "Clause",
+    "ExpressionBinder",
+    "SubqueryBinder",
+    "duckdb_sql",
+    "is_aggregate",
+    "ordering",
+]
 
 SubqueryBinder = Callable[[exp.Expr, Scope], tuple[str, list[tuple[str, str]]]]
-"""Binds a subquery inside a scope: its SQL for DataFusion, and name and DuckDB type of each column."""
+"""Binds a subquery inside a scope: its SQL for DataFusion, and name and DuckDB type of each column.
+"""
 
 _BARE = (exp.Literal, exp.Boolean, exp.Null)
 _REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
@@ -140,6 +149,10 @@ class ExpressionBinder:
         term = self.bind(node, clause)
         return Translator(self._oracle, self._signatures, ()).cast(term, "BOOLEAN").text
 
+    def is_volatile(self, name: str) -> bool:
+        """Whether a function's value differs from row to row."""
+        return name in self._oracle.volatile_functions
+
     def translate(self, node: Mapping[str, Any], leaves: list[Term]) -> Term:
         """Translate a bound tree over given leaves."""
         return Translator(self._oracle, self._signatures, leaves)(node)
@@ -218,7 +231,7 @@ class ExpressionBinder:
         inner = Clause(
             "the arguments of an aggregate", clause.aliases, aggregates=windowed, windows=False
         )
-        attempt = _Attempt(self, inner, fold=True, inside_aggregate=True)
+        attempt = _Attempt(self, inner, fold=True)
         template = attempt.cut_children(node)
         types = [leaf.type for leaf in attempt.leaves]
         call = _find_aggregate(self._oracle.bind([duckdb_sql(template)], types))
@@ -278,7 +291,7 @@ class ExpressionBinder:
         if name not in WINDOWS:
             if isinstance(function, exp.Filter):
                 raise UnsupportedSqlError("FILTER on a window function is not supported")
-            if not _is_aggregate(function):
+            if not is_aggregate(function):
                 raise UnsupportedSqlError(f"the window function {name} is not supported")
             return self.aggregate(function, clause, windowed=True)
         word, type = WINDOWS[name]
@@ -322,8 +335,9 @@ class ExpressionBinder:
     def _not_in(self, node: exp.In, clause: Clause) -> str:
         """NOT IN with its three-valued logic, in terms that decorrelate to joins on equal keys.
 
-        It is true if nothing in the subquery equals the value, and either the subquery is empty or neither it nor the
-        value holds a NULL. DataFusion has a NULL-aware anti join of its own, but Substrait does not carry it.
+        It is true if nothing in the subquery equals the value, and either the subquery is empty or
+        neither it nor the value holds a NULL. DataFusion has a NULL-aware anti join of its own, but
+        Substrait does not carry it.
         """
         self._scope.reached = False
         needle, column, text = self._needle(node, clause)
@@ -350,7 +364,6 @@ class _Attempt:
         binder: ExpressionBinder,
         clause: Clause,
         fold: bool,
-        inside_aggregate: bool = False,
     ) -> None:
         self._binder = binder
         self._clause = clause
@@ -406,7 +419,7 @@ class _Attempt:
                 return binder.membership(node, clause)
             case exp.Grouping():
                 return binder.grouping(node, clause)
-        if _is_aggregate(node):
+        if is_aggregate(node):
             if not clause.aggregates:
                 raise SqlError(f"aggregates are not allowed in {clause.name}")
             return Term(*binder.aggregate(node, clause))
@@ -415,7 +428,7 @@ class _Attempt:
     def _folded(self, node: exp.Expr) -> Term | None:
         if isinstance(node, exp.Func):
             for name in _function_names(node, deep=False):
-                if name in self._binder._oracle.volatile_functions:
+                if self._binder.is_volatile(name):
                     raise UnsupportedSqlError(f"the volatile function {name} is not supported")
         if not self._fold or not isinstance(node, exp.Condition | exp.Interval):
             return None
@@ -445,7 +458,7 @@ _DEPENDENT = (exp.Column, exp.Query, exp.Subquery, exp.AggFunc, exp.Window, exp.
 
 
 def _is_constant(node: exp.Expr) -> bool:
-    return not any(isinstance(n, _DEPENDENT) or _is_aggregate(n) for n in node.walk())
+    return not any(isinstance(n, _DEPENDENT) or is_aggregate(n) for n in node.walk())
 
 
 def _name_of(node: exp.Expr) -> str:
@@ -467,7 +480,8 @@ def _function_names(node: exp.Expr, deep: bool = True) -> list[str]:
     return names
 
 
-def _is_aggregate(node: exp.Expr) -> bool:
+def is_aggregate(node: exp.Expr) -> bool:
+    """Whether a node is a call of an aggregate function."""
     if isinstance(node, exp.Filter | exp.IgnoreNulls):
         return True
     if isinstance(node, exp.Anonymous):

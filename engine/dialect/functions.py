@@ -1,4 +1,6 @@
-"""DuckDB's function names and what they are called in the IR. What is not listed is refused by name."""
+"""DuckDB's function names and what they are called in the IR. What is not listed is refused by
+name.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def text_literal(text: str) -> str:
 
 
 def arrow_cast(text: str, type: str) -> str:
-    """DataFusion's cast to a DuckDB type; the result's name differs from the argument's, as CAST's does not."""
+    """DataFusion's cast to a DuckDB type; the result's name differs from the argument's, as CAST's
+    does not.
+    """
     known = _ARROW_NAMES.get(type)
     if known is None:
         arrow = datafusion_type(type)

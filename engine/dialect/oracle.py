@@ -1,7 +1,9 @@
-"""What DuckDB itself says about an expression: its types, the casts that it implies, the value of a constant.
+"""What DuckDB itself says about an expression: its types, the casts that it implies, the value of a
+constant.
 
-The dialect is DuckDB's, and the surest way to follow its rules is to ask. One private in-memory connection binds expressions
-over typed placeholders (never over data) and evaluates constants. Answers are cached: they depend on nothing but the question.
+The dialect is DuckDB's, and the surest way to follow its rules is to ask. One private in-memory
+connection binds expressions over typed placeholders (never over data) and evaluates constants.
+Answers are cached: they depend on nothing but the question.
 """
 
 from __future__ import annotations
@@ -173,7 +175,7 @@ class Oracle:
 
 
 def _python(scalar: pa.Scalar) -> Any:
-    """A value that `pa.scalar` takes back exactly: dates and times as integers, whatever the year."""
+    """A value that `pa.scalar` takes back exactly: dates and times as integers."""
     if not scalar.is_valid:
         return None
     if isinstance(scalar, pa.Date32Scalar | pa.TimestampScalar | pa.Time64Scalar):

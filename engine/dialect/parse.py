@@ -1,4 +1,6 @@
-"""Text to syntax tree. Whether a text is SQL at all is for DuckDB's parser to say; the tree is sqlglot's."""
+"""Text to syntax tree. Whether a text is SQL at all is for DuckDB's parser to say; the tree is
+sqlglot's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Binding of queries: SELECT, set operations, CTEs, FROM items; names and types by DuckDB's rules."""
+"""Binding of queries: SELECT, set operations, CTEs, FROM; names and types by DuckDB's rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from sqlglot import exp
 
 from engine.dialect.bound import Term
-from engine.dialect.expressions import Clause, ExpressionBinder, duckdb_sql, ordering
+from engine.dialect.expressions import Clause, ExpressionBinder, duckdb_sql, is_aggregate, ordering
 from engine.dialect.oracle import Oracle, quote
 from engine.dialect.scope import Attribute, Item, Scope
 from engine.dialect.signatures import Signatures
@@ -113,15 +113,7 @@ class QueryBinder:
             case exp.Subquery():
                 bound = self._parenthesized(node, parent, ctes)
             case exp.Values():
-                item, text = self._values(node)
-                outputs = tuple(Output(a.name, a.text, a.type) for a in item.attributes)
-                listed = ", ".join(
-                    f"{o.alias} AS {quote(f'{o.name}_{n}')}"
-                    for o, n in zip(outputs, self._numbers, strict=False)
-                )
-                raise UnsupportedSqlError(
-                    f"VALUES outside of FROM is not supported ({listed[:0]}…)"
-                )
+                bound = self._select(exp.select("*").from_(node.copy()), parent, ctes)
             case exp.Table():
                 select = exp.select("*").from_(node.copy())
                 bound = self._select(select, parent, ctes)
@@ -271,11 +263,7 @@ class QueryBinder:
         return BoundQuery(f"{word} {items}{text}{order}{self._limit(node)}", tuple(state.outputs))
 
     def _qualified(self, node: exp.Select, state: _Select, tail: str, word: str) -> BoundQuery:
-        """QUALIFY: the windows become columns of a subquery, and the condition a WHERE around it."""
-        if node.args.get("group") or any(
-            c.find(exp.AggFunc) for c in node.expressions if not c.find(exp.Window)
-        ):
-            pass
+        """QUALIFY: a subquery computes the condition as a column, and a WHERE around it filters."""
         hidden = quote(self._unique("qualify"))
         clause = Clause("QUALIFY", state.aliases)
         condition = state.binder.bind(node.args["qualify"].this, clause)
@@ -348,7 +336,7 @@ class QueryBinder:
             keys = [
                 t.text
                 for n, t in zip(state.nodes, state.terms, strict=True)
-                if not _has_aggregate(n) and t.constant is None
+                if t.constant is None and not any(is_aggregate(m) for m in n.walk())
             ]
             return f" GROUP BY {', '.join(keys)}" if keys else ""
         parts = [self._grouping_element(e, state) for e in group.expressions]
@@ -562,6 +550,7 @@ class QueryBinder:
                 self._merge(name, side, kind, left, right, scope, binder) for name in using
             )
         else:
+            assert on is not None
             clause = Clause("ON", {}, aggregates=False, windows=False)
             condition = binder.condition(on, clause)
         if kind in ("SEMI", "ANTI"):
@@ -649,9 +638,3 @@ def _bare_values(node: exp.Values) -> exp.Values:
     bare = node.copy()
     bare.set("alias", None)
     return bare
-
-
-def _has_aggregate(node: exp.Expr) -> bool:
-    from engine.dialect.expressions import _is_aggregate
-
-    return any(_is_aggregate(n) for n in node.walk())

@@ -1,4 +1,6 @@
-"""Names in scope: DuckDB's rules of finding a column, case-insensitively, here and in the queries around."""
+"""Names in scope: DuckDB's rules of finding a column, case-insensitively, here and in the queries
+around.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ __all__ = ["Attribute", "Item", "Scope"]
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A column that a FROM item offers: its name for people, DataFusion's SQL for it, its DuckDB type."""
+    """A column that a FROM item offers: its name for people, DataFusion's SQL for it, its DuckDB
+    type.
+    """
 
     name: str
     text: str

@@ -1,9 +1,10 @@
 """Typed stand-ins: how a DuckDB function passes through DataFusion untouched.
 
-DataFusion would coerce, simplify and fold functions by rules of its own. It therefore never sees one: every call becomes a call of an
-opaque function, one per function and argument types, whose name says nothing to DataFusion and
-everything to us. Its declared result type is DuckDB's, so that no coercion is ever needed around it. It has no
-implementation: when DataFusion tries to fold a call over literals, it fails and leaves the call alone.
+DataFusion would coerce, simplify and fold functions by rules of its own. It therefore never sees
+one: every call becomes a call of an opaque function, one per function and argument types, whose
+name says nothing to DataFusion and everything to us. Its declared result type is DuckDB's, so that
+no coercion is ever needed around it. It has no implementation: when DataFusion tries to fold a call
+over literals, it fails and leaves the call alone.
 """
 
 from __future__ import annotations

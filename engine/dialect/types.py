@@ -1,8 +1,8 @@
 """The three spellings of a type: DuckDB's name, the IR's Arrow type, DataFusion's Arrow type.
 
-The dialect thinks in DuckDB's names, as ``typeof`` prints them (``DECIMAL(7,2)``). DataFusion knows neither DuckDB's
-HUGEINT nor the narrow decimals of the IR, so the types that it is shown are wider ones; nothing is read
-through it, hence that costs nothing.
+The dialect thinks in DuckDB's names, as ``typeof`` prints them (``DECIMAL(7,2)``). DataFusion knows
+neither DuckDB's HUGEINT nor the narrow decimals of the IR, so the types that it is shown are wider
+ones; nothing is read through it, hence that costs nothing.
 """
 
 from __future__ import annotations
@@ -94,14 +94,18 @@ def ir_type(name: str) -> pa.DataType:
 
 @lru_cache(maxsize=512)
 def datafusion_type(name: str) -> pa.DataType:
-    """The type under which DataFusion sees values of a DuckDB type: decimals are always 128 bits wide."""
+    """The type under which DataFusion sees values of a DuckDB type: decimals are always 128 bits
+    wide.
+    """
     type = ir_type(name)
     return pa.decimal128(type.precision, type.scale) if pt.is_decimal(type) else type
 
 
 @lru_cache(maxsize=512)
 def duck_type(type: pa.DataType) -> str:
-    """DuckDB's name for an Arrow type; HUGEINT appears as DECIMAL(38,0), which has its rules (`operators.types`)."""
+    """DuckDB's name for an Arrow type; HUGEINT appears as DECIMAL(38,0), which has its rules
+    (`operators.types`).
+    """
     type = canonical(type)
     if pt.is_decimal(type):
         return f"DECIMAL({type.precision},{type.scale})"
@@ -125,8 +129,8 @@ def is_integer_name(name: str) -> bool:
 
 
 def lossless(source: str, target: str) -> bool:
-    """Whether every value of `source` is one value of `target`, in the same order: such a cast can never
-    fail or round, so that any planner's idea of it is DuckDB's.
+    """Whether every value of `source` is one value of `target`, in the same order: such a cast can
+    never fail or round, so that any planner's idea of it is DuckDB's.
     """
     if source == target:
         return True

@@ -189,8 +189,8 @@ class PlanReader:
     def _fetch(self, message: Any) -> Rel:
         child = self.relation(message.input)
         count, offset = self._amount(message, "count"), self._amount(message, "offset")
-        rel = Limit(child.schema, child, None if count is None or count < 0 else count, offset or 0)
-        return _emitted(message, rel)
+        limit = Limit(child.schema, child, count, offset or 0)
+        return _emitted(message, _one_limit(limit))
 
     def _amount(self, message: Any, what: str) -> int | None:
         """LIMIT or OFFSET, a literal expression; None if it is not there."""
@@ -207,6 +207,16 @@ class PlanReader:
             raise PlanningError(f"the set operation {message.op} is not understood")
         operands = tuple(self.relation(i) for i in message.inputs)
         return _emitted(message, SetOperation(operands[0].schema, "union", True, operands))
+
+
+def _one_limit(limit: Limit) -> Limit:
+    """Without the limit below it that only says how far a sort has to go."""
+    below = limit.input
+    if not isinstance(below, Limit) or limit.count is None or below.count is None:
+        return limit
+    if below.offset or below.count < limit.count + limit.offset:
+        return limit
+    return Limit(limit.schema, below.input, limit.count, limit.offset)
 
 
 def _all_of(conditions: Sequence[Expr]) -> Expr | None:

@@ -110,7 +110,7 @@ class ExpressionReader:
             If it is of a kind, or calls a function, that no rule of the dialect lets through.
         """
         kind = message.WhichOneof("rex_type")
-        value = getattr(message, kind) if kind else None
+        value: Any = getattr(message, kind) if kind else None
         match kind:
             case "selection":
                 index = value.direct_reference.struct_field.field

@@ -1,7 +1,7 @@
 """What stand-ins do when DataFusion calls them: DuckDB computes.
 
-DataFusion calls a stand-in when all its arguments have become literals, and to see what an expression makes of NULL or of
-an empty aggregate before it turns a subquery into a join.
+DataFusion calls a stand-in when all its arguments have become literals, and to see what an
+expression makes of NULL or of an empty aggregate before it turns a subquery into a join.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["folder"]
 def folder(signature: Signature, oracle: Oracle) -> Callable[..., pa.Array]:
     """The implementation of a scalar stand-in.
 
-    It raises `PlanningError` where DuckDB raises (an overflow, a text that is not a number): DataFusion then leaves the
-    call in the plan, where it raises if it is ever reached.
+    It raises `PlanningError` where DuckDB raises (an overflow, a text that is not a number):
+    DataFusion then leaves the call in the plan, where it raises if it is ever reached.
     """
     result, types = ir_type(signature.result), [ir_type(t) for t in signature.arguments]
     wanted = datafusion_type(signature.result)

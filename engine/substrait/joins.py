@@ -130,7 +130,9 @@ def _conjuncts(conditions: Iterable[Expr]) -> list[Expr]:
 
 
 def _equal_pair(condition: Expr, width: int) -> tuple[Expr, Expr, bool] | None:
-    """Key expressions of the left and of the right input, of one type, if that is what the condition compares."""
+    """Key expressions of the left and of the right input, of one type, if that is what the
+    condition compares.
+    """
     if not isinstance(condition, Call) or len(condition.args) != 2:
         return None
     if condition.function not in ("equal", "is_not_distinct_from"):

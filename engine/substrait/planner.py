@@ -1,4 +1,6 @@
-"""DataFusion as a planner: SQL of the dialect in, an optimized plan as Substrait out. It never reads data."""
+"""DataFusion as a planner: SQL of the dialect in, an optimized plan as Substrait out. It never
+reads data.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ _UNSUPPORTED_MARKS = (
 
 
 class Planner:
-    """One DataFusion context with empty tables of the right schemas. Importing DataFusion costs a quarter of a second and 70 MB, so
-    that it happens on first use, and only in the client's process. Safe to share between threads.
+    """One DataFusion context with empty tables of the right schemas. Importing DataFusion costs a
+    quarter of a second and 70 MB, so that it happens on first use, and only in the client's
+    process. Safe to share between threads.
     """
 
     def __init__(self, signatures: Signatures, oracle: Oracle) -> None:

@@ -24,7 +24,7 @@ __all__ = ["columns_of", "remap"]
 
 
 def columns_of(expr: Expr) -> set[int] | None:
-    """Positions that an expression refers to; None if it holds a subquery (which is no join key)."""
+    """Positions that an expression refers to; None if it holds a subquery (no join key)."""
     if isinstance(expr, Column):
         return {expr.index}
     if isinstance(expr, ScalarSubquery | Exists | InSubquery):
