@@ -156,9 +156,9 @@ class Kernel:
     def _optimizers(self, fragment: Fragment) -> None:
         """Switch off what would work against the plan or against Arrow inputs."""
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
-        if fragment.supplied:
-            # DuckDB would hand the filters to pyarrow, which is many times slower at them than
-            # DuckDB itself.
+        if fragment.supplied and len(fragment.supplied) == len(fragment.inputs):
+            # DuckDB would hand the filters to pyarrow, which is slower at them (41 against 17 ms
+            # for a range over 2.9 M rows). Where Parquet is read too, pruning its row groups wins.
             disabled.append("filter_pushdown")
         setting = ",".join(disabled)
         if setting != self._disabled:

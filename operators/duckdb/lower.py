@@ -367,7 +367,7 @@ class _Lowering:
         terms = []
         for key in rel.keys:
             text = writer.write(key)
-            constant = isinstance(key, Lit) or (
+            constant = not any(True for _ in _columns(key)) or (
                 isinstance(key, Column)
                 and child.simple[key.index]
                 and not _REFERENCE.fullmatch(text)
@@ -405,7 +405,7 @@ class _Lowering:
                 text = child.columns[key.expr.index]
                 constant = child.simple[key.expr.index] and not _REFERENCE.fullmatch(text)
             else:
-                text, constant = writer.write(key.expr), isinstance(key.expr, Lit)
+                text, constant = writer.write(key.expr), not any(True for _ in _columns(key.expr))
             if not constant:  # A constant orders nothing, and a bare number would be a position.
                 order.append((text, Writer.sort_key(key, "")))
         return replace(child, order=order)
