@@ -4,8 +4,8 @@
     memory_server 2333 &
     python examples/runtime_example_local.py --tcp 2333     # the same over TCP
 
-Either prints ``API test int = 12345, fetch = 12345 True``. The transport is added without an address
-and configured afterwards, as the control plane does with elements that start before their memory.
+Either prints ``API test int = 12345, fetch = 12345 True``. The transport is added without an
+address and configured afterwards, as the control plane does with elements that start before their memory.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@
 #include "net.h"
 
 #define IOV_BATCH 64
+/* Seconds after which a system call that waits looks for signals: one that arrived just before the call began does not
+ * interrupt it. */
+#define SIGNAL_CHECK 0.25
 
 /* ---- sending and receiving scattered memory ---------------------------------------------------------------------- */
 
@@ -25,6 +28,7 @@ struct cursor {
     const struct libd_vec *vec;
     size_t count;
     uint64_t done; /* bytes of the first piece */
+    bool patient;  /* the socket's time-outs are for looking at signals, not for giving up */
 };
 
 static size_t cursor_iov(const struct cursor *c, struct iovec *iov)
@@ -79,7 +83,7 @@ static int send_all(int fd, struct cursor *c, struct libd_error *err)
         ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
         if (sent >= 0) {
             cursor_advance(c, (uint64_t)sent);
-        } else if (errno == EINTR) {
+        } else if (errno == EINTR || (errno == EAGAIN && c->patient)) {
             if (interrupted(err))
                 return err->code;
         } else {
@@ -117,7 +121,7 @@ static int recv_some(int fd, struct cursor *c, uint64_t least, int *fds, int *nf
             }
         } else if (received == 0) {
             return libd_fail(err, LIBD_ECLOSED, 2, 0);
-        } else if (errno == EINTR) {
+        } else if (errno == EINTR || (errno == EAGAIN && c->patient)) {
             if (interrupted(err))
                 return err->code;
         } else {
@@ -155,6 +159,7 @@ static int exchange(struct stream *s, struct libd_call *call, int *fds, int *nfd
         .heads = call->payload_size ? 2 : 1,
         .vec = call->out,
         .count = call->out_count,
+        .patient = true,
     };
     /* The reply's data is received right behind its header, in one system call where possible; with an error nothing
      * follows the header, so this never waits for more than the header. */
@@ -163,6 +168,7 @@ static int exchange(struct stream *s, struct libd_call *call, int *fds, int *nfd
         .heads = call->reply_room ? 2 : 1,
         .vec = call->in,
         .count = call->in_count,
+        .patient = true,
     };
     uint64_t expected = 0, received;
     int code;
@@ -479,7 +485,7 @@ int libd_open_stream(const struct libd_address *address, struct libd_transport *
         stream_destroy(&s->transport);
         return code;
     }
-    set_deadline(fd, 0);
+    set_deadline(fd, SIGNAL_CHECK);
     *out = &s->transport;
     return LIBD_OK;
 }

@@ -33,7 +33,10 @@ class Stand:
 @pytest.fixture
 def stand() -> Iterator[Stand]:
     server = MemoryServer(
-        1 << 28, unix=f"@scad-test-{secrets.token_hex(8)}", admin_token=ADMIN, default_region=1 << 16
+        1 << 28,
+        unix=f"@scad-test-{secrets.token_hex(8)}",
+        admin_token=ADMIN,
+        default_region=1 << 16,
     )
     control = ServerControl(server.tcp_url or "", ADMIN, unix_url=server.unix_url)
     made = Stand(server, control)

@@ -157,7 +157,9 @@ def test_numbers_that_are_no_64_bit_numbers(make: Maker) -> None:
         trans.read_into("0", bytearray(1))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("size", "offset"), [(9, 0), (8, 1), (1, 8), (1, 1 << 62), (1, -1), (1 << 63, 0)])
+@pytest.mark.parametrize(
+    ("size", "offset"), [(9, 0), (8, 1), (1, 8), (1, 1 << 62), (1, -1), (1 << 63, 0)]
+)
 def test_ranges_outside_of_the_local_buffer(make: Maker, size: int, offset: int) -> None:
     trans = make()
     trans.reg(8)
@@ -236,7 +238,7 @@ def test_an_elastic_element_has_no_region_zero(make: Maker) -> None:
 def test_a_full_element_says_so_and_can_be_used_again(make: Maker) -> None:
     trans = make(1 << 16, True)
     regions = [trans.alloc(1 << 14) for _ in range(4)]
-    with pytest.raises(CapacityError, match="left|piece"):
+    with pytest.raises(CapacityError, match=r"left|piece"):
         trans.alloc(1)
     trans.free(regions[2])
     assert trans.stat()["reserved"] == 3 << 14
@@ -349,7 +351,11 @@ def test_a_closed_transport_says_so(make: Maker) -> None:
         pass
     assert trans.closed
     trans.close()
-    for operation in (lambda: trans.read_into(0, bytearray(1)), trans.flush, lambda: trans.alloc(1)):
+    for operation in (
+        lambda: trans.read_into(0, bytearray(1)),
+        trans.flush,
+        lambda: trans.alloc(1),
+    ):
         with pytest.raises(TransportClosedError, match="closed"):
             operation()
 

@@ -1,0 +1,508 @@
+"""Servers and clients that die, lie, or fall silent."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from libd import (
+    LibdAction,
+    LibdError,
+    MemoryServer,
+    MemoryServerProcess,
+    ProtocolError,
+    Ref,
+    StaleRefError,
+    TransportClosedError,
+    TransportTimeoutError,
+    join_address,
+)
+
+Stand = Any  # conftest.py's
+
+HELLO = struct.Struct("<8sHHHHQQ16s")
+REQUEST = struct.Struct("<HHIQQQQQ")
+REPLY = struct.Struct("<HHiQQQQ")
+
+
+def hello(version: int = 1, kind: int = 1, token: bytes = b"") -> bytes:
+    return HELLO.pack(b"SCADMEM1", version, kind, len(token), 0, 0, 0, bytes(16)) + token
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := sock.recv(size - len(data))):
+        data += piece
+    return data
+
+
+def dial(server: MemoryServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def greeted(server: MemoryServer) -> socket.socket:
+    """A connection to the default region, by hand."""
+    sock = dial(server)
+    sock.sendall(hello())
+    reply = REPLY.unpack(receive(sock, REPLY.size))
+    assert reply[2] == 0
+    receive(sock, reply[6])
+    return sock
+
+
+def operations(trans: Any) -> list[Callable[[], object]]:
+    return [
+        lambda: trans.read_into(0, bytearray(1)),
+        lambda: trans.write_from(0, b"1"),
+        lambda: trans.readv([(0, bytearray(1)), (1, bytearray(1))]),
+        lambda: trans.alloc(1),
+        lambda: trans.ref([(0, 1)]),
+        trans.flush,
+        trans.stat,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["shm", "tcp"])
+def test_a_killed_server_fails_pending_and_following_calls(kind: str) -> None:
+    with MemoryServerProcess("64 MB") as process:
+        tenant = process.control.create_tenant("t", "48 MB")
+        grant = process.control.create_element(tenant, "m", "32 MB")
+        with LibdAction("0", [grant.durl(f"m{i}", f"rdma_{kind}") for i in range(4)]) as action:
+            outcomes: list[object] = []
+
+            def work(name: str) -> None:
+                trans, out = action.get_transport(name), np.empty(32 << 20, np.uint8)
+                try:
+                    while True:
+                        trans.read_into(0, out)
+                        busy.set()
+                except LibdError as error:
+                    outcomes.append(error)
+
+            busy = threading.Event()
+            threads = [threading.Thread(target=work, args=(f"m{i}",)) for i in range(4)]
+            for thread in threads:
+                thread.start()
+            assert busy.wait(30)
+            os.kill(process.pid, signal.SIGKILL)
+            for thread in threads:
+                thread.join(30)
+            assert [type(o) for o in outcomes] == [TransportClosedError] * 4
+            for operation in operations(action.get_transport("m0")):
+                with pytest.raises(TransportClosedError):
+                    operation()
+        with pytest.raises(TransportClosedError):
+            process.control.stats()
+        assert not process.alive()
+        with LibdAction("1", [grant.durl("m", f"rdma_{kind}")]) as action:
+            with pytest.raises(TransportClosedError, match="no memory server"):
+                action.get_transport("m")
+
+
+@pytest.mark.parametrize("kind", ["shm", "tcp"])
+def test_a_restarted_server_knows_no_old_refs(kind: str) -> None:
+    refs: list[Ref] = []
+    for _ in range(2):
+        with MemoryServer(1 << 20, unix=f"scad-test-restart-{os.getpid()}") as server:
+            url = server.unix_url if kind == "shm" else server.tcp_url
+            with LibdAction("0", [f"m;rdma_{kind};url,{url};"]) as action:
+                trans = action.get_transport("m")
+                for old in refs:
+                    with pytest.raises(StaleRefError):
+                        trans.resolve(old)
+                refs += [trans.ref([(0, 8)]), trans.ref([(trans.alloc(100), 8)])]
+    assert len({r.epoch for r in refs}) == 4
+
+
+@pytest.mark.parametrize("kind", ["shm", "tcp"])
+def test_a_server_that_stops(kind: str, stand: Stand) -> None:
+    trans = stand.open(stand.control.create_element(stand.tenant(), "m", 4096), kind)
+    view = trans.map(0, 10) if kind == "shm" else memoryview(bytes(10))
+    stand.server.stop()
+    for operation in operations(trans):
+        with pytest.raises(TransportClosedError):
+            operation()
+    assert bytes(view) == bytes(10)
+
+
+def test_closing_in_another_thread_ends_a_call_that_waits() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        caught: list[BaseException] = []
+
+        def work(trans: Any) -> None:
+            try:
+                trans.read_into(0, bytearray(8))
+            except LibdError as error:
+                caught.append(error)
+
+        durl = f"m;rdma_tcp;url,tcp://127.0.0.1:{listener.getsockname()[1]};timeout,30;"
+        with LibdAction("0", [durl]) as action:
+            opener = threading.Thread(target=lambda: action.get_transport("m"))
+            opener.start()
+            server, _ = listener.accept()
+            receive(server, HELLO.size)
+            server.sendall(
+                REPLY.pack(0x5343, 0, 0, 0, 0, 0, 64)
+                + struct.pack("<16sQQQQIIII", b"", 1, 1, 64, 5, 1, 0, 0, 0)
+            )
+            opener.join(30)
+            trans = action.get_transport("m")
+            thread = threading.Thread(target=work, args=(trans,))
+            thread.start()
+            receive(server, REQUEST.size)  # it asks, and is never answered
+            trans.close()
+            thread.join(30)
+            server.close()
+        assert [type(e) for e in caught] == [TransportClosedError]
+
+
+def answering(reply: bytes) -> tuple[socket.socket, threading.Thread]:
+    """A false server: sends `reply` to the first who greets it, and closes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            receive(sock, HELLO.size)
+            sock.sendall(reply)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return listener, thread
+
+
+WELCOME = struct.pack("<16sQQQQIIII", b"", 1, 1, 64, 5, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", ProtocolError),
+        (b"", TransportClosedError),
+        (REPLY.pack(0x5343, 0, 0, 0, 0, 0, 64)[:20], TransportClosedError),
+        (REPLY.pack(0x5343, 0, 0, 0, 0, 0, 10_000) + bytes(10_000), ProtocolError),
+        (REPLY.pack(0x5343, 0, 0, 0, 0, 0, 66) + WELCOME + b"ab", ProtocolError),
+        (REPLY.pack(0x5343, 0, 14, 0, 2, 0, 0), ProtocolError),
+        (REPLY.pack(0x5343, 0, 999, 0, 0, 0, 0), LibdError),
+    ],
+)
+def test_false_servers(reply: bytes, error: type[LibdError]) -> None:
+    listener, thread = answering(reply)
+    durl = f"m;rdma_tcp;url,tcp://127.0.0.1:{listener.getsockname()[1]};"
+    with listener, LibdAction("0", [durl]) as action, pytest.raises(error):
+        action.get_transport("m")
+    thread.join()
+
+
+def test_a_server_that_accepts_and_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        durl = f"m;rdma_tcp;url,tcp://127.0.0.1:{listener.getsockname()[1]};timeout,0.2;"
+        with LibdAction("0", [durl]) as action, pytest.raises(TransportTimeoutError):
+            action.get_transport("m")
+
+
+def test_another_version_is_told_ours(stand: Stand) -> None:
+    with dial(stand.server) as sock:
+        sock.sendall(hello(version=7))
+        reply = REPLY.unpack(receive(sock, REPLY.size))
+        assert (reply[2], reply[4]) == (14, 1)
+        assert sock.recv(1) == b""
+
+
+def test_clients_that_vanish(stand: Stand) -> None:
+    """In the greeting, in a header, in the data, and with an answer under way."""
+    big = 1 << 16
+    for sent in (
+        b"",
+        hello()[:20],
+        hello() + REQUEST.pack(1, 0, 0, 1, 0, 0, big, 0)[:13],
+        hello() + REQUEST.pack(2, 0, 0, 1, 0, 0, big, big) + bytes(1000),
+        hello() + REQUEST.pack(1, 0, 0, 1, 0, 0, big, 0) * 100,
+    ):
+        with dial(stand.server) as sock:
+            sock.sendall(sent)
+    with greeted(stand.server) as sock:
+        sock.sendall(REQUEST.pack(9, 0, 0, 5, 0, 0, 0, 0))
+        assert REPLY.unpack(receive(sock, REPLY.size))[:4] == (0x5343, 9, 0, 5)
+
+
+def test_a_client_that_does_not_read_holds_up_nobody(stand: Stand) -> None:
+    with dial(stand.server) as greedy:
+        greedy.sendall(hello())
+        greedy.setblocking(False)
+        asked = 0
+        try:
+            while asked < 5000:
+                asked += greedy.send(REQUEST.pack(1, 0, 0, 1, 0, 0, 1 << 16, 0)) // REQUEST.size
+        except BlockingIOError:
+            pass
+        with greeted(stand.server) as sock:
+            sock.sendall(REQUEST.pack(9, 0, 0, 5, 0, 0, 0, 0))
+            assert REPLY.unpack(receive(sock, REPLY.size))[2] == 0
+
+
+def test_pipelined_requests_are_answered_in_order(stand: Stand) -> None:
+    with greeted(stand.server) as sock:
+        frames = b"".join(
+            REQUEST.pack(2, 0, 0, 2 * i, i * 8, 0, 8, 8)
+            + struct.pack("<Q", i)
+            + REQUEST.pack(1, 0, 0, 2 * i + 1, i * 8, 0, 8, 0)
+            for i in range(300)
+        )
+        sock.sendall(frames)
+        for i in range(300):
+            assert REPLY.unpack(receive(sock, REPLY.size))[2:4] == (0, 2 * i)
+            reply = REPLY.unpack(receive(sock, REPLY.size))
+            assert (reply[2], reply[3], reply[6]) == (0, 2 * i + 1, 8)
+            assert receive(sock, 8) == struct.pack("<Q", i)
+
+
+def test_a_refused_write_does_not_lose_step(stand: Stand) -> None:
+    with greeted(stand.server) as sock:
+        for addr, size, length in (
+            (1 << 16, 100_000, 100_000),
+            (0, 10, 99),
+            (1 << 50, 1, 1),
+            (0, 1 << 63, 7),
+        ):
+            sock.sendall(REQUEST.pack(2, 0, 0, 1, addr, 0, size, length) + b"x" * length)
+            reply = REPLY.unpack(receive(sock, REPLY.size))
+            assert reply[2] in (4, 9)
+            assert reply[6] == 0
+        sock.sendall(REQUEST.pack(9, 0, 0, 5, 0, 0, 0, 0))
+        assert REPLY.unpack(receive(sock, REPLY.size))[2:4] == (0, 5)
+
+
+def random_frame(rng: random.Random) -> bytes:
+    big = [
+        0,
+        1,
+        7,
+        64,
+        65535,
+        65536,
+        1 << 40,
+        (1 << 40) - 1,
+        1 << 62,
+        1 << 63,
+        (1 << 64) - 1,
+        rng.getrandbits(64),
+    ]
+    body = rng.randbytes(rng.choice([0, 0, 1, 24, 48, 300, 5000]))
+    length = rng.choice([len(body), len(body), rng.choice(big)])
+    frame = REQUEST.pack(
+        rng.choice([*range(0, 40), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
+        rng.choice([0, 1, 2, 12, 4096, 4097, rng.getrandbits(32)]), rng.getrandbits(64), rng.choice(big),
+        rng.choice([0, 0, 1, rng.getrandbits(53)]), rng.choice(big), length,
+    ) + body  # fmt: skip
+    if rng.random() < 0.2:
+        frame = frame[: rng.randrange(len(frame) + 1)]
+    if rng.random() < 0.1:
+        at = rng.randrange(len(frame) + 1)
+        frame = frame[:at] + rng.randbytes(8) + frame[at:]
+    return frame
+
+
+def fuzz(server: MemoryServer, token: str, frames: int, seed: int) -> None:
+    rng = random.Random(seed)
+    sent = 0
+    while sent < frames:
+        kind = rng.choice([1, 1, 1, 3])
+        greeting = hello(kind=kind, token=token.encode() if kind == 3 else b"")
+        if rng.random() < 0.2:
+            greeting = (
+                rng.randbytes(rng.randrange(100))
+                if rng.random() < 0.5
+                else greeting[: rng.randrange(48)]
+            )
+        with dial(server) as sock:
+            sock.setblocking(False)
+            batch = [greeting] + [random_frame(rng) for _ in range(rng.randrange(1, 30))]
+            sent += len(batch)
+            try:
+                for frame in batch:
+                    sock.send(frame)
+                    if rng.random() < 0.3:
+                        sock.recv(1 << 16)
+            except (BlockingIOError, ConnectionError):
+                pass
+
+
+def check_alive(stand: Stand) -> None:
+    with LibdAction("0", [f"m;rdma_tcp;url,{stand.server.tcp_url};"]) as action:
+        trans = action.get_transport("m")
+        trans.write_from(100, b"alive")
+        out = bytearray(5)
+        trans.read_into(100, out)
+        assert out == b"alive"
+
+
+def test_malformed_frames(stand: Stand) -> None:
+    grant = stand.control.create_element(stand.tenant(), "bystander", 8192)
+    trans = stand.open(grant, "tcp")
+    trans.write_from(0, b"\x5a" * 8192)
+    fuzz(stand.server, "the administrator's token", 4000, seed=2333)
+    check_alive(stand)
+    out = bytearray(8192)
+    trans.read_into(0, out)
+    assert out == b"\x5a" * 8192
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_million_malformed_frames(stand: Stand) -> None:
+    for seed in range(10):
+        fuzz(stand.server, "the administrator's token", 100_000, seed)
+        check_alive(stand)
+
+
+def test_connections_leave_nothing_behind(stand: Stand) -> None:
+    grant = stand.control.create_element(stand.tenant(1 << 20), "m", elastic=True)
+
+    def cycle() -> None:
+        for kind in ("shm", "tcp"):
+            with LibdAction("0", [grant.durl("m", f"rdma_{kind}")]) as action:
+                trans = action.get_transport("m")
+                addr = trans.alloc(1000)
+                trans.write_from(addr, bytes(1000))
+                trans.free(addr)
+
+    cycle()
+    stand.control.stats()
+
+    def held() -> tuple[int, int]:
+        return psutil.Process().num_fds(), Path("/proc/self/maps").read_text().count("memfd:scad")
+
+    before = held()
+    for _ in range(50):
+        cycle()
+    while stand.control.stats().connections > 1:  # the server's thread notices a little later
+        pass
+    assert held() == before
+    assert stand.control.element_stats(grant.tenant, grant.id).reserved == 0
+
+
+def test_a_child_of_fork_does_not_touch_its_parents_connections(stand: Stand) -> None:
+    grant = stand.control.create_element(stand.tenant(), "m", 4096)
+    action = LibdAction(
+        "0", [grant.durl("s", "rdma_shm"), grant.durl("t", "rdma_tcp"), "l;rdma_local;size,64;"]
+    )
+    stand.actions.append(action)
+    transports = [action.get_transport(n) for n in "stl"]
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for trans in transports:
+                try:
+                    trans.read_into(0, bytearray(1))
+                except TransportClosedError as error:
+                    assert "fork" in str(error)
+                else:
+                    raise AssertionError("a child used its parent's transport")
+            assert len(action.cache) == 0
+            action.close()
+            with LibdAction("1", [grant.durl("s", "rdma_shm")], cache=action.cache) as fresh:
+                fresh.get_transport("s").write_from(0, b"child")
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    out = bytearray(5)
+    transports[1].read_into(0, out)
+    assert out == b"child"
+
+
+def test_a_transport_of_a_thread_that_is_gone() -> None:
+    made: list[LibdAction] = []
+    thread = threading.Thread(
+        target=lambda: made.append(LibdAction("0", ["l;rdma_local;size,64;"]))
+    )
+    thread.start()
+    thread.join()
+    with made[0] as action:
+        thread = threading.Thread(target=lambda: action.get_transport("l").write_from(0, b"there"))
+        thread.start()
+        thread.join()
+        assert bytes(action.get_transport("l").map(0, 5)) == b"there"
+
+
+INTERRUPTED = """
+import os, signal, socket, struct, sys, threading
+from libd import LibdAction
+listener = socket.create_server(("127.0.0.1", 0))
+def serve():
+    sock, _ = listener.accept()
+    sock.recv(48, socket.MSG_WAITALL)
+    sock.sendall(struct.pack("<HHiQQQQ", 0x5343, 0, 0, 0, 0, 0, 64) + struct.pack("<16sQQQQIIII", b"", 1, 1, 64, 5, 1, 0, 0, 0))
+    sock.recv(48, socket.MSG_WAITALL)
+    os.kill(os.getpid(), signal.SIGINT)
+    sock.recv(1)
+threading.Thread(target=serve, daemon=True).start()
+trans = LibdAction("0", [f"m;rdma_tcp;url,tcp://127.0.0.1:{listener.getsockname()[1]};"]).get_transport("m")
+try:
+    trans.read_into(0, bytearray(8))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    try:
+        trans.flush()
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+os._exit(0)
+"""
+
+
+def test_ctrl_c_interrupts_a_call_that_waits() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["interrupted", "TransportClosedError"], done.stderr
+
+
+def test_writers_are_told_when_their_region_is_freed_under_way(stand: Stand) -> None:
+    grant = stand.control.create_element(stand.tenant(1 << 20), "m", elastic=True)
+    trans = stand.open(grant, "shm")
+    addr = trans.alloc(1 << 19)
+    durl = grant.durl("m", "rdma_tcp")
+    config = dict(s.split(",", 1) for s in durl.split(";")[2:] if s)
+    token = config["token"].encode()
+    with dial(stand.server) as sock:
+        sock.sendall(
+            HELLO.pack(
+                b"SCADMEM1",
+                1,
+                2,
+                len(token),
+                0,
+                int(config["tenant"]),
+                int(config["eid"]),
+                bytes.fromhex(config["key"]),
+            )
+            + token
+        )
+        reply = REPLY.unpack(receive(sock, REPLY.size))
+        assert reply[2] == 0
+        receive(sock, reply[6])
+        sock.sendall(REQUEST.pack(2, 0, 0, 1, addr, 0, 1 << 19, 1 << 19) + b"o" * 1000)
+        while stand.control.element_stats(grant.tenant, grant.id).bytes_written == 0:
+            pass  # the server has the header
+        trans.free(addr)
+        again = trans.alloc(1 << 19)
+        trans.write_from(again, b"n" * (1 << 19))
+        sock.sendall(b"o" * ((1 << 19) - 1000))
+        assert REPLY.unpack(receive(sock, REPLY.size))[2] == 6
+    assert bytes(trans.map(again, 1 << 19)) == b"n" * (1 << 19)
+    assert join_address(again >> 40, 0) == again
