@@ -171,7 +171,7 @@ class Kernel:
         given = reader.schema.types
         if len(given) < len(wanted):
             raise KernelError(f"{len(wanted)} columns expected, {len(given)} came", fragment.sql)
-        if all(g == canonical(w) for g, w in zip(given, wanted, strict=False)):
+        if all(g == canonical(w) or w == pa.null() for g, w in zip(given, wanted, strict=False)):
             return reader
         reader.close()
         columns = ", ".join(
@@ -189,7 +189,11 @@ class Kernel:
             try:
                 with _translated(fragment.sql):
                     for batch in reader:
-                        columns = batch.columns[: len(schema)]
+                        columns = [
+                            # DuckDB exports its untyped NULL as int32.
+                            pa.nulls(batch.num_rows) if f.type == pa.null() else column
+                            for f, column in zip(schema, batch.columns, strict=False)
+                        ]
                         if columns:
                             yield pa.RecordBatch.from_arrays(columns, schema=schema)
                         else:
