@@ -5,7 +5,8 @@
     python examples/runtime_example_local.py --tcp 2333     # the same over TCP
 
 Either prints ``API test int = 12345, fetch = 12345 True``. The transport is added without an
-address and configured afterwards, as the control plane does with elements that start before their memory.
+address and configured afterwards, as the control plane does with elements that start before their
+memory.
 """
 
 from __future__ import annotations

@@ -304,8 +304,9 @@ def random_frame(rng: random.Random) -> bytes:
     body = rng.randbytes(rng.choice([0, 0, 1, 24, 48, 300, 5000]))
     length = rng.choice([len(body), len(body), rng.choice(big)])
     frame = REQUEST.pack(
-        rng.choice([*range(0, 40), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
-        rng.choice([0, 1, 2, 12, 4096, 4097, rng.getrandbits(32)]), rng.getrandbits(64), rng.choice(big),
+        rng.choice([*range(40), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
+        rng.choice([0, 1, 2, 12, 4096, 4097, rng.getrandbits(32)]),
+        rng.getrandbits(64), rng.choice(big),
         rng.choice([0, 0, 1, rng.getrandbits(53)]), rng.choice(big), length,
     ) + body  # fmt: skip
     if rng.random() < 0.2:
@@ -407,12 +408,8 @@ def test_a_child_of_fork_does_not_touch_its_parents_connections(stand: Stand) ->
         status = 1
         try:
             for trans in transports:
-                try:
+                with pytest.raises(TransportClosedError, match="fork"):
                     trans.read_into(0, bytearray(1))
-                except TransportClosedError as error:
-                    assert "fork" in str(error)
-                else:
-                    raise AssertionError("a child used its parent's transport")
             assert len(action.cache) == 0
             action.close()
             with LibdAction("1", [grant.durl("s", "rdma_shm")], cache=action.cache) as fresh:
@@ -447,7 +444,8 @@ listener = socket.create_server(("127.0.0.1", 0))
 def serve():
     sock, _ = listener.accept()
     sock.recv(48, socket.MSG_WAITALL)
-    sock.sendall(struct.pack("<HHiQQQQ", 0x5343, 0, 0, 0, 0, 0, 64) + struct.pack("<16sQQQQIIII", b"", 1, 1, 64, 5, 1, 0, 0, 0))
+    sock.sendall(struct.pack("<HHiQQQQ", 0x5343, 0, 0, 0, 0, 0, 64))
+    sock.sendall(struct.pack("<16sQQQQIIII", b"", 1, 1, 64, 5, 1, 0, 0, 0))
     sock.recv(48, socket.MSG_WAITALL)
     os.kill(os.getpid(), signal.SIGINT)
     sock.recv(1)

@@ -181,7 +181,8 @@ def test_it_dies_with_whoever_started_it() -> None:
 
 
 def test_start_up_imports_nothing_heavy() -> None:
-    code = "import sys, libd.memory_server; print(sorted(set(sys.modules) & {'numpy', 'pyarrow', 'asyncio', 'typing_extensions'}))"
+    heavy = "{'numpy', 'pyarrow', 'asyncio', 'typing_extensions'}"
+    code = f"import sys, libd.memory_server; print(sorted(set(sys.modules) & {heavy}))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

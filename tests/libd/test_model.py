@@ -52,7 +52,7 @@ class Regions(RuleBasedStateMachine):
         try:
             addr = trans.alloc(size, align)
         except CapacityError:
-            # Only for want of room: what is free may be in pieces, but never more than was promised is given.
+            # Only for want of room; what is free may be in pieces.
             assert self.charged() + size + align > LIMIT // 2
             return -1
         assert addr not in self.live

@@ -72,7 +72,8 @@ def test_durls_survive_their_text(name: str, type_: str, config: dict[str, str])
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("0", 0), ("4096", 4096), (4096, 4096), ("1 KB", 1024), ("1KiB", 1024), ("64 MB", 64 << 20), ("1.5 GiB", 3 << 29),
+        ("0", 0), ("4096", 4096), (4096, 4096), ("1 KB", 1024), ("1KiB", 1024), ("64 MB", 64 << 20),
+        ("1.5 GiB", 3 << 29),
         ("2g", 2 << 30), (" 3 TB ", 3 << 40), ("10b", 10), ("1_000", 1000), ("0.1 KB", 102),
     ],
 )  # fmt: skip
@@ -114,8 +115,9 @@ GOOD = {"element": "m", "region": 1, "epoch": 2, "extents": [[0, 4]]}
 @pytest.mark.parametrize(
     "change",
     [
-        {"element": ""}, {"element": 3}, {"region": -1}, {"region": 1 << 24}, {"epoch": 1 << 53}, {"epoch": "2"},
-        {"epoch": True}, {"extents": 4}, {"extents": [[1]]}, {"extents": [[1, 2, 3]]}, {"extents": [[-1, 2]]},
+        {"element": ""}, {"element": 3}, {"region": -1}, {"region": 1 << 24}, {"epoch": 1 << 53},
+        {"epoch": "2"}, {"epoch": True}, {"extents": 4}, {"extents": [[1]]},
+        {"extents": [[1, 2, 3]]}, {"extents": [[-1, 2]]},
         {"extents": ["ab"]}, {"extents": [[1 << 40, 1]]}, {"extents": [[1.0, 2]]}, {"more": 1},
     ],
 )  # fmt: skip

@@ -302,7 +302,7 @@ def test_a_server_inside_of_an_action() -> None:
             action.get_transport("mem")
 
 
-# ---- LibdAction ------------------------------------------------------------------------------------------------------
+# ---- LibdAction ---------------------------------------------------------------------------------
 
 
 def test_late_configuration() -> None:
@@ -361,8 +361,9 @@ CONFIGURATIONS: list[Callable[[LibdAction], object]] = [
 @pytest.mark.parametrize("wrong", CONFIGURATIONS)
 def test_contradictions_are_refused(wrong: Callable[[LibdAction], object]) -> None:
     durls = [
-        "m;rdma_local;", "done;rdma_local;size,64;", "incomplete;rdma_local;elastic,true;", "nourl;rdma_tcp;size,1;",
-        "badurl;rdma_tcp;url,ftp://h;", "badkey;rdma_tcp;url,tcp://h:1;key,xyz;", "shmtcp;rdma_shm;url,tcp://h:1;",
+        "m;rdma_local;", "done;rdma_local;size,64;", "incomplete;rdma_local;elastic,true;",
+        "nourl;rdma_tcp;size,1;", "badurl;rdma_tcp;url,ftp://h;",
+        "badkey;rdma_tcp;url,tcp://h:1;key,xyz;", "shmtcp;rdma_shm;url,tcp://h:1;",
     ]  # fmt: skip
     with LibdAction("0", durls) as action, pytest.raises(DurlError):
         wrong(action)

@@ -1,0 +1,3 @@
+"""Types of the optional module that lists RDMA devices."""
+
+def devices() -> list[dict[str, str | int]]: ...
