@@ -341,7 +341,7 @@ def plans(draw: st.DrawFn, depth: int = 4) -> Rel:
     return build.limit(ordered, draw(st.integers(0, 5)), draw(st.integers(0, 2)))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(plans())
 def test_random_plans(kernel: Kernel, plan: Rel) -> None:
     assert Counter(answer(kernel, plan)) == Counter(rows(plan)), lower(plan).sql

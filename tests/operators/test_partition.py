@@ -118,7 +118,7 @@ def rows_of(table: pa.Table) -> Counter[tuple[Any, ...]]:
     return Counter(map(tuple, zip(*table.to_pydict().values(), strict=True)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables(), st.integers(1, 7), st.data())
 def test_every_row_lands_once_and_equal_keys_together(
     table: pa.Table, partitions: int, data: st.DataObject
