@@ -1,7 +1,9 @@
-"""`ControlPlane`: what everything above needs of a control plane, and the records that it gives back.
+"""`ControlPlane`: what everything above needs of a control plane, and the records that it gives
+back.
 
-`openwhisk.control.EmbeddedControlPlane` (in this process) and `openwhisk.client.HttpControlPlane` satisfy it. Records are plain
-values: a snapshot does not change after it was handed out. GB is 10**9 bytes; times are seconds since the Unix epoch.
+`openwhisk.control.EmbeddedControlPlane` (in this process) and `openwhisk.client.HttpControlPlane`
+satisfy it. Records are plain values: a snapshot does not change after it was handed out. GB is
+10**9 bytes; times are seconds since the Unix epoch.
 """
 
 from __future__ import annotations
@@ -70,14 +72,15 @@ class Usage(msgspec.Struct, kw_only=True):
     Attributes
     ----------
     compute_gb_s, memory_gb_s, core_s
-        Reserved bytes and cores over time: of every attempt of every compute element; of the activation's memory elements
-        until they were freed, or passed to a session.
+        Reserved bytes and cores over time: of every attempt of every compute element; of the
+        activation's memory elements until they were freed, or passed to a session.
     cpu_s
         What was really computed.
     peak_compute_bytes, peak_memory_bytes
         The most that was reserved at one moment.
     warm_gb_s
-        What idle warm workers held while the activation ran (all activations under way see the same idle workers).
+        What idle warm workers held while the activation ran (all activations under way see the same
+        idle workers).
     recomputed
         ``element[index]`` of every run that was lost and repeated.
     """
@@ -102,12 +105,13 @@ class Activation(msgspec.Struct, kw_only=True):
     end
         ``None`` while it is under way.
     result
-        ``{sink: result}``, or ``{sink: [result, …]}`` where the sink has several copies. Of a plain action: its result.
+        ``{sink: result}``, or ``{sink: [result, …]}`` where the sink has several copies. Of a plain
+        action: its result.
     error
         What went wrong: a line, then the element's traceback if it raised.
     error_kind
-        ``element``, ``limit``, ``result``, ``timeout``, ``lost``, ``capacity``, ``memory``, ``session``, ``cancelled`` or
-        ``internal``.
+        ``element``, ``limit``, ``result``, ``timeout``, ``lost``, ``capacity``, ``memory``,
+        ``session``, ``cancelled`` or ``internal``.
     logs
         ``TIME STREAM: [element[index]] text``, in the order in which the elements ended.
     """
@@ -154,7 +158,8 @@ class ControlPlaneInfo(msgspec.Struct, kw_only=True):
     memory, memory_reserved
         Bytes for compute and memory elements together, and how many of them are reserved.
     workers, idle_workers, warm_bytes, warm_gb_s
-        Worker processes, how many of them wait for work, what those hold (anonymous memory), and what that has cost so far.
+        Worker processes, how many of them wait for work, what those hold (anonymous memory), and
+        what that has cost so far.
     memory_server
         Process id of the memory server, once something needed it.
     """
@@ -176,8 +181,9 @@ class ControlPlaneInfo(msgspec.Struct, kw_only=True):
 class ControlPlane(Protocol):
     """Runs applications. All methods may be called from any thread.
 
-    Every method raises `openwhisk.errors.ControlPlaneClosedError` when the control plane is gone; one that names an
-    application, activation, session or element that does not exist raises `openwhisk.errors.NotFoundError`.
+    Every method raises `openwhisk.errors.ControlPlaneClosedError` when the control plane is gone;
+    one that names an application, activation, session or element that does not exist raises
+    `openwhisk.errors.NotFoundError`.
     """
 
     def put_application(self, app: Application, *, overwrite: bool = False) -> None:
@@ -227,16 +233,21 @@ class ControlPlane(Protocol):
         """Return an activation as it is now."""
 
     def cancel(self, activation_id: str) -> None:
-        """Stop an activation: its workers are killed, its memory is freed. No effect on one that is over."""
+        """Stop an activation: its workers are killed, its memory is freed. No effect on one that is
+        over.
+        """
 
     def open_session(self, name: str | None = None, lease: float = 60.0) -> SessionInfo:
-        """Open a session; it ends when no call has named it for `lease` seconds and no activation of it is under way."""
+        """Open a session; it ends when no call has named it for `lease` seconds and no activation
+        of it is under way.
+        """
 
     def renew_session(self, session: str) -> None:
         """Start the lease anew."""
 
     def grant(self, session: str, activation_id: str, element: str, transport: str = "auto") -> str:
-        """Return the durl of a memory element that the session owns. It holds a key: do not log or store it.
+        """Return the durl of a memory element that the session owns. It holds a key: do not log or
+        store it.
 
         Raises
         ------

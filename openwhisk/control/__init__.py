@@ -1,6 +1,8 @@
-"""The control plane in this process: scheduler and invoker on one thread, behind thread-safe methods.
+"""The control plane in this process: scheduler and invoker on one thread, behind thread-safe
+methods.
 
-It does not cover HTTP or storage: those wrap an `EmbeddedControlPlane` and are told of finished activations by `on_finished`.
+It does not cover HTTP or storage: those wrap an `EmbeddedControlPlane` and are told of finished
+activations by `on_finished`.
 """
 
 from __future__ import annotations

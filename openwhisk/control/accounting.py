@@ -1,7 +1,8 @@
 """`Meter`: reserved bytes and cores over time.
 
-Reserved means reserved: what an element's limit says counts from the moment when a worker begins with it until it has
-committed (or was lost), whether it was touched or not. Memory elements count from creation until they are freed.
+Reserved means reserved: what an element's limit says counts from the moment when a worker begins
+with it until it has committed (or was lost), whether it was touched or not. Memory elements count
+from creation until they are freed.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Meter:
         self.cores.add(-cores, now)
 
     def memory_created(self, memory: MemoryId, size: int, now: float) -> None:
-        """Bytes are reserved for a memory element (0 for an elastic one, which is settled when it is freed)."""
+        """Bytes are reserved for a memory element (0 for an elastic one, which is settled when it
+        is freed).
+        """
         if memory not in self.memories:
             self.memories[memory] = size
             self.memory.add(size, now)
@@ -77,7 +80,9 @@ class Meter:
         peak: int | None = None,
         byte_seconds: float | None = None,
     ) -> None:
-        """A memory element was freed, or passed to a session. The server's figures count for an elastic one."""
+        """A memory element was freed, or passed to a session. The server's figures count for an
+        elastic one.
+        """
         size = self.memories.pop(memory, None)
         if size is None:
             return

@@ -1,7 +1,8 @@
 """`Books`: the records of all activations and sessions.
 
-The core writes them on its thread, any thread reads them; `Books.lock` is held while either does. Records of finished
-activations are kept up to a number; who wants them for longer takes them from `observe`.
+The core writes them on its thread, any thread reads them; `Books.lock` is held while either does.
+Records of finished activations are kept up to a number; who wants them for longer takes them from
+`observe`.
 """
 
 from __future__ import annotations
@@ -114,12 +115,15 @@ class Books:
                 )
             if kept.lost:
                 raise MemoryLostError(
-                    f"memory element {element} of activation {activation} died with its memory server"
+                    f"memory element {element} of activation {activation} "
+                    "died with its memory server"
                 )
             return kept.memory
 
     def observe(self, observer: Callable[[Activation], None]) -> None:
-        """Have `observer` called with every finished activation, on the core's thread: it must be quick."""
+        """Have `observer` called with every finished activation, on the core's thread: it must be
+        quick.
+        """
         with self.lock:
             self._observers.append(observer)
 
@@ -184,9 +188,11 @@ class Books:
                 kept.lost = True
 
     def kept(self, command: KeepMemory) -> None:
-        """A memory element passes from its activation to a session, and is charged to that from now on.
+        """A memory element passes from its activation to a session, and is charged to that from now
+        on.
 
-        What an elastic one held before is charged to the session too: its integral is known when it is freed.
+        What an elastic one held before is charged to the session too: its integral is known when it
+        is freed.
         """
         memory, now = command.memory, time.monotonic()
         meter = self._active[memory.activation].meter
@@ -221,7 +227,7 @@ class Books:
     # -- the core's thread, without the lock -----------------------------------------------------
 
     def tell_observers(self) -> None:
-        """Hand out what was finished; only then do waiters hear of it, so that they find it stored."""
+        """Hand out what was finished; then wake waiters, who find it stored."""
         while self._news:
             book, record = self._news.popleft()
             for observer in self._observers:

@@ -1,7 +1,7 @@
 """`Core`: the one thread on which scheduler and invoker run.
 
-Other threads hand it work through `post`; it sleeps in one poll over workers, zygote, memory server and that inbox, until the next
-deadline at most. Nothing is polled for.
+Other threads hand it work through `post`; it sleeps in one poll over workers, zygote, memory server
+and that inbox, until the next deadline at most. Nothing is polled for.
 """
 
 from __future__ import annotations

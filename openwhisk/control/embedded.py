@@ -50,16 +50,18 @@ _pack = msgspec.msgpack.Encoder().encode
 class EmbeddedControlPlane:
     """Scheduler, invoker and records in this process; satisfies `openwhisk.api.ControlPlane`.
 
-    Starting it is quick: workers get warm in the background, and the first invocation waits for them. Closing it (also at
-    the end of the program, or when it is killed) leaves no process, socket, memory or file behind.
+    Starting it is quick: workers get warm in the background, and the first invocation waits for
+    them. Closing it (also at the end of the program, or when it is killed) leaves no process,
+    socket, memory or file behind.
 
     Parameters
     ----------
     cores, memory
-        What elements may reserve; by default this machine's cores, and most of the bytes that are available. A core that is
-        reserved is not enforced; bytes are.
+        What elements may reserve; by default this machine's cores, and most of the bytes that are
+        available. A core that is reserved is not enforced; bytes are.
     preimport
-        Names of modules that workers have imported before the first element needs them. Those that do not exist are left out.
+        Names of modules that workers have imported before the first element needs them. Those that
+        do not exist are left out.
     prewarm, max_idle
         How many workers are made at once, and how many may wait for work.
     result_limit
@@ -113,7 +115,9 @@ class EmbeddedControlPlane:
         self._put(app, overwrite=overwrite, plain=False)
 
     def put_action(self, app: Application, *, overwrite: bool = False) -> None:
-        """Store a plain action: an application of one compute element, whose result is the activation's result."""
+        """Store a plain action: an application of one compute element, whose result is the
+        activation's result.
+        """
         if (
             len(app.compute) != 1
             or len(app) != 1
@@ -193,7 +197,8 @@ class EmbeddedControlPlane:
         self._core.post(Cancel(time.monotonic(), activation_id))
 
     def on_finished(self, observer: Callable[[Activation], None]) -> None:
-        """Have `observer` called with the record of every activation that ends, before its waiters go on.
+        """Have `observer` called with the record of every activation that ends, before its waiters
+        go on.
 
         It is called on the control plane's own thread: hand the record on, and return.
         """
@@ -202,7 +207,7 @@ class EmbeddedControlPlane:
     # -- sessions --------------------------------------------------------------------------------
 
     def open_session(self, name: str | None = None, lease: float = 60.0) -> SessionInfo:
-        """See `ControlPlane.open_session`. With the name of an open session, that one is renewed."""
+        """See `ControlPlane.open_session`. An open session of that name is renewed."""
         self._check_open()
         if not lease > 0:
             raise OpenWhiskError(f"a lease of {lease:g} s is none")

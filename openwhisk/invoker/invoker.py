@@ -1,7 +1,7 @@
 """`Invoker`: commands of the scheduler in, events for the scheduler out.
 
-Everything here runs on the core's thread and never blocks on a worker; what may block, the memory server's administration, has a
-thread of its own (`MemoryHost`).
+Everything here runs on the core's thread and never blocks on a worker; what may block, the memory
+server's administration, has a thread of its own (`MemoryHost`).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Invoker:
     # -- the core's side -------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Start the zygote. From the thread that the invoker's processes are to live and die with."""
+        """Start the zygote, from the thread that the processes are to live and die with."""
         self._start_zygote()
 
     def register(self, fd: int) -> None:
@@ -136,7 +136,9 @@ class Invoker:
         self._poller.register(fd, zmq.POLLIN)
 
     def poll(self, timeout: float | None) -> set[int]:
-        """Wait at most `timeout` seconds for anything; deal with it; return what is readable of the registered others."""
+        """Wait at most `timeout` seconds for anything; deal with it; return what is readable of the
+        registered others.
+        """
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
         ready = dict(self._poller.poll(milliseconds))
         if self._link in ready:

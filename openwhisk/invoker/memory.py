@@ -1,7 +1,9 @@
-"""`MemoryHost`: the memory server of this host, started when the first memory element needs it, and again after it died.
+"""`MemoryHost`: the memory server of this host, started when the first memory element needs it, and
+again after it died.
 
-All talk with the server is on one thread of its own, because it blocks. Requests go in by method calls, answers come out of
-`take`; the caller is woken for them. Elements that die with the server are not made again here: the scheduler decides that.
+All talk with the server is on one thread of its own, because it blocks. Requests go in by method
+calls, answers come out of `take`; the caller is woken for them. Elements that die with the server
+are not made again here: the scheduler decides that.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class CreateFailed(msgspec.Struct, frozen=True):
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """Answer: an element is gone. `peak` and `byte_seconds` are ``None`` where it died with its server."""
+    """Answer: an element is gone. `peak` and `byte_seconds` are ``None`` where it died with its
+    server.
+    """
 
     memory: MemoryId
     peak: int | None = None
@@ -71,7 +75,7 @@ class Dropped(msgspec.Struct, frozen=True):
 
 
 class ServerStarted(msgspec.Struct, frozen=True):
-    """Notice: there is a new server; `pidfd` is the receiver's to close and readable when it dies."""
+    """Notice: there is a new server; the receiver closes `pidfd`, readable when it dies."""
 
     number: int
     pid: int

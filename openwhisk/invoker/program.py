@@ -16,7 +16,9 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class ElementProgram(msgspec.Struct, frozen=True):
-    """One compute element: its code under a number that no other code of this process has, and its transports' names."""
+    """One compute element: its code under a number that no other code of this process has, and its
+    transports' names.
+    """
 
     code_id: int
     code: ElementCode
@@ -26,7 +28,9 @@ class ElementProgram(msgspec.Struct, frozen=True):
 
 
 class Program(msgspec.Struct, frozen=True):
-    """A runnable application. `plain` says that it stands for a plain action: its one element's result is its result."""
+    """A runnable application. `plain` says that it stands for a plain action: its one element's
+    result is its result.
+    """
 
     name: str
     plan: Plan

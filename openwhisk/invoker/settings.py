@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-# Workers share nothing but pages, so that a library's own thread pool or allocator must not multiply with them.
+# Workers share nothing but pages, so that a library's own thread pool or allocator must not
+# multiply with them.
 WORKER_ENVIRONMENT: dict[str, str] = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OPENBLAS_NUM_THREADS": "1",
@@ -48,5 +49,7 @@ class InvokerSettings:
 
     @property
     def idle_workers(self) -> int:
-        """`max_idle`, by default two per core and at least eight: a fan of small elements runs on warm workers."""
+        """`max_idle`, by default two per core and at least eight: a fan of small elements runs on
+        warm workers.
+        """
         return max(8, 2 * math.ceil(self.cores)) if self.max_idle is None else self.max_idle

@@ -1,6 +1,7 @@
 """`WorkerPool`: which workers there are, what each is doing, who gets the next run.
 
-It keeps the books; talking to the zygote and to the workers goes through the functions that it was given.
+It keeps the books; talking to the zygote and to the workers goes through the functions that it was
+given.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ class WorkerPool:
         worker.data, worker.anon = data, anon
         if worker.state is not State.FORKING:
             return
-        # A fresh worker is as lean as one can be: it takes the first that waits, whatever its limit.
+        # A fresh worker is as lean as one can be: it takes the first that waits, whatever its
+        # limit.
         if self._waiting:
             self._take(worker, self._waiting.popleft().run)
         else:
@@ -167,7 +169,9 @@ class WorkerPool:
         return worker.run
 
     def bury(self) -> list[RunId]:
-        """All workers are to be dead, because their zygote is; make sure, and return the runs that they took with them."""
+        """All workers are to be dead, because their zygote is; make sure, and return the runs that
+        they took with them.
+        """
         workers = list(self.workers.values())
         for worker in workers:
             if worker.pidfd >= 0:

@@ -23,7 +23,8 @@ from openwhisk.worker.messages import (
 class ZygoteLink:
     """A running zygote.
 
-    Must be made by a thread that lives as long as the zygote should: the kernel kills it with that thread.
+    Must be made by a thread that lives as long as the zygote should: the kernel kills it with that
+    thread.
 
     Raises
     ------
@@ -108,9 +109,10 @@ class ZygoteLink:
 
 
 def _environment(configure: Configure) -> dict[str, str]:
-    """The environment of the interpreter itself; libraries read some of these when they are loaded."""
+    """The environment of the interpreter; libraries read some of it when they are loaded."""
     environment = dict(os.environ)
     environment |= {k: v for k, v in configure.environment.items() if v is not None}
-    # The child finds what we find, wherever it was put on our path. The zygote restores the variable for its workers.
+    # The child finds what we find, wherever it was put on our path. The zygote restores the
+    # variable for its workers.
     environment["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
     return environment

@@ -11,13 +11,14 @@ _EPSILON = 1e-9
 class Ledger:
     """Counts what is reserved.
 
-    Bytes are hard: what is reserved never exceeds `memory`. Cores are too, but for a gang that wants more of them than there
-    are: it is let in when it is alone.
+    Bytes are hard: what is reserved never exceeds `memory`. Cores are too, but for a gang that
+    wants more of them than there are: it is let in when it is alone.
 
     Attributes
     ----------
     claims
-        Sum of the claims of the applications that were let in: the bytes that each of them may count on.
+        Sum of the claims of the applications that were let in: the bytes that each of them may
+        count on.
     kept
         Bytes that sessions hold.
     """
@@ -50,7 +51,8 @@ class Ledger:
             self.used_cores = 0.0
 
     def admits(self, plan: Plan) -> bool:
-        """Whether an application may begin: then all that were let in can go on whatever the others do.
+        """Whether an application may begin: then all that were let in can go on whatever the others
+        do.
 
         One whose claim is larger than what there is is let in alone, and runs its gangs one by one.
         """
@@ -80,8 +82,9 @@ class Ledger:
         if plan.serial_peak > self.memory:
             return Failure(
                 "capacity",
-                f"application {plan.name} holds {plan.serial_peak} bytes when it reaches element {plan.peak_element}, even if "
-                f"its elements run one by one; the control plane has {self.memory} bytes",
+                f"application {plan.name} holds {plan.serial_peak} bytes when it reaches element "
+                f"{plan.peak_element}, even if its elements run one by one; "
+                f"the control plane has {self.memory} bytes",
                 element=plan.peak_element,
             )
         return None

@@ -1,12 +1,14 @@
 """What has to run again after a loss.
 
-A result is data plus references into memory elements. Its *provenance* is every incarnation that it may refer to. A result is
-good for a task that needs it as long as every incarnation in its provenance that the task can reach (because it, or something
-further down that still has to run, coruns with that memory element) is alive. From this one rule follows how far back
-recomputation goes: to the newest results that are still whole, and no further.
+A result is data plus references into memory elements. Its *provenance* is every incarnation that it
+may refer to. A result is good for a task that needs it as long as every incarnation in its
+provenance that the task can reach (because it, or something further down that still has to run,
+coruns with that memory element) is alive. From this one rule follows how far back recomputation
+goes: to the newest results that are still whole, and no further.
 
-Two rules add to it. A bound gang starts again as a whole. Who leaves a ``shared`` memory element half-way leaves it in an
-unknown state: everything that touched this incarnation starts again, on a fresh one.
+Two rules add to it. A bound gang starts again as a whole. Who leaves a ``shared`` memory element
+half-way leaves it in an unknown state: everything that touched this incarnation starts again, on a
+fresh one.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def _spread(
 
 
 def _stale(act: ActivationState, rerun: set[Gang], doomed: set[Incarnation]) -> set[Gang]:
-    """Gangs outside `rerun` whose results, or inputs, refer to bytes that somebody still needs and that are no more."""
+    """Gangs outside `rerun` whose results, or inputs, refer to bytes that somebody still needs and
+    that are no more.
+    """
     found: set[Gang] = set()
     kept = {name for name, plan in act.plan.memories.items() if plan.session}
     must_run: dict[str, bool] = {}

@@ -1,9 +1,11 @@
 """`Scheduler`: events in, commands out.
 
-The life of an application: *pending* until its claim fits, then its gangs go ``waiting`` (for parents) → ``queued`` (for cores and
-bytes) → ``starting`` (memory elements are being made) → ``running`` → ``done``. A memory element is made with the first gang that
-needs it and dropped when all that corun with it are done. After a loss, gangs go back to ``waiting`` (`lineage`). What a run
-holds is given back only when its worker is known to have ended, and memory only when nobody can touch it any more.
+The life of an application: *pending* until its claim fits, then its gangs go ``waiting`` (for
+parents) → ``queued`` (for cores and bytes) → ``starting`` (memory elements are being made) →
+``running`` → ``done``. A memory element is made with the first gang that needs it and dropped when
+all that corun with it are done. After a loss, gangs go back to ``waiting`` (`lineage`). What a run
+holds is given back only when its worker is known to have ended, and memory only when nobody can
+touch it any more.
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ class Scheduler:
             if kept:
                 failure = Failure(
                     "session",
-                    f"memory element {kept[0]} of application {event.plan.name} belongs to a session; invoke it with one",
+                    f"memory element {kept[0]} of application {event.plan.name} belongs to a "
+                    "session; invoke it with one",
                 )
         failure = failure or self.ledger.objection(event.plan)
         if failure is not None:
@@ -146,7 +149,7 @@ class Scheduler:
             task.phase = phase
 
     def _fail(self, act: ActivationState, failure: Failure) -> None:
-        """End an activation: stop its runs, give up its memory, finish when nothing of it is left."""
+        """End an activation: stop its runs, give up its memory, finish when nothing is left."""
         if act.ending:
             return
         act.failure = failure
@@ -190,7 +193,9 @@ class Scheduler:
     # -- admission -------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Let in applications, then gangs, each strictly in order: who waits for much is not overtaken for ever."""
+        """Let in applications, then gangs, each strictly in order: who waits for much is not
+        overtaken for ever.
+        """
         while self._pending:
             act = self._pending[0]
             if self.ledger.admits(act.plan):
@@ -231,8 +236,9 @@ class Scheduler:
     def _crowded_out(self, act: ActivationState) -> Failure:
         return Failure(
             "capacity",
-            f"application {act.plan.name} needs {act.plan.serial_peak} bytes at element {act.plan.peak_element}; of the control "
-            f"plane's {self.ledger.memory} bytes, sessions hold {self.ledger.kept}",
+            f"application {act.plan.name} needs {act.plan.serial_peak} bytes at element "
+            f"{act.plan.peak_element}; of the control plane's "
+            f"{self.ledger.memory} bytes, sessions hold {self.ledger.kept}",
             element=act.plan.peak_element or None,
         )
 
@@ -383,7 +389,8 @@ class Scheduler:
                 act,
                 Failure(
                     "lost",
-                    f"element {spent.plan.name} (copy {spent.index}) was lost after {spent.attempts} attempts: {reason}",
+                    f"element {spent.plan.name} (copy {spent.index}) was lost after "
+                    f"{spent.attempts} attempts: {reason}",
                     element=spent.plan.name,
                     index=spent.index,
                 ),

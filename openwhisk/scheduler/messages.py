@@ -179,7 +179,9 @@ class DropMemory(Command, frozen=True):
 
 
 class StartTask(Command, frozen=True):
-    """Run one copy of an element; answer with `TaskStarted`, then `TaskDone`, `TaskFailed` or `WorkerLost`."""
+    """Run one copy of an element; answer with `TaskStarted`, then `TaskDone`, `TaskFailed` or
+    `WorkerLost`.
+    """
 
     run: RunId
     inputs: Mapping[str, list[Any]] | None
@@ -211,7 +213,8 @@ class KeepMemory(Command, frozen=True):
 
 
 class Finish(Command, frozen=True):
-    """An activation is over: every worker has left it and every byte that it does not leave to its session is given back.
+    """An activation is over: every worker has left it and every byte that it does not leave to its
+    session is given back.
 
     `results` maps each sink to the results of its copies; it is ``None`` when `failure` is set.
     """

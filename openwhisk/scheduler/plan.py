@@ -1,4 +1,5 @@
-"""`Plan`: what the scheduler has to know of an application, worked out once when the application is put.
+"""`Plan`: what the scheduler has to know of an application, worked out once when the application is
+put.
 
 Code, transports and durls do not occur here; an element is a name with needs.
 """
@@ -28,7 +29,9 @@ class ElementPlan(msgspec.Struct, frozen=True):
 
 
 class MemoryPlan(msgspec.Struct, frozen=True):
-    """One memory element. `size` is what it reserves; 0 where it is elastic and holds only what was allocated."""
+    """One memory element. `size` is what it reserves; 0 where it is elastic and holds only what was
+    allocated.
+    """
 
     name: str
     size: int
@@ -60,7 +63,8 @@ class Plan(msgspec.Struct, frozen=True):
     gangs
         In an order in which they could run one after the other.
     claim
-        Bytes with which the application can always go on: all its memory elements and its largest gang at once.
+        Bytes with which the application can always go on: all its memory elements and its largest
+        gang at once.
     serial_peak
         Bytes that it needs when its gangs run one by one, and the element that stands at the peak.
     """

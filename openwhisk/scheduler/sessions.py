@@ -1,7 +1,8 @@
 """`Sessions`: leases, and which memory elements and activations hang on them.
 
-A session lives until it is closed, or until nobody has named it for the length of its lease. An activation that is under way
-keeps its session alive: a caller who waits for a long query says nothing meanwhile, and activations end by themselves.
+A session lives until it is closed, or until nobody has named it for the length of its lease. An
+activation that is under way keeps its session alive: a caller who waits for a long query says
+nothing meanwhile, and activations end by themselves.
 """
 
 from __future__ import annotations

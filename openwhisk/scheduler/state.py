@@ -72,7 +72,8 @@ class Run:
 class Task:
     """One copy of a compute element.
 
-    `provenance` is every incarnation that its result may refer to: those it touched, and those its inputs may refer to.
+    `provenance` is every incarnation that its result may refer to: those it touched, and those its
+    inputs may refer to.
     """
 
     plan: ElementPlan
@@ -144,5 +145,7 @@ class SessionState:
     lease: float
     expires: float
     memory: dict[tuple[str, str], Incarnation] = field(default_factory=dict)
-    activations: dict[str, None] = field(default_factory=dict)  # in order; so is all that is iterated over
+    activations: dict[str, None] = field(
+        default_factory=dict
+    )  # in order; so is all that is iterated over
     closing: str | None = None

@@ -15,7 +15,8 @@ from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
 from openwhisk.worker.messages import Done, ElementCode, Failed, Metrics, Run
 from openwhisk.worker.transports import GrantedTransports
 
-# Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare classes.
+# Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
+# classes.
 _OUT_OF_MEMORY = frozenset(
     {"MemoryError", "OutOfMemoryException", "ArrowMemoryError", "_ArrayMemoryError"}
 )
@@ -69,7 +70,8 @@ class Executor:
         if failure is None and len(result) > run.result_limit:
             failure = (
                 "result",
-                f"the result has {len(result)} bytes; the limit is {run.result_limit} (put data into a memory element)",
+                f"the result has {len(result)} bytes; the limit is {run.result_limit} "
+                "(put data into a memory element)",
                 None,
             )
         read, written = transports.moved()

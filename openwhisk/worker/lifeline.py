@@ -12,8 +12,8 @@ _PR_SET_PDEATHSIG = 1
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends; end at once if it has ended already.
 
-    The kernel means the *thread* that created this process: whoever starts one must do so from a thread that lives as long
-    as the process should.
+    The kernel means the *thread* that created this process: whoever starts one must do so from a
+    thread that lives as long as the process should.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:

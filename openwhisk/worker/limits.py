@@ -1,7 +1,8 @@
 """What this process holds, and what it may hold.
 
-RLIMIT_DATA counts private writable memory (VmData: heap, anonymous and private maps, thread stacks), whether it was touched or
-not; memory elements are shared maps and do not count. What is *measured* for the record is what was touched (RssAnon).
+RLIMIT_DATA counts private writable memory (VmData: heap, anonymous and private maps, thread
+stacks), whether it was touched or not; memory elements are shared maps and do not count. What is
+*measured* for the record is what was touched (RssAnon).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class LimitTooSmallError(Exception):
 
 def held_data() -> int:
     """Bytes that RLIMIT_DATA counts (VmData)."""
-    # statm's sixth field also has the main thread's stack, which the limit does not count: a few pages on the safe side.
+    # statm's sixth field also has the main thread's stack, which the limit does not count: a few
+    # pages on the safe side.
     with open("/proc/self/statm", "rb", buffering=0) as statm:
         return int(statm.read(256).split()[5]) * _PAGE
 
@@ -40,8 +42,8 @@ def memory_limit(size: int) -> Iterator[None]:
     if held + HEADROOM > size:
         least = -(-(held + HEADROOM) // (1 << 20))
         raise LimitTooSmallError(
-            f"the memory limit of {size} bytes is too small: a worker holds {held} bytes before an element begins; "
-            f"give it at least {least} MiB (limits.mem, or --compute-memory)"
+            f"the memory limit of {size} bytes is too small: a worker holds {held} bytes before an "
+            f"element begins; give it at least {least} MiB (limits.mem, or --compute-memory)"
         )
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = size if hard == resource.RLIM_INFINITY else min(size, hard)

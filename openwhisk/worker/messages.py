@@ -1,6 +1,7 @@
 """Messages between the invoker, its zygote and its workers: msgpack, arrays with a tag.
 
-Messages with workers travel over ZeroMQ; those with the zygote, which must not have threads, over a socket pair.
+Messages with workers travel over ZeroMQ; those with the zygote, which must not have threads, over a
+socket pair.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import msgspec
 
 
 class ElementCode(msgspec.Struct, frozen=True, array_like=True):
-    """What of an element stays the same from run to run; a worker is told once. `parameters` is a packed map."""
+    """What of an element stays the same from run to run; a worker is told once. `parameters` is a
+    packed map.
+    """
 
     code: str
     main: str
@@ -32,8 +35,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True):
 class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
     """Invoker to worker: run one copy of an element.
 
-    `params` is a packed map: parameters, or results of the parents. `code` is ``None`` where the worker knows `code_id`;
-    `forget` empties what it knows first.
+    `params` is a packed map: parameters, or results of the parents. `code` is ``None`` where the
+    worker knows `code_id`; `forget` empties what it knows first.
     """
 
     number: int
@@ -103,7 +106,9 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
 
 
 class Configure(msgspec.Struct, frozen=True, array_like=True, tag="configure"):
-    """Invoker to zygote, first of all. Comes through the socket pair: the token is never in argv or the environment."""
+    """Invoker to zygote, first of all. Comes through the socket pair: the token is never in argv or
+    the environment.
+    """
 
     endpoint: str
     token: str

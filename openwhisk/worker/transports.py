@@ -15,8 +15,8 @@ ARENAS = "libd.arenas"
 class GrantedTransports:
     """What an `Action` uses of libd.
 
-    A `libd.LibdAction` is made on first use: elements without memory elements do not pay for it. The cache of attached arenas
-    stays with the worker.
+    A `libd.LibdAction` is made on first use: elements without memory elements do not pay for it.
+    The cache of attached arenas stays with the worker.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """The zygote: a process that has everything imported and forks workers from itself.
 
-``python -m openwhisk.worker.zygote SOCKET LIFELINE PARENT``: the numbers of an inherited SOCK_SEQPACKET socket, of the read end of a
-pipe that only the parent's process holds open, and the parent's pid. It has one thread, because only that one survives a
-fork, and imports the modules that it is told by name; those that do not exist are left out.
+``python -m openwhisk.worker.zygote SOCKET LIFELINE PARENT``: the numbers of an inherited
+SOCK_SEQPACKET socket, of the read end of a pipe that only the parent's process holds open, and the
+parent's pid. It has one thread, because only that one survives a fork, and imports the modules that
+it is told by name; those that do not exist are left out.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class Zygote:
         pid = self._workers.get(worker)
         if pid is None:
             return
-        # Its process group too: what an element started goes with it. The group may not be there yet.
+        # Its process group too: what an element started goes with it. The group may not be there
+        # yet.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):

@@ -39,7 +39,9 @@ class Leftovers:
         self._threads = set(threading.enumerate())
 
     def check(self) -> None:
-        children = [p for p in psutil.Process().children(recursive=True) if p.pid not in self._children]
+        children = [
+            p for p in psutil.Process().children(recursive=True) if p.pid not in self._children
+        ]
         assert not children
         assert not descriptors() - self._descriptors
         assert set(threading.enumerate()) <= self._threads

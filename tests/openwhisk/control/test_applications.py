@@ -8,7 +8,7 @@ import pytest
 
 from openwhisk.api import Activation
 from openwhisk.app import Application
-from openwhisk.app.model import ComputeElement, Limits, MemoryElement
+from openwhisk.app.model import ComputeElement, MemoryElement
 from openwhisk.control import EmbeddedControlPlane
 from openwhisk.errors import (
     AlreadyExistsError,
@@ -22,7 +22,10 @@ Compute = Callable[..., ComputeElement]
 Memory = Callable[..., MemoryElement]
 Run = Callable[..., Activation]
 
-ADD = "def main(params, action):\n    return {'n': sum(r['n'] for rs in params.values() for r in rs) + 1}\n"
+ADD = """
+def main(params, action):
+    return {"n": sum(r["n"] for rs in params.values() for r in rs) + 1}
+"""
 START = "def main(params, action):\n    return {'n': params['n']}\n"
 MiB = 1 << 20
 
@@ -49,7 +52,8 @@ def test_fan_and_join_keep_the_order_of_copies(
 import os
 def main(params, action):
     assert params["first"] == [{"n": 1}]
-    return {"index": action.index, "count": action.count, "par": os.environ["__OW_PAR"], "n": os.environ["__OW_PAR_N"]}
+    par, n = os.environ["__OW_PAR"], os.environ["__OW_PAR_N"]
+    return {"index": action.index, "count": action.count, "par": par, "n": n}
 """
     join = "def main(params, action):\n    return {'got': params['each']}\n"
     activation = run(
@@ -156,10 +160,17 @@ def test_defaults_of_parameters_give_way(
 def test_an_element_that_raises_fails_the_application_with_its_traceback(
     plane: EmbeddedControlPlane, compute: Compute, run: Run
 ) -> None:
-    bad = "def helper():\n    return {}['missing']\n\ndef main(params, action):\n    print('so far')\n    return helper()\n"
+    bad = """def helper():
+    return {}["missing"]
+
+def main(params, action):
+    print("so far")
+    return helper()
+"""
     forever = "import time\ndef main(params, action):\n    time.sleep(3600)\n"
     activation = run(
-        plane, [compute("good", forever), compute("bad", bad), compute("after", ADD, parents=("good",))]
+        plane,
+        [compute("good", forever), compute("bad", bad), compute("after", ADD, parents=("good",))],
     )
     assert activation.status == "failed"
     assert activation.error_kind == "element"
@@ -212,7 +223,11 @@ def test_a_limit_below_what_a_worker_holds_says_the_minimum(
 def test_exceeding_the_limit_is_a_failure_of_the_element_and_the_worker_lives(
     plane: EmbeddedControlPlane, compute: Compute, run: Run
 ) -> None:
-    hog = "def main(p, a):\n    held = [bytearray(1 << 20) for _ in range(1000)]\n    return {'n': len(held)}\n"
+    hog = """
+def main(p, a):
+    held = [bytearray(1 << 20) for _ in range(1000)]
+    return {"n": len(held)}
+"""
     activation = run(plane, [compute("hog", hog, mem=200 * MiB)])
     assert activation.error_kind == "limit"
     assert str(200 * MiB) in (activation.error or "")
@@ -270,8 +285,12 @@ def test_time_limit(plane: EmbeddedControlPlane, compute: Compute, run: Run) -> 
     assert "slow" in (activation.error or "")
 
 
-def test_cancel_kills_the_workers(plane: EmbeddedControlPlane, compute: Compute, marker: str) -> None:
-    code = f"import time\ndef main(p, a):\n    open({marker!r}, 'w').close()\n    time.sleep(3600)\n"
+def test_cancel_kills_the_workers(
+    plane: EmbeddedControlPlane, compute: Compute, marker: str
+) -> None:
+    code = (
+        f"import time\ndef main(p, a):\n    open({marker!r}, 'w').close()\n    time.sleep(3600)\n"
+    )
     plane.put_application(Application("app", [compute("e", code)]), overwrite=True)
     activation_id = plane.invoke("app")
     with pytest.raises(WaitTimeoutError):
@@ -285,7 +304,9 @@ def test_cancel_kills_the_workers(plane: EmbeddedControlPlane, compute: Compute,
 
 
 def test_a_plain_action_gives_its_own_result(plane: EmbeddedControlPlane, compute: Compute) -> None:
-    plane.put_action(Application("hello", [compute("hello", "def main(p):\n    return {'hello': p['who']}\n")]))
+    plane.put_action(
+        Application("hello", [compute("hello", "def main(p):\n    return {'hello': p['who']}\n")])
+    )
     assert plane.wait(plane.invoke("hello", {"who": "you"}), 60).result == {"hello": "you"}
     two = Application("two", [compute("a", START), compute("b", START)])
     with pytest.raises(OpenWhiskError, match="one compute element"):
@@ -305,7 +326,13 @@ def test_names_and_parameters_are_checked(plane: EmbeddedControlPlane, compute: 
     with pytest.raises(NotFoundError):
         plane.invoke("once", session="none")
     plane.delete_application("once")
-    for call in (plane.invoke, plane.delete_application, plane.activation, plane.wait, plane.cancel):
+    for call in (
+        plane.invoke,
+        plane.delete_application,
+        plane.activation,
+        plane.wait,
+        plane.cancel,
+    ):
         with pytest.raises(NotFoundError):
             call("once")
     with pytest.raises(ApplicationError):

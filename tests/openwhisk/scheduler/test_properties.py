@@ -1,7 +1,8 @@
 """Whatever happens in whatever order, the scheduler keeps its promises.
 
-A simulated invoker carries commands out in an order that hypothesis chooses, and loses workers and memory servers. Simulated elements
-check what they are given: every reference that they can reach must lead to the bytes that its writer wrote.
+A simulated invoker carries commands out in an order that hypothesis chooses, and loses workers and
+memory servers. Simulated elements check what they are given: every reference that they can reach
+must lead to the bytes that its writer wrote.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -113,7 +113,9 @@ class World:
         found += [lambda m=m: self.create(m) for m in self.creating]
         found += [lambda m=m: self.drop(m) for m in self.dropping]
         if found and self.faults:
-            found += [lambda r=r: self.lose_worker(r) for r in self.running if r not in self.stopping]
+            found += [
+                lambda r=r: self.lose_worker(r) for r in self.running if r not in self.stopping
+            ]
             found.append(self.lose_server)
         if found and self.cancels:
             found += [lambda a=a: self.cancel(a) for a in self.plans if a not in self.finished]
@@ -173,7 +175,9 @@ class World:
     def obey(self, command: Command) -> None:
         if isinstance(command, CreateMemory):
             if command.memory in self.created:
-                assert self.home[command.memory] < self.server, "made again only after its server died"
+                assert self.home[command.memory] < self.server, (
+                    "made again only after its server died"
+                )
             else:
                 self.created.append(command.memory)
             plan = self.plans[command.memory.activation].memories[command.memory.name]
@@ -240,7 +244,9 @@ class World:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def compute(self, start: StartTask) -> tuple[str, dict[tuple[MemoryId, str, int], str]]:
-        """Check all references within reach; return the value, and the references that a result may hold."""
+        """Check all references within reach; return the value, and the references that a result may
+        hold.
+        """
         refs: dict[tuple[MemoryId, str, int], str] = {}
         for results in (start.inputs or {}).values():
             for _, theirs in results:
@@ -342,7 +348,11 @@ def values(finish: Finish) -> dict[str, list[str]]:
 common = settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.filter_too_much,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 
 
@@ -428,5 +438,3 @@ def test_ticks_without_anything_to_do_do_nothing() -> None:
     scheduler = Scheduler(1.0, 1)
     assert scheduler.handle(Tick(1e12)) == []
     assert scheduler.next_deadline() is None
-
-
