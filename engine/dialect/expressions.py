@@ -14,43 +14,34 @@ from typing import Any
 from sqlglot import exp
 
 from engine.dialect.bound import Term, Translator
-from engine.dialect.functions import AGGREGATES, WINDOWS
+from engine.dialect.functions import WINDOWS
 from engine.dialect.literals import arrow_cast, datafusion_literal
 from engine.dialect.oracle import Oracle
 from engine.dialect.scope import Scope
 from engine.dialect.signatures import Signatures
+from engine.dialect.syntax import (
+    REFUSED,
+    arguments,
+    dependent_nodes,
+    duckdb_sql,
+    find_aggregate,
+    frame,
+    function_names,
+    is_aggregate,
+    name_of,
+    ordering,
+    unwrap_aggregate,
+)
 from engine.dialect.types import ir_type
 from engine.errors import SqlError, UnsupportedSqlError
 
-__all__ = [
-    "Clause",
-    "ExpressionBinder",
-    "SubqueryBinder",
-    "duckdb_sql",
-    "is_aggregate",
-    "ordering",
-]
+__all__ = ["Clause", "ExpressionBinder", "SubqueryBinder"]
 
 SubqueryBinder = Callable[[exp.Expr, Scope], tuple[str, list[tuple[str, str]]]]
 """Binds a subquery inside a scope: its SQL for DataFusion, and name and DuckDB type of each column.
 """
 
 _BARE = (exp.Literal, exp.Boolean, exp.Null)
-_REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
-    (exp.Lambda, "lambda functions"),
-    (exp.Parameter, "parameters"),
-    (exp.Placeholder, "parameters"),
-    (exp.Any, "comparisons with ANY (subquery)"),
-    (exp.All, "comparisons with ALL (subquery)"),
-    (exp.Columns, "COLUMNS(…)"),
-    (exp.GroupingId, "GROUPING_ID"),
-    (exp.Struct, "structs"),
-    (exp.Array, "lists"),
-    (exp.Unnest, "UNNEST and other functions that give several rows"),
-    (exp.Explode, "UNNEST and other functions that give several rows"),
-    (exp.Collate, "collations"),
-    (exp.AtTimeZone, "time zones"),
-)
 _FRAMELESS = (
     "row_number",
     "rank",
@@ -62,11 +53,6 @@ _FRAMELESS = (
     "lead",
 )
 _UNSIGNED = ("row_number", "rank", "dense_rank", "ntile")
-
-
-def duckdb_sql(node: exp.Expr) -> str:
-    """A syntax tree in DuckDB's SQL."""
-    return node.sql(dialect="duckdb", comments=False)
 
 
 @dataclass(slots=True)
@@ -122,7 +108,7 @@ class ExpressionBinder:
         """
         while isinstance(node, exp.Paren):
             node = node.this
-        attempt = _Attempt(self, clause, fold=True)
+        attempt = _Attempt(self, clause, node, fold=True)
         template = attempt.cut(node)
         if isinstance(template, exp.Column) and len(attempt.leaves) == 1:
             return attempt.leaves[0]
@@ -132,7 +118,7 @@ class ExpressionBinder:
             raise
         except SqlError:
             # Some functions insist on a literal where a folded constant is only a placeholder.
-            plain = _Attempt(self, clause, fold=False)
+            plain = _Attempt(self, clause, node, fold=False)
             return self._resolve(plain.cut(node), plain.leaves)
 
     def condition(self, node: exp.Expr, clause: Clause) -> str:
@@ -196,7 +182,7 @@ class ExpressionBinder:
     def constant(self, node: exp.Expr) -> Term | None:
         """A constant's value by DuckDB's rules; None if it has none."""
         text = f"({duckdb_sql(node)})"
-        stable = not any(n in self._oracle.unstable_functions for n in _function_names(node))
+        stable = not any(n in self._oracle.unstable_functions for n in function_names(node))
         value = self._oracle.evaluate(text, cache=stable)
         if value is None:
             return None
@@ -227,14 +213,14 @@ class ExpressionBinder:
 
     def aggregate(self, node: exp.Expr, clause: Clause, windowed: bool = False) -> tuple[str, str]:
         """An aggregate call's SQL for DataFusion, and its type."""
-        node, condition, order, distinct = _unwrap_aggregate(node)
+        node, condition, order, distinct = unwrap_aggregate(node)
         inner = Clause(
             "the arguments of an aggregate", clause.aliases, aggregates=windowed, windows=False
         )
-        attempt = _Attempt(self, inner, fold=True)
+        attempt = _Attempt(self, inner, node, fold=True)
         template = attempt.cut_children(node)
         types = [leaf.type for leaf in attempt.leaves]
-        call = _find_aggregate(self._oracle.bind([duckdb_sql(template)], types))
+        call = find_aggregate(self._oracle.bind([duckdb_sql(template)], types))
         if call is None:
             raise UnsupportedSqlError(f"the aggregate {duckdb_sql(node)} is not supported")
         extra: list[Term] = []
@@ -275,9 +261,9 @@ class ExpressionBinder:
         if order := node.args.get("order"):
             keys = ", ".join(self.sort_key(o, inner) for o in order.expressions)
             parts.append(f"ORDER BY {keys}")
-        name = _name_of(function)
+        name = name_of(function)
         if (spec := node.args.get("spec")) and name not in _FRAMELESS:
-            parts.append(_frame(spec))
+            parts.append(frame(spec))
         text = f"{call} OVER ({' '.join(parts)})"
         return Term(arrow_cast(text, type) if name in _UNSIGNED else text, type)
 
@@ -287,7 +273,7 @@ class ExpressionBinder:
         return Term(arrow_cast(f"GROUPING({keys})", "BIGINT"), "BIGINT")
 
     def _window_call(self, function: exp.Expr, clause: Clause) -> tuple[str, str]:
-        name = _name_of(function)
+        name = name_of(function)
         if name not in WINDOWS:
             if isinstance(function, exp.Filter):
                 raise UnsupportedSqlError("FILTER on a window function is not supported")
@@ -295,7 +281,7 @@ class ExpressionBinder:
                 raise UnsupportedSqlError(f"the window function {name} is not supported")
             return self.aggregate(function, clause, windowed=True)
         word, type = WINDOWS[name]
-        terms = [self.bind(a, clause) for a in _arguments(function)]
+        terms = [self.bind(a, clause) for a in arguments(function)]
         for index, term in enumerate(terms):
             if index == 1 or name == "ntile":
                 if term.constant is None:
@@ -363,16 +349,18 @@ class _Attempt:
         self,
         binder: ExpressionBinder,
         clause: Clause,
+        root: exp.Expr,
         fold: bool,
     ) -> None:
         self._binder = binder
         self._clause = clause
         self._fold = fold
+        self._dependent = dependent_nodes(root) if fold else frozenset()
         self.leaves: list[Term] = []
 
     def cut(self, node: exp.Expr, positive: bool = True) -> exp.Expr:
         """The template of an expression; `positive`: only its being true matters, in a filter."""
-        for kind, what in _REFUSED:
+        for kind, what in REFUSED:
             if isinstance(node, kind):
                 raise UnsupportedSqlError(f"{what} are not supported")
         leaf = self._leaf(node, positive)
@@ -427,7 +415,7 @@ class _Attempt:
 
     def _folded(self, node: exp.Expr) -> Term | None:
         if isinstance(node, exp.Func):
-            for name in _function_names(node, deep=False):
+            for name in function_names(node, deep=False):
                 if self._binder.is_volatile(name):
                     raise UnsupportedSqlError(f"the volatile function {name} is not supported")
         if not self._fold or not isinstance(node, exp.Condition | exp.Interval):
@@ -438,124 +426,6 @@ class _Attempt:
             return None
         if isinstance(node, exp.Paren | exp.Tuple | exp.DataType | exp.Star | exp.Identifier):
             return None
-        if not _is_constant(node):
+        if id(node) in self._dependent:
             return None
         return self._binder.constant(node)
-
-
-def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:
-    """The expression and the direction, NULLs included, of an ORDER BY term."""
-    if not isinstance(node, exp.Ordered):
-        return node, "ASC NULLS LAST"
-    if node.args.get("with_fill"):
-        raise UnsupportedSqlError("WITH FILL is not supported")
-    direction = "DESC" if node.args.get("desc") else "ASC"
-    nulls = "FIRST" if node.args.get("nulls_first") else "LAST"
-    return node.this, f"{direction} NULLS {nulls}"
-
-
-_DEPENDENT = (exp.Column, exp.Query, exp.Subquery, exp.AggFunc, exp.Window, exp.Star, exp.Lambda)
-
-
-def _is_constant(node: exp.Expr) -> bool:
-    return not any(isinstance(n, _DEPENDENT) or is_aggregate(n) for n in node.walk())
-
-
-def _name_of(node: exp.Expr) -> str:
-    """A function's name as DuckDB has it, lower case."""
-    if isinstance(node, exp.Anonymous):
-        return str(node.name).lower()
-    if isinstance(node, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
-        return _name_of(node.this)
-    return node.sql_name().lower() if isinstance(node, exp.Func) else ""
-
-
-def _function_names(node: exp.Expr, deep: bool = True) -> list[str]:
-    nodes = node.find_all(exp.Func) if deep else [node]
-    names = []
-    for n in nodes:
-        names.append(_name_of(n))
-        if isinstance(n, exp.CurrentDate | exp.CurrentTimestamp | exp.CurrentTime | exp.Rand):
-            names.append("random" if isinstance(n, exp.Rand) else "now")
-    return names
-
-
-def is_aggregate(node: exp.Expr) -> bool:
-    """Whether a node is a call of an aggregate function."""
-    if isinstance(node, exp.Filter | exp.IgnoreNulls):
-        return True
-    if isinstance(node, exp.Anonymous):
-        return str(node.name).lower() in AGGREGATES
-    return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping)
-
-
-def _arguments(function: exp.Expr) -> list[exp.Expr]:
-    """Arguments of a window function in DuckDB's order."""
-    if isinstance(function, exp.Anonymous):
-        return list(function.expressions)
-    found = []
-    for key in ("this", "offset", "default"):
-        if isinstance(value := function.args.get(key), exp.Expr):
-            found.append(value)
-    return [*found, *function.expressions]
-
-
-def _unwrap_aggregate(
-    node: exp.Expr,
-) -> tuple[exp.Expr, exp.Expr | None, list[exp.Expr], bool]:
-    """The bare call, its FILTER, its ORDER BY, and whether it is DISTINCT."""
-    condition: exp.Expr | None = None
-    if isinstance(node, exp.Filter):
-        condition, node = node.expression.this, node.this
-    if isinstance(node, exp.IgnoreNulls) and isinstance(node.this, exp.AnyValue):
-        node = node.this
-    if isinstance(node, exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
-        raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
-    node = node.copy()
-    order: list[exp.Expr] = []
-    if isinstance(node.this, exp.Order):
-        order = node.this.expressions
-        node.set("this", node.this.this)
-    distinct = isinstance(node.this, exp.Distinct)
-    if distinct:
-        if len(node.this.expressions) != 1:
-            raise UnsupportedSqlError("DISTINCT over several arguments is not supported")
-        node.set("this", node.this.expressions[0])
-        if isinstance(node.this, exp.Order):
-            order = node.this.expressions
-            node.set("this", node.this.this)
-    if node.find(exp.HavingMax) or node.find(exp.Limit):
-        raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
-    return node, condition, order, distinct
-
-
-def _find_aggregate(plan: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    while plan["type"] == "LOGICAL_PROJECTION":
-        if plan["expressions"][0]["expression_class"] != "BOUND_REF" or not plan.get("children"):
-            return None
-        plan = plan["children"][0]
-    if plan["type"] != "LOGICAL_AGGREGATE_AND_GROUP_BY":
-        return None
-    found: Mapping[str, Any] = plan["expressions"][0]
-    return found
-
-
-def _frame(spec: exp.Expr) -> str:
-    kind = str(spec.args.get("kind") or "ROWS").upper()
-    if kind not in ("ROWS", "RANGE"):
-        raise UnsupportedSqlError(f"{kind} window frames are not supported")
-    if spec.args.get("exclude"):
-        raise UnsupportedSqlError("EXCLUDE in a window frame is not supported")
-
-    def edge(name: str, default: str) -> str:
-        bound, side = spec.args.get(name), spec.args.get(f"{name}_side")
-        if bound is None:
-            return default
-        if isinstance(bound, str):
-            return f"{bound} {side or ''}".strip().upper()
-        if not (isinstance(bound, exp.Literal) and bound.is_int and kind == "ROWS"):
-            raise UnsupportedSqlError("window frames want literal numbers of rows")
-        return f"{bound.name} {str(side).upper()}"
-
-    start, end = edge("start", "UNBOUNDED PRECEDING"), edge("end", "CURRENT ROW")
-    return f"{kind} BETWEEN {start} AND {end}"

@@ -5,48 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sqlglot import exp
 
 from engine.dialect.bound import Term
-from engine.dialect.expressions import Clause, ExpressionBinder, duckdb_sql, is_aggregate, ordering
+from engine.dialect.expressions import Clause, ExpressionBinder
 from engine.dialect.oracle import Oracle, quote
+from engine.dialect.outputs import BoundQuery, Output, TableLookup, renamed
 from engine.dialect.scope import Attribute, Item, Scope
 from engine.dialect.signatures import Signatures
+from engine.dialect.sources import Ctes, SourceBinder
+from engine.dialect.syntax import duckdb_sql, is_aggregate, ordering
 from engine.errors import SqlError, UnsupportedSqlError
 
 __all__ = ["BoundQuery", "Output", "QueryBinder", "TableLookup"]
-
-
-class TableLookup(Protocol):
-    """What the binder needs of a catalog."""
-
-    def resolve(self, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
-        """The registered name of a table, and name and DuckDB type of each column.
-
-        Raises
-        ------
-        engine.errors.TableNotFoundError
-            If there is none, matched without regard to case.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A column of a query: the name that people see, DataFusion's name for it, its DuckDB type."""
-
-    name: str
-    alias: str
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
-class BoundQuery:
-    """A query in DataFusion's SQL, and its columns."""
-
-    text: str
-    outputs: tuple[Output, ...]
 
 
 @dataclass(slots=True)
@@ -79,17 +51,16 @@ _UNSUPPORTED_SELECT = {
     "format": "FORMAT",
 }
 
-Ctes = Mapping[str, BoundQuery]
-
 
 class QueryBinder:
     """Binds one statement."""
 
     def __init__(self, oracle: Oracle, signatures: Signatures, tables: TableLookup) -> None:
-        self._oracle = oracle
+        self.oracle = oracle
         self._signatures = signatures
-        self._tables = tables
+        self.tables = tables
         self._numbers = itertools.count()
+        self._sources = SourceBinder(self)
 
     def bind(
         self, node: exp.Expr, parent: Scope | None = None, ctes: Ctes | None = None
@@ -121,7 +92,8 @@ class QueryBinder:
                 raise UnsupportedSqlError(f"{type(node).__name__} statements are not supported")
         return BoundQuery(prefix + bound.text, bound.outputs)
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
+        """A name that nothing else in the statement has."""
         return f"{name}_{next(self._numbers)}"
 
     # WITH
@@ -144,9 +116,9 @@ class QueryBinder:
             if cte.args.get("key_expressions"):
                 raise UnsupportedSqlError("USING KEY is not supported")
             bound = self.bind(cte.this, parent, ctes)
-            name = self._unique(cte.alias)
+            name = self.unique(cte.alias)
             texts.append(f"{quote(name)} AS ({bound.text})")
-            outputs = _renamed(bound.outputs, cte.args["alias"].args.get("columns"))
+            outputs = renamed(bound.outputs, cte.args["alias"].args.get("columns"))
             ctes[cte.alias.lower()] = BoundQuery(name, outputs)
         return f"WITH {', '.join(texts)} "
 
@@ -170,9 +142,9 @@ class QueryBinder:
         texts = [self._conformed(s, types) for s in sides]
         all_ = " ALL" if word == "UNION" and not node.args.get("distinct") else ""
         outputs = tuple(
-            Output(o.name, self._unique(o.name), t) for o, t in zip(left, types, strict=True)
+            Output(o.name, self.unique(o.name), t) for o, t in zip(left, types, strict=True)
         )
-        name = quote(self._unique("set"))
+        name = quote(self.unique("set"))
         columns = ", ".join(quote(o.alias) for o in outputs)
         text = f"SELECT {columns} FROM ({texts[0]} {word}{all_} {texts[1]}) AS {name}({columns})"
         return self._ordered_set(node, text, outputs)
@@ -187,13 +159,13 @@ class QueryBinder:
             )
             for side in (left, right)
         )
-        return [t for _, t in self._oracle.describe("SELECT {} UNION ALL SELECT {}".format(*sides))]
+        return [t for _, t in self.oracle.describe("SELECT {} UNION ALL SELECT {}".format(*sides))]
 
     def _conformed(self, side: BoundQuery, types: Sequence[str]) -> str:
         if all(o.type == t for o, t in zip(side.outputs, types, strict=True)):
             return f"({side.text})"
-        binder = self._binder(Scope())
-        name = quote(self._unique("side"))
+        binder = self.binder(Scope())
+        name = quote(self.unique("side"))
         columns = ", ".join(
             f"{binder.cast(Term(f'{name}.{quote(o.alias)}', o.type), t).text} AS {quote(o.alias)}"
             for o, t in zip(side.outputs, types, strict=True)
@@ -205,7 +177,7 @@ class QueryBinder:
         order, limit = node.args.get("order"), self._limit(node)
         if order is not None:
             item = Item("", tuple(Attribute(o.name, quote(o.alias), o.type) for o in outputs))
-            state = _Select(Scope([item]), self._binder(Scope([item])), outputs=list(outputs))
+            state = _Select(Scope([item]), self.binder(Scope([item])), outputs=list(outputs))
             state.terms = [Term(quote(o.alias), o.type) for o in outputs]
             text += self._order(order, state)
         return BoundQuery(text + limit, outputs)
@@ -214,14 +186,14 @@ class QueryBinder:
         inner = self.bind(node.this, parent, ctes)
         if not (node.args.get("order") or node.args.get("limit") or node.args.get("offset")):
             return inner
-        name = quote(self._unique("query"))
+        name = quote(self.unique("query"))
         columns = ", ".join(quote(o.alias) for o in inner.outputs)
         text = f"SELECT {columns} FROM ({inner.text}) AS {name}"
         return self._ordered_set(node, text, inner.outputs)
 
     # SELECT
 
-    def _binder(
+    def binder(
         self,
         scope: Scope,
         windows: Mapping[str, exp.Window] | None = None,
@@ -231,16 +203,16 @@ class QueryBinder:
             bound = self.bind(node, inner, ctes)
             return bound.text, [(o.alias, o.type) for o in bound.outputs]
 
-        return ExpressionBinder(self._oracle, self._signatures, scope, subquery, windows)
+        return ExpressionBinder(self.oracle, self._signatures, scope, subquery, windows)
 
     def _select(self, node: exp.Select, parent: Scope | None, ctes: Ctes) -> BoundQuery:
         for key, what in _UNSUPPORTED_SELECT.items():
             if node.args.get(key):
                 raise UnsupportedSqlError(f"{what} is not supported")
         scope = Scope(parent=parent)
-        source = self._from(node, scope, ctes)
+        source = self._sources.text(node, scope, ctes)
         windows = {w.this.name.lower(): w for w in node.args.get("windows") or ()}
-        state = _Select(scope, self._binder(scope, windows, ctes))
+        state = _Select(scope, self.binder(scope, windows, ctes))
         self._items(node, state)
         where = node.args.get("where")
         text = source
@@ -264,21 +236,21 @@ class QueryBinder:
 
     def _qualified(self, node: exp.Select, state: _Select, tail: str, word: str) -> BoundQuery:
         """QUALIFY: a subquery computes the condition as a column, and a WHERE around it filters."""
-        hidden = quote(self._unique("qualify"))
+        hidden = quote(self.unique("qualify"))
         clause = Clause("QUALIFY", state.aliases)
         condition = state.binder.bind(node.args["qualify"].this, clause)
         condition = state.binder.cast(condition, "BOOLEAN")
         extra, keys = [f"{condition.text} AS {hidden}"], []
         for ordered in self._order_terms(node.args.get("order"), state):
             term, direction = ordered
-            name = quote(self._unique("order"))
+            name = quote(self.unique("order"))
             extra.append(f"{term} AS {name}")
             keys.append(f"{name} {direction}")
         inner = f"SELECT {_listed(state)}, {', '.join(extra)}{tail}"
         order = f" ORDER BY {', '.join(keys)}" if keys else ""
         if keys and word != "SELECT":
             raise UnsupportedSqlError("DISTINCT with QUALIFY and ORDER BY is not supported")
-        name = quote(self._unique("qualified"))
+        name = quote(self.unique("qualified"))
         columns = ", ".join(quote(o.alias) for o in state.outputs)
         text = f"{word} {columns} FROM ({inner}) AS {name} WHERE {hidden}{order}{self._limit(node)}"
         return BoundQuery(text, tuple(state.outputs))
@@ -324,7 +296,7 @@ class QueryBinder:
     def _add(self, state: _Select, name: str, node: exp.Expr, term: Term) -> None:
         state.nodes.append(node)
         state.terms.append(term)
-        state.outputs.append(Output(name, self._unique(name), term.type))
+        state.outputs.append(Output(name, self.unique(name), term.type))
 
     # GROUP BY
 
@@ -422,7 +394,7 @@ class QueryBinder:
                 options.args.get("percent") or options.args.get("with_ties")
             ):
                 raise UnsupportedSqlError("LIMIT of a percentage or WITH TIES is not supported")
-            value = self._oracle.evaluate(f"CAST(({duckdb_sql(clause.expression)}) AS BIGINT)")
+            value = self.oracle.evaluate(f"CAST(({duckdb_sql(clause.expression)}) AS BIGINT)")
             if value is None:
                 raise UnsupportedSqlError(f"{word} wants a constant number")
             if value[1] is not None:
@@ -430,160 +402,6 @@ class QueryBinder:
                     raise SqlError(f"{word} cannot be negative")
                 text += f" {word} {value[1]}"
         return text
-
-    # FROM
-
-    def _from(self, node: exp.Select, scope: Scope, ctes: Ctes) -> str:
-        clause = node.args.get("from_")
-        if clause is None:
-            return ""
-        text = self._item(clause.this, scope, ctes)
-        for join in node.args.get("joins") or ():
-            text += self._join(join, scope, ctes)
-        return f" FROM {text}"
-
-    def _item(self, node: exp.Expr, scope: Scope, ctes: Ctes) -> str:
-        if node.args.get("sample"):
-            raise UnsupportedSqlError("TABLESAMPLE is not supported")
-        if node.args.get("pivots"):
-            raise UnsupportedSqlError("PIVOT and UNPIVOT are not supported")
-        match node:
-            case exp.Table():
-                text = self._table(node, scope, ctes)
-            case exp.Subquery() if isinstance(
-                node.this, exp.Table | exp.Subquery
-            ) and not isinstance(node.this, exp.Query):
-                text = self._nested(node, scope, ctes)
-            case exp.Subquery():
-                text = self._derived(node, scope, ctes)
-            case exp.Values():
-                item, text = self._values(node)
-                scope.items.append(item)
-            case _:
-                name = type(node).__name__.upper()
-                raise UnsupportedSqlError(f"{name} in FROM is not supported")
-        for join in node.args.get("joins") or ():
-            text += self._join(join, scope, ctes)
-        return text
-
-    def _table(self, node: exp.Table, scope: Scope, ctes: Ctes) -> str:
-        if not isinstance(node.this, exp.Identifier):
-            raise UnsupportedSqlError(
-                f"the table function {duckdb_sql(node.this)} is not supported"
-            )
-        alias = node.alias or node.name
-        unique = self._unique(alias)
-        columns = node.args["alias"].args.get("columns") if node.args.get("alias") else None
-        cte = ctes.get(node.name.lower()) if not node.db else None
-        if cte is not None:
-            outputs = _renamed(cte.outputs, columns)
-            scope.items.append(_as_item(alias, unique, outputs))
-            return f"{quote(cte.text)} AS {quote(unique)}"
-        qualified = ".".join(p.name for p in node.parts)
-        if qualified.lower() == f"main.{node.name.lower()}":
-            qualified = node.name
-        name, attributes = self._tables.resolve(qualified)
-        outputs = _renamed(tuple(Output(n, n, t) for n, t in attributes), columns)
-        scope.items.append(_as_item(alias, unique, outputs))
-        return f"{quote(name)} AS {quote(unique)}"
-
-    def _derived(self, node: exp.Subquery, scope: Scope, ctes: Ctes) -> str:
-        alias = node.alias or "unnamed_subquery"
-        bound = self.bind(node.this, None, ctes)
-        unique = self._unique(alias)
-        columns = node.args["alias"].args.get("columns") if node.args.get("alias") else None
-        scope.items.append(_as_item(alias, unique, _renamed(bound.outputs, columns)))
-        return f"({bound.text}) AS {quote(unique)}"
-
-    def _nested(self, node: exp.Subquery, scope: Scope, ctes: Ctes) -> str:
-        """A parenthesized join."""
-        if node.alias:
-            raise UnsupportedSqlError("an alias for a parenthesized join is not supported")
-        return f"({self._item(node.this, scope, ctes)})"
-
-    def _values(self, node: exp.Values) -> tuple[Item, str]:
-        """VALUES in FROM: constants only, every column of one type."""
-        described = self._oracle.describe(f"FROM ({duckdb_sql(_bare_values(node))}) AS v")
-        binder = self._binder(Scope())
-        rows = []
-        for row in node.expressions:
-            cells = []
-            for cell, (_, type) in zip(row.expressions, described, strict=True):
-                term = binder.cast(binder.bind(cell, Clause("VALUES", {}, False, False)), type)
-                cells.append(term.text)
-            rows.append(f"({', '.join(cells)})")
-        alias = node.alias or "valueslist"
-        unique = self._unique(alias)
-        given = node.args["alias"].args.get("columns") if node.args.get("alias") else None
-        outputs = tuple(Output(n, f"column{i + 1}", t) for i, (n, t) in enumerate(described))
-        item = _as_item(alias, unique, _renamed(outputs, given))
-        return item, f"(VALUES {', '.join(rows)}) AS {quote(unique)}"
-
-    def _join(self, join: exp.Join, scope: Scope, ctes: Ctes) -> str:
-        method = str(join.args.get("method") or "").upper()
-        side = str(join.args.get("side") or "").upper()
-        kind = str(join.args.get("kind") or "").upper()
-        if method not in ("", "NATURAL"):
-            raise UnsupportedSqlError(f"{method} JOIN is not supported")
-        if kind not in ("", "INNER", "OUTER", "CROSS", "SEMI", "ANTI"):
-            raise UnsupportedSqlError(f"{kind} JOIN is not supported")
-        right = Scope(parent=None)
-        text = self._item(join.this, right, ctes)
-        left = Scope(list(scope.items), dict(scope.merged))
-        on, using = join.args.get("on"), [u.name for u in join.args.get("using") or ()]
-        if method == "NATURAL":
-            names = {a.name.lower() for a in right.star()}
-            using = [a.name for a in left.star() if a.name.lower() in names]
-            if not using:
-                raise SqlError("NATURAL JOIN of tables that have no column in common")
-        scope.items += right.items
-        scope.merged.update({k: v for k, v in right.merged.items() if k not in scope.merged})
-        if not (on or using):
-            if kind == "CROSS":
-                return f" CROSS JOIN {text}"
-            if side or kind in ("SEMI", "ANTI", "INNER"):
-                raise SqlError("a join needs ON or USING")
-            return f", {text}"
-        binder = self._binder(scope, None, ctes)
-        if using:
-            condition = " AND ".join(
-                self._merge(name, side, kind, left, right, scope, binder) for name in using
-            )
-        else:
-            assert on is not None
-            clause = Clause("ON", {}, aggregates=False, windows=False)
-            condition = binder.condition(on, clause)
-        if kind in ("SEMI", "ANTI"):
-            del scope.items[len(left.items) :]
-            scope.merged = left.merged
-        words = " ".join(
-            w for w in (side or ("LEFT" if kind in ("SEMI", "ANTI") else ""), kind, "JOIN") if w
-        )
-        return f" {words} {text} ON {condition}"
-
-    def _merge(
-        self,
-        name: str,
-        side: str,
-        kind: str,
-        left: Scope,
-        right: Scope,
-        scope: Scope,
-        binder: ExpressionBinder,
-    ) -> str:
-        one, other = left.find(name, None), right.find(name, None)
-        if one is None or other is None:
-            raise SqlError(f"USING names {name!r}, which is not a column of both sides")
-        common = binder.common(one.type, other.type)
-        a = binder.cast(Term(one.text, one.type), common)
-        b = binder.cast(Term(other.text, other.type), common)
-        chosen = other if side == "RIGHT" else one
-        if side == "FULL":
-            text = f"(CASE WHEN {a.text} IS NOT NULL THEN {a.text} ELSE {b.text} END)"
-            chosen = Attribute(one.name, text, common)
-        if kind not in ("SEMI", "ANTI"):
-            scope.merged[name.lower()] = Attribute(one.name, chosen.text, chosen.type)
-        return f"({a.text} = {b.text})"
 
 
 def _listed(state: _Select) -> str:
@@ -616,25 +434,3 @@ def _output_name(item: exp.Expr) -> str:
     if isinstance(item, exp.Count) and isinstance(item.this, exp.Star):
         return "count_star()"
     return duckdb_sql(item).lower()
-
-
-def _renamed(outputs: Sequence[Output], columns: Sequence[exp.Expr] | None) -> tuple[Output, ...]:
-    if not columns:
-        return tuple(outputs)
-    if len(columns) > len(outputs):
-        raise SqlError(f"{len(columns)} column names for {len(outputs)} columns")
-    names = [c.name for c in columns] + [o.name for o in outputs[len(columns) :]]
-    return tuple(Output(n, o.alias, o.type) for n, o in zip(names, outputs, strict=True))
-
-
-def _as_item(alias: str, unique: str, outputs: Sequence[Output]) -> Item:
-    return Item(
-        alias,
-        tuple(Attribute(o.name, f"{quote(unique)}.{quote(o.alias)}", o.type) for o in outputs),
-    )
-
-
-def _bare_values(node: exp.Values) -> exp.Values:
-    bare = node.copy()
-    bare.set("alias", None)
-    return bare

@@ -1,0 +1,176 @@
+"""Questions about syntax trees that need no scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlglot import exp
+
+from engine.dialect.functions import AGGREGATES
+from engine.errors import UnsupportedSqlError
+
+__all__ = [
+    "REFUSED",
+    "arguments",
+    "dependent_nodes",
+    "duckdb_sql",
+    "find_aggregate",
+    "frame",
+    "function_names",
+    "is_aggregate",
+    "name_of",
+    "ordering",
+    "unwrap_aggregate",
+]
+
+REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
+    (exp.Lambda, "lambda functions"),
+    (exp.Parameter, "parameters"),
+    (exp.Placeholder, "parameters"),
+    (exp.Any, "comparisons with ANY (subquery)"),
+    (exp.All, "comparisons with ALL (subquery)"),
+    (exp.Columns, "COLUMNS(…)"),
+    (exp.GroupingId, "GROUPING_ID"),
+    (exp.Struct, "structs"),
+    (exp.Array, "lists"),
+    (exp.Unnest, "UNNEST and other functions that give several rows"),
+    (exp.Explode, "UNNEST and other functions that give several rows"),
+    (exp.Collate, "collations"),
+    (exp.AtTimeZone, "time zones"),
+)
+"""Expressions that are refused wherever they stand, and how users call them."""
+
+
+def duckdb_sql(node: exp.Expr) -> str:
+    """A syntax tree in DuckDB's SQL."""
+    return node.sql(dialect="duckdb", comments=False)
+
+
+def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:
+    """The expression and the direction, NULLs included, of an ORDER BY term."""
+    if not isinstance(node, exp.Ordered):
+        return node, "ASC NULLS LAST"
+    if node.args.get("with_fill"):
+        raise UnsupportedSqlError("WITH FILL is not supported")
+    direction = "DESC" if node.args.get("desc") else "ASC"
+    nulls = "FIRST" if node.args.get("nulls_first") else "LAST"
+    return node.this, f"{direction} NULLS {nulls}"
+
+
+_DEPENDENT = (exp.Column, exp.Query, exp.Subquery, exp.AggFunc, exp.Window, exp.Star, exp.Lambda)
+
+
+def dependent_nodes(root: exp.Expr) -> frozenset[int]:
+    """Identities of the nodes under `root` whose value depends on rows: all others are constant."""
+    found: set[int] = set()
+    for node in root.walk():
+        if isinstance(node, _DEPENDENT) or is_aggregate(node):
+            up: exp.Expr | None = node
+            while up is not None and id(up) not in found:
+                found.add(id(up))
+                up = None if up is root else up.parent
+    return frozenset(found)
+
+
+def name_of(node: exp.Expr) -> str:
+    """A function's name as DuckDB has it, lower case."""
+    if isinstance(node, exp.Anonymous):
+        return str(node.name).lower()
+    if isinstance(node, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
+        return name_of(node.this)
+    return node.sql_name().lower() if isinstance(node, exp.Func) else ""
+
+
+def function_names(node: exp.Expr, deep: bool = True) -> list[str]:
+    """Names of the functions called in a tree, or by its root alone."""
+    nodes = node.find_all(exp.Func) if deep else [node]
+    names = []
+    for n in nodes:
+        names.append(name_of(n))
+        if isinstance(n, exp.CurrentDate | exp.CurrentTimestamp | exp.CurrentTime | exp.Rand):
+            names.append("random" if isinstance(n, exp.Rand) else "now")
+    return names
+
+
+def is_aggregate(node: exp.Expr) -> bool:
+    """Whether a node is a call of an aggregate function."""
+    if isinstance(node, exp.Filter | exp.IgnoreNulls):
+        return True
+    if isinstance(node, exp.Anonymous):
+        return str(node.name).lower() in AGGREGATES
+    return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping)
+
+
+def arguments(function: exp.Expr) -> list[exp.Expr]:
+    """Arguments of a window function in DuckDB's order."""
+    if isinstance(function, exp.Anonymous):
+        return list(function.expressions)
+    found = []
+    for key in ("this", "offset", "default"):
+        if isinstance(value := function.args.get(key), exp.Expr):
+            found.append(value)
+    return [*found, *function.expressions]
+
+
+def unwrap_aggregate(
+    node: exp.Expr,
+) -> tuple[exp.Expr, exp.Expr | None, list[exp.Expr], bool]:
+    """The bare call, its FILTER, its ORDER BY, and whether it is DISTINCT."""
+    condition: exp.Expr | None = None
+    if isinstance(node, exp.Filter):
+        condition, node = node.expression.this, node.this
+    if isinstance(node, exp.IgnoreNulls) and isinstance(node.this, exp.AnyValue):
+        node = node.this
+    if isinstance(node, exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
+        raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
+    node = node.copy()
+    order: list[exp.Expr] = []
+    if isinstance(node.this, exp.Order):
+        order = node.this.expressions
+        node.set("this", node.this.this)
+    distinct = isinstance(node.this, exp.Distinct)
+    if distinct:
+        if len(node.this.expressions) != 1:
+            raise UnsupportedSqlError("DISTINCT over several arguments is not supported")
+        node.set("this", node.this.expressions[0])
+        if isinstance(node.this, exp.Order):
+            order = node.this.expressions
+            node.set("this", node.this.this)
+    if node.find(exp.HavingMax) or node.find(exp.Limit):
+        raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
+    return node, condition, order, distinct
+
+
+def find_aggregate(plan: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The BOUND_AGGREGATE of a serialized plan that computes just one."""
+    while plan["type"] == "LOGICAL_PROJECTION":
+        if plan["expressions"][0]["expression_class"] != "BOUND_REF" or not plan.get("children"):
+            return None
+        plan = plan["children"][0]
+    if plan["type"] != "LOGICAL_AGGREGATE_AND_GROUP_BY":
+        return None
+    found: Mapping[str, Any] = plan["expressions"][0]
+    return found
+
+
+def frame(spec: exp.Expr) -> str:
+    """A window frame, spelled out."""
+    kind = str(spec.args.get("kind") or "ROWS").upper()
+    if kind not in ("ROWS", "RANGE"):
+        raise UnsupportedSqlError(f"{kind} window frames are not supported")
+    if spec.args.get("exclude"):
+        raise UnsupportedSqlError("EXCLUDE in a window frame is not supported")
+
+    def edge(name: str, default: str) -> str:
+        bound, side = spec.args.get(name), spec.args.get(f"{name}_side")
+        if bound is None:
+            return default
+        if isinstance(bound, str):
+            return f"{bound} {side or ''}".strip().upper()
+        if not (isinstance(bound, exp.Literal) and bound.is_int and kind == "ROWS"):
+            raise UnsupportedSqlError("window frames want literal numbers of rows")
+        return f"{bound.name} {str(side).upper()}"
+
+    start, end = edge("start", "UNBOUNDED PRECEDING"), edge("end", "CURRENT ROW")
+    return f"{kind} BETWEEN {start} AND {end}"
