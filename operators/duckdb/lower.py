@@ -94,6 +94,7 @@ class _Select:
     order: list[tuple[str, str]] = field(default_factory=list)
     limit: str = ""
     aggregated: bool = False
+    measures: tuple[str, ...] = ()
     windowed: bool = False
     table: str | None = None
 
@@ -237,6 +238,8 @@ class _Lowering:
             text += "\nWHERE " + "\n  AND ".join(select.where)
         if select.group is not None:
             text += f"\nGROUP BY {select.group}"
+        elif select.aggregated and not any(m in c for m in select.measures for c in select.columns):
+            text += "\nGROUP BY ()"  # One row, although no output says so any more.
         if select.having:
             text += "\nHAVING " + "\n  AND ".join(select.having)
         if select.order:
@@ -380,7 +383,8 @@ class _Lowering:
             group = f"GROUPING SETS ({', '.join(sets)})"
             if len(rel.grouping_sets) > 1:
                 columns.append(f"GROUPING({', '.join(terms)})" if terms else "0::BIGINT")
-        columns += [writer.aggregate(m) for m in rel.measures]
+        measures = tuple(writer.aggregate(m) for m in rel.measures)
+        columns += measures
         simple = [bool(_REFERENCE.fullmatch(c)) for c in columns]
         return replace(
             child,
@@ -390,6 +394,7 @@ class _Lowering:
             having=[],
             order=[],
             aggregated=True,
+            measures=measures,
             table=None,
         )
 

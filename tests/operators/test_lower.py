@@ -374,6 +374,12 @@ def test_constants_are_no_positions_in_group_by_and_order_by(kernel: Kernel) -> 
     assert [r[2] for r in answer(kernel, build.sort(one, keys))] == [1, 1, 2, None]
 
 
+def test_an_aggregate_that_nobody_reads_still_makes_one_row(kernel: Kernel) -> None:
+    for name in ("left", "empty"):
+        counted = build.aggregation(scan(name), [], [build.aggregate("count")])
+        assert answer(kernel, build.project(counted, [build.lit(3)])) == [(3,)]
+
+
 def test_a_shared_relation_is_written_once(kernel: Kernel) -> None:
     counted = build.aggregation(scan("left"), [Column(pa.int32(), 0)], [build.aggregate("count")])
     plan = build.join(counted, counted, on=[(0, 0)])
