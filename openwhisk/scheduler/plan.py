@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from openwhisk.app.gangs import gangs
+from openwhisk.app.gangs import Gang, gangs
 from openwhisk.app.graph import topological_order
 from openwhisk.app.model import Application
 
@@ -132,7 +132,7 @@ def compile_plan(app: Application) -> Plan:
 def _units(app: Application, elements: Mapping[str, ElementPlan]) -> Iterator[GangPlan]:
     """Yield what starts all or none: a bound gang as a whole, otherwise every copy by itself."""
     number = 0
-    for gang in gangs(app):
+    for gang in _depth_first(gangs(app)):
         copies = [(name, i) for name in gang.compute for i in range(elements[name].count)]
         for members in [copies] if gang.bound else [[copy] for copy in copies]:
             yield GangPlan(
@@ -144,6 +144,29 @@ def _units(app: Application, elements: Mapping[str, ElementPlan]) -> Iterator[Ga
                 mem=sum(elements[name].mem for name, _ in members),
             )
             number += 1
+
+
+def _depth_first(found: list[Gang]) -> list[Gang]:
+    """Order gangs so that one follows soon after what it waits for.
+
+    Run one by one in this order, a branch is done, and its memory freed, before the next begins.
+    """
+    gang_of = {name: i for i, gang in enumerate(found) for name in gang.compute}
+    missing = [{gang_of[p] for p in gang.parents} for gang in found]
+    waiting: dict[int, list[int]] = {}
+    for i, parents in enumerate(missing):
+        for parent in parents:
+            waiting.setdefault(parent, []).append(i)
+    ready = [i for i in reversed(range(len(found))) if not missing[i]]
+    order = []
+    while ready:
+        done = ready.pop()
+        order.append(found[done])
+        for i in reversed(waiting.get(done, [])):
+            missing[i].discard(done)
+            if not missing[i]:
+                ready.append(i)
+    return order
 
 
 def _serial_peak(

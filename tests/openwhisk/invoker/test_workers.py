@@ -1,0 +1,129 @@
+"""Who gets the next run."""
+
+from __future__ import annotations
+
+from openwhisk.invoker.workers import State, Worker, WorkerPool
+from openwhisk.scheduler.messages import RunId
+from openwhisk.worker.messages import Metrics
+
+MiB = 1 << 20
+
+
+class Outside:
+    """Plays zygote and workers."""
+
+    def __init__(self, max_idle: int = 8) -> None:
+        self.forked: list[Worker] = []
+        self.killed: list[Worker] = []
+        self.sent_home: list[Worker] = []
+        self.assigned: list[tuple[Worker, RunId]] = []
+        self.pool = WorkerPool(
+            fork=self.forked.append,
+            kill=self.killed.append,
+            quit_=self.sent_home.append,
+            assign=lambda worker, run: self.assigned.append((worker, run)),
+            max_idle=max_idle,
+        )
+
+    def greet(self, worker: Worker, data: int = 10 * MiB) -> None:
+        self.pool.greeted(worker, data, data)
+
+
+def run(number: int) -> RunId:
+    return RunId("a", "e", number, 1)
+
+
+def test_a_run_gets_a_new_worker_only_if_none_is_idle() -> None:
+    o = Outside()
+    o.pool.start(run(0), 100 * MiB)
+    assert len(o.forked) == 1
+    assert o.assigned == []
+    o.greet(o.forked[0])
+    assert o.assigned == [(o.forked[0], run(0))]
+    assert o.pool.finished(o.forked[0], Metrics(data=10 * MiB)) == run(0)
+    o.pool.start(run(1), 100 * MiB)
+    assert len(o.forked) == 1
+    assert o.assigned[1] == (o.forked[0], run(1))
+
+
+def test_a_worker_that_holds_too_much_for_a_limit_is_passed_over() -> None:
+    o = Outside()
+    o.pool.add()
+    o.greet(o.forked[0], data=300 * MiB)
+    o.pool.start(run(0), 200 * MiB)
+    assert len(o.forked) == 2
+    o.pool.start(run(1), 400 * MiB)
+    assert o.assigned == [(o.forked[0], run(1))]
+    o.greet(o.forked[1])
+    assert o.assigned[1] == (o.forked[1], run(0))
+
+
+def test_a_fresh_worker_takes_a_run_whose_limit_nobody_can_keep() -> None:
+    # It says so in the answer; the run must not wait for ever.
+    o = Outside()
+    o.pool.start(run(0), 1)
+    o.greet(o.forked[0])
+    assert o.assigned == [(o.forked[0], run(0))]
+
+
+def test_a_worker_that_gets_free_takes_what_waits_for_a_fork() -> None:
+    o = Outside()
+    o.pool.start(run(0), 100 * MiB)
+    o.greet(o.forked[0])
+    o.pool.start(run(1), 100 * MiB)
+    o.pool.finished(o.forked[0], Metrics(data=10 * MiB))
+    assert o.assigned[1] == (o.forked[0], run(1))
+    o.greet(o.forked[1])
+    assert o.forked[1].state is State.IDLE
+
+
+def test_the_fattest_goes_when_too_many_are_idle() -> None:
+    o = Outside(max_idle=2)
+    for _ in range(3):
+        o.pool.add()
+    for worker, data in zip(o.forked, (10, 30, 20), strict=True):
+        o.greet(worker, data * MiB)
+    assert o.sent_home == [o.forked[1]]
+    assert set(o.pool.idle) == {o.forked[0], o.forked[2]}
+    assert o.pool.warm_bytes() == 30 * MiB
+
+
+def test_stopping() -> None:
+    o = Outside()
+    o.pool.start(run(0), 100 * MiB)
+    assert not o.pool.stop(run(0), "early"), "nobody has it yet"
+    o.greet(o.forked[0])
+    assert o.assigned == []
+    o.pool.start(run(1), 100 * MiB)
+    assert o.pool.stop(run(1), "late")
+    assert o.pool.stop(run(1), "again")
+    assert o.killed == [o.forked[0]]
+    assert o.pool.finished(o.forked[0], Metrics()) is None, "its death is the end that counts"
+    assert o.pool.exited(o.forked[0]) == run(1)
+    assert o.pool.workers == {}
+
+
+def test_a_worker_that_dies_before_it_said_hello_is_replaced_if_somebody_waits() -> None:
+    o = Outside()
+    o.pool.start(run(0), 100 * MiB)
+    assert o.pool.exited(o.forked[0]) is None
+    assert len(o.forked) == 2
+    o.greet(o.forked[1])
+    assert o.assigned == [(o.forked[1], run(0))]
+    o.pool.add()
+    assert o.pool.exited(o.forked[2]) is None
+    assert len(o.forked) == 3
+
+
+def test_burying_returns_what_died_and_keeps_what_waits() -> None:
+    o = Outside()
+    o.pool.start(run(0), 100 * MiB)
+    o.greet(o.forked[0])
+    o.pool.start(run(1), 100 * MiB)
+    assert o.pool.bury() == [run(0)]
+    o.pool.refork()
+    assert len(o.forked) == 3
+    o.greet(o.forked[2])
+    assert o.assigned[-1] == (o.forked[2], run(1))
+    o.pool.start(run(2), 100 * MiB)
+    assert o.pool.abandon() == [run(2)]
