@@ -26,7 +26,10 @@ from remote_frame.reader import FrameReader, open_transports
 
 __all__ = ["ActionLike", "from_arrow", "join", "open", "open_reader", "partition"]
 
-Handles = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+Handle = Mapping[str, Any] | FrameHandle | ExchangeHandle
+"""A handle as JSON, or parsed already."""
+
+Handles = Handle | Iterable[Handle]
 """One handle, or the handles of all parallel copies of an element, in order."""
 
 
@@ -65,8 +68,7 @@ def open_reader(
     handles: Handles, action: ActionLike, columns: Sequence[str] | None = None
 ) -> FrameReader:
     """Like `open`, without a plan above it: a re-readable Arrow stream for a kernel's input."""
-    listed: Iterable[Any] = [handles] if isinstance(handles, Mapping) else handles
-    parsed = [FrameHandle.from_json(h) for h in listed]
+    parsed = [_frame(h) for h in _listed(handles)]
     reader = FrameReader(parsed, open_transports(action))
     return reader if columns is None else reader.select_names(columns)
 
@@ -79,9 +81,8 @@ def partition(handles: Handles, index: int) -> list[dict[str, Any]]:
     HandleError
         If a handle is not that of an exchange, or has no such partition.
     """
-    listed: Iterable[Any] = [handles] if isinstance(handles, Mapping) else handles
     found = []
-    for number, data in enumerate(listed):
+    for number, data in enumerate(_listed(handles)):
         handle = load_handle(data)
         if not isinstance(handle, ExchangeHandle):
             raise HandleError(f"handle {number}: kind: a frame is not an exchange")
@@ -112,3 +113,13 @@ def join(
 ) -> RemoteFrame:
     """``left.join(right, …)``; see `RemoteFrame.join`."""
     return left.join(right, on, how, left_on=left_on, right_on=right_on, suffix=suffix)
+
+
+def _listed(handles: Handles) -> list[Handle]:
+    if isinstance(handles, (Mapping, FrameHandle, ExchangeHandle)):
+        return [handles]
+    return list(handles)
+
+
+def _frame(data: Handle) -> FrameHandle:
+    return data if isinstance(data, FrameHandle) else FrameHandle.from_json(data)

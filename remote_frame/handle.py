@@ -121,7 +121,7 @@ class FrameHandle(
         return cls(version=VERSION, schema=fields, parts=tuple(parts))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FrameHandle:
+    def from_json(cls, data: Any) -> FrameHandle:
         """Read and check what `to_json` gave; `HandleError` names the field that is wrong."""
         handle = load_handle(data)
         if not isinstance(handle, FrameHandle):
@@ -176,7 +176,7 @@ class ExchangeHandle(
                 raise HandleError(f"partitions[{number}].schema: differs from that of partition 0")
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ExchangeHandle:
+    def from_json(cls, data: Any) -> ExchangeHandle:
         """Read and check what `to_json` gave; `HandleError` names the field that is wrong."""
         handle = load_handle(data)
         if not isinstance(handle, ExchangeHandle):

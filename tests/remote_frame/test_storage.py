@@ -203,6 +203,18 @@ def test_several_handles_are_one_frame(element: Any) -> None:
     assert frame.collect().equals(pa.concat_tables([one, two]).cast(frame.schema))
 
 
+def test_handles_may_be_parsed_already(fake: Any) -> None:
+    transport = fake()
+    table = pa.table({"a": [1, 2]})
+    handle = FrameHandle.from_json(remote_frame.write(table, transport))
+    action = Direct(transport)
+    assert open_reader(handle, action).table().equals(table)
+    assert open_reader([handle, handle.to_json()], action).rows == 4
+    exchanged = remote_frame.exchange(table, transport, keys=[0], partitions=2)
+    parts = [p for i in range(2) for p in remote_frame.partition(exchanged, i)]
+    assert open_reader(parts, action).rows == 2
+
+
 def test_an_empty_frame_costs_no_memory(fake: Any) -> None:
     transport = fake()
     handle = remote_frame.write(everything(0), transport)
