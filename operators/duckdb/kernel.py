@@ -160,6 +160,10 @@ class Kernel:
             # DuckDB would hand the filters to pyarrow, which is slower at them (41 against 17 ms
             # for a range over 2.9 M rows). Where Parquet is read too, pruning its row groups wins.
             disabled.append("filter_pushdown")
+        elif fragment.supplied:
+            # Pushed down by joins while they run, Bloom filters among them would end in pyarrow,
+            # which raises.
+            disabled.append("join_filter_pushdown")
         setting = ",".join(disabled)
         if setting != self._disabled:
             self._connection.execute(f"SET disabled_optimizers = '{setting}'")

@@ -152,7 +152,11 @@ def check(request: pytest.FixtureRequest) -> Callable[..., StagePlan]:
     cut."""
 
     def check(
-        plan: Rel, copies: Sequence[int] = (1, 2, 3), ordered: bool = False, **settings: float
+        plan: Rel,
+        copies: Sequence[int] = (1, 3),
+        ordered: bool = False,
+        exact: bool = False,
+        **settings: float,
     ) -> StagePlan:
         expected = run_whole(plan)
         for parallelism in copies:
@@ -164,6 +168,7 @@ def check(request: pytest.FixtureRequest) -> Callable[..., StagePlan]:
             assert answer.schema.types == expected.schema.types
             assert answer.column_names == expected.column_names
             assert normal(answer, ordered) == normal(expected, ordered), f"{parallelism} copies"
+            assert not exact or answer.equals(expected)
         return stages
 
     return check
