@@ -9,10 +9,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 from libd.errors import ScadError
+from libd.signals import Unwinding
 from scad.version import __version__
 
 __all__ = ["main"]
@@ -167,13 +167,9 @@ def _serve(arguments: list[str]) -> int:
     return int(serve(arguments) or 0)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind through everything that has to be put away, undisturbed by further signals."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+def _interrupted() -> int:
+    sys.stderr.write("scad: interrupted\n")
+    return EXIT_INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,18 +179,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(rest)  # its options are its own
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    before = {n: signal.signal(n, _stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    unwinding = Unwinding()
     try:
-        status = _doctor(options) if options.command == "doctor" else _sql(options)
-        sys.stdout.flush()
+        with unwinding:
+            status = _doctor(options) if options.command == "doctor" else _sql(options)
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.stderr.write("scad: interrupted\n")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # The reader has seen enough; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if unwinding.interrupted:  # what unwinds may fail in its own way
+            return _interrupted()
         if getattr(options, "verbose", False):
             traceback.print_exc()
         words = " ".join(str(error).split())
@@ -202,9 +200,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             words = f"{type(error).__name__}: {words} (-v shows where)"
         sys.stderr.write(f"scad: {words}\n")
         return EXIT_FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return status
 
 

@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from libd.errors import ScadError
+from libd.signals import Unwinding
 from tpcds.data import DataSet, choose_generator, ensure, open_directory
 from tpcds.errors import DataError, QueryListError
 from tpcds.queries import parse_query_list, query_texts
@@ -229,7 +229,7 @@ def _find_data(options: Options, console: Any) -> DataSet:
         return ensure(sf, generator, progress=report)
 
 
-def _run(options: Options) -> int:
+def _run(options: Options, unwinding: Unwinding) -> int:
     """Do what the command line asks for; the exit status."""
     from rich.console import Console
 
@@ -274,6 +274,7 @@ def _run(options: Options) -> int:
         records = []
         with display:
             for record in runner.run(options.queries, display.start):
+                unwinding.check()  # a query that was interrupted may look like one that failed
                 display.finish(record)
                 records.append(record)
 
@@ -306,25 +307,23 @@ def _show(text: str) -> None:
     sys.stderr.write(text)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind through everything that has to be put away, undisturbed by further signals."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+def _interrupted() -> int:
+    sys.stderr.write("tpcds.run: interrupted\n")
+    return EXIT_INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
-    before = {n: signal.signal(n, _stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    unwinding = Unwinding()
     try:
-        return _run(options)
+        with unwinding:
+            return _run(options, unwinding)
     except KeyboardInterrupt:
-        sys.stderr.write("tpcds.run: interrupted\n")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except Exception as error:
+        if unwinding.interrupted:  # what unwinds may fail in its own way
+            return _interrupted()
         if options.verbose:
             traceback.print_exc()
         words = " ".join(str(error).split())
@@ -332,9 +331,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             words = f"{type(error).__name__}: {words} (-v shows where)"
         sys.stderr.write(f"tpcds.run: {words}\n")
         return EXIT_FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":
