@@ -7,7 +7,6 @@ maps memory nothing is buffered at all.
 from __future__ import annotations
 
 from remote_array.array import DEFAULT_BUDGET, RemoteArray
-from remote_array.cache import ArrayCounters
 from remote_array.errors import (
     ArrayError,
     ArrayHandleError,
@@ -15,6 +14,7 @@ from remote_array.errors import (
     PinConflictError,
     SelectionError,
 )
+from remote_array.spans import ArrayCounters
 
 __all__ = [
     "DEFAULT_BUDGET",

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from libd.units import parse_size
-from remote_array.cache import MAX_SPAN, MIN_SPAN, ArrayCounters, SpanCache, choose_span
+from remote_array.cache import SpanCache
 from remote_array.errors import ArrayError, BudgetError
 from remote_array.handle import ArrayHandle, checked_dtype
 from remote_array.indexing import Selection, select
 from remote_array.mapped import MappedArray
+from remote_array.spans import MAX_SPAN, MIN_SPAN, ArrayCounters, choose_span
 
 if TYPE_CHECKING:
     from libd import Transport

@@ -23,7 +23,6 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,48 +30,12 @@ from numpy.typing import NDArray
 
 from remote_array.errors import BudgetError, PinConflictError
 from remote_array.indexing import Run
+from remote_array.spans import ArrayCounters
 
 if TYPE_CHECKING:
     from libd import Transport
 
-__all__ = ["MAX_SPAN", "MIN_SPAN", "ArrayCounters", "SpanCache", "choose_span"]
-
-MIN_SPAN = 64 << 10
-MAX_SPAN = 2 << 20
-_WANTED_FRAMES = 16
-"""As many frames a budget should make, before spans grow."""
-
-
-@dataclass(slots=True)
-class ArrayCounters:
-    """What an array's accesses cost.
-
-    Attributes
-    ----------
-    hits, misses
-        Accesses to a span that was resident, or mapped, and that had to be fetched.
-    bytes_in, bytes_out
-        Bytes copied from and to the memory element.
-    writebacks
-        Dirty spans written back, by eviction or by `flush`.
-    evictions
-        Spans that made room for others.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    writebacks: int = 0
-    evictions: int = 0
-
-
-def choose_span(budget: int, nbytes: int) -> int:
-    """A power of two from 64 KiB to 2 MiB that gives the budget frames enough to choose from."""
-    span = MIN_SPAN
-    while span < MAX_SPAN and span * 2 * _WANTED_FRAMES <= budget and span < nbytes:
-        span *= 2
-    return span
+__all__ = ["SpanCache"]
 
 
 class SpanCache:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from remote_array.cache import ArrayCounters
 from remote_array.indexing import Run
+from remote_array.spans import ArrayCounters
 
 if TYPE_CHECKING:
     from libd import Transport

@@ -8,7 +8,7 @@ propagate, comparisons with null are null, ``/`` gives a float and ``//`` trunca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -20,7 +20,10 @@ from operators.types import decimal
 from remote_frame.errors import AmbiguousColumnError, ColumnNotFoundError, ExpressionError
 from remote_frame.types import type_from_text
 
-__all__ = ["Expr", "RowScope", "Scope", "When", "as_expr", "col", "count", "lit", "when"]
+if TYPE_CHECKING:
+    from remote_frame.namespaces import DateMethods, StringMethods
+
+__all__ = ["Expr", "RowScope", "Scope", "When", "as_expr", "call", "col", "count", "lit", "when"]
 
 
 class Scope(Protocol):
@@ -166,7 +169,7 @@ class Expr:
         return _infix("power", "**", self, other)
 
     def __neg__(self) -> Expr:
-        return _call("negate", self, text=f"-{self._text}")
+        return call("negate", self, text=f"-{self._text}")
 
     def __eq__(self, other: Any) -> Expr:  # type: ignore[override]
         return _infix("equal", "==", self, other)
@@ -199,7 +202,7 @@ class Expr:
         return _infix("or", "|", other, self)
 
     def __invert__(self) -> Expr:
-        return _call("not", self, text=f"~{self._text}")
+        return call("not", self, text=f"~{self._text}")
 
     # Row by row.
 
@@ -215,15 +218,15 @@ class Expr:
 
     def is_null(self) -> Expr:
         """Whether the value is null."""
-        return _call("is_null", self)
+        return call("is_null", self)
 
     def is_not_null(self) -> Expr:
         """Whether the value is not null."""
-        return _call("is_not_null", self)
+        return call("is_not_null", self)
 
     def fill_null(self, value: Any) -> Expr:
         """`value` where the value is null."""
-        return _call("coalesce", self, value, text=f"{self._text}.fill_null({value!r})")
+        return call("coalesce", self, value, text=f"{self._text}.fill_null({value!r})")
 
     def is_in(self, values: Iterable[Any]) -> Expr:
         """Whether the value is one of `values`; never true for null."""
@@ -247,38 +250,42 @@ class Expr:
 
     def abs(self) -> Expr:
         """The absolute value."""
-        return _call("abs", self)
+        return call("abs", self)
 
     def round(self, decimals: int = 0) -> Expr:
         """The value rounded, halves away from zero."""
-        return _call("round", self, decimals)
+        return call("round", self, decimals)
 
     def floor(self) -> Expr:
         """The greatest whole number that is not more."""
-        return _call("floor", self)
+        return call("floor", self)
 
     def ceil(self) -> Expr:
         """The least whole number that is not less."""
-        return _call("ceil", self)
+        return call("ceil", self)
 
     def sqrt(self) -> Expr:
         """The square root."""
-        return _call("sqrt", self)
+        return call("sqrt", self)
 
     @property
     def str(self) -> StringMethods:
         """Operations on strings."""
+        from remote_frame.namespaces import StringMethods
+
         return StringMethods(self)
 
     @property
     def dt(self) -> DateMethods:
         """Parts of dates and timestamps."""
+        from remote_frame.namespaces import DateMethods
+
         return DateMethods(self)
 
     # Aggregates. Nulls are left out by all of them.
 
     def sum(self) -> Expr:
-        """The sum; null over no rows."""
+        """The sum; null over no rows. Of integers it is a decimal(38, 0), which cannot overflow."""
         return _aggregate("sum", self)
 
     def mean(self) -> Expr:
@@ -312,75 +319,6 @@ class Expr:
     def var(self) -> Expr:
         """The variance of a sample."""
         return _aggregate("var_samp", self, shown="var")
-
-
-class StringMethods:
-    """`Expr.str`."""
-
-    __slots__ = ("_expr",)
-
-    def __init__(self, expr: Expr) -> None:
-        self._expr = expr
-
-    def like(self, pattern: str) -> Expr:
-        """SQL's LIKE: ``%`` stands for any text, ``_`` for one character."""
-        return _call("like", self._expr, pattern, text=f"{self._expr!r}.str.like({pattern!r})")
-
-    def contains(self, text: str | Expr) -> Expr:
-        """Whether `text` occurs, literally."""
-        return _call("contains", self._expr, text)
-
-    def starts_with(self, prefix: str | Expr) -> Expr:
-        """Whether the string begins with `prefix`."""
-        return _call("starts_with", self._expr, prefix)
-
-    def ends_with(self, suffix: str | Expr) -> Expr:
-        """Whether the string ends with `suffix`."""
-        return _call("ends_with", self._expr, suffix)
-
-    def to_uppercase(self) -> Expr:
-        """The string in capitals."""
-        return _call("upper", self._expr)
-
-    def to_lowercase(self) -> Expr:
-        """The string in small letters."""
-        return _call("lower", self._expr)
-
-    def len_chars(self) -> Expr:
-        """Number of characters."""
-        return _call("length", self._expr)
-
-    def slice(self, offset: int, length: int | None = None) -> Expr:
-        """`length` characters (or all) from character `offset` ≥ 0."""
-        if offset < 0:
-            raise ExpressionError(f"slice offset {offset}: it counts from 0")
-        rest = () if length is None else (length,)
-        return _call("substring", self._expr, offset + 1, *rest)
-
-
-class DateMethods:
-    """`Expr.dt`."""
-
-    __slots__ = ("_expr",)
-
-    def __init__(self, expr: Expr) -> None:
-        self._expr = expr
-
-    def year(self) -> Expr:
-        """The year."""
-        return _call("year", self._expr)
-
-    def quarter(self) -> Expr:
-        """The quarter, from 1."""
-        return _call("quarter", self._expr)
-
-    def month(self) -> Expr:
-        """The month, from 1."""
-        return _call("month", self._expr)
-
-    def day(self) -> Expr:
-        """The day of the month, from 1."""
-        return _call("day", self._expr)
 
 
 class When:
@@ -456,7 +394,8 @@ def as_expr(value: Any) -> Expr:
     return value if isinstance(value, Expr) else lit(value)
 
 
-def _call(function: str, *args: Any, text: str | None = None) -> Expr:
+def call(function: str, *args: Any, text: str | None = None) -> Expr:
+    """A scalar function of the IR's vocabulary over expressions and constants."""
     exprs = [as_expr(a) for a in args]
     if text is None:
         shown = ", ".join(e._text for e in exprs[1:])
@@ -470,7 +409,7 @@ def _call(function: str, *args: Any, text: str | None = None) -> Expr:
 
 def _infix(function: str, sign: str, left: Any, right: Any) -> Expr:
     a, b = as_expr(left), as_expr(right)
-    return _call(function, a, b, text=f"({a._text} {sign} {b._text})")
+    return call(function, a, b, text=f"({a._text} {sign} {b._text})")
 
 
 def _aggregate(

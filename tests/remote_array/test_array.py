@@ -21,7 +21,7 @@ from remote_array import (
     RemoteArray,
     SelectionError,
 )
-from remote_array.cache import MAX_SPAN, MIN_SPAN, choose_span
+from remote_array.spans import MAX_SPAN, MIN_SPAN, choose_span
 
 SPAN = MIN_SPAN
 FRAME = SPAN + SPAN // 8 // 8  # a span of 8-byte elements with its bitmap
