@@ -94,7 +94,7 @@ class Core:
         self._thread.start()
         self._opened.wait()
         if self._failed is not None:
-            self._thread.join()
+            self.stop()
             raise self._failed
 
     def post(self, item: Callable[[], None] | Event) -> None:
@@ -106,6 +106,8 @@ class Core:
         """Kill everything and end the thread. Idempotent."""
         self._stopping = True
         self._awaken()
+        if threading.current_thread() is self._thread:
+            return  # the collector found the last reference here: the thread ends by itself
         self._thread.join()
         with self._wake_lock:
             if self._wake >= 0:

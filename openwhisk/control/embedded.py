@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import platform
 import threading
@@ -105,8 +104,8 @@ class EmbeddedControlPlane:
         self._books = Books()
         self._core = Core(settings, self._books, max_attempts)
         self._core.start()
-        # At exit, if nobody closes it before; without keeping it alive until then.
-        self._at_exit = _AtExit(self)
+        # Also when it is forgotten, and at exit.
+        self._finalizer = weakref.finalize(self, _stop, self._core, self._owner)
 
     # -- applications ----------------------------------------------------------------------------
 
@@ -270,10 +269,7 @@ class EmbeddedControlPlane:
 
     def close(self) -> None:
         """See `ControlPlane.close`. Activations under way end as cancelled. Idempotent."""
-        if os.getpid() != self._owner:
-            return  # a fork of the owner: nothing of this is its own
-        self._at_exit.cancel()
-        self._core.stop()
+        self._finalizer()
 
     def _check_open(self) -> None:
         if not self._core.alive or os.getpid() != self._owner:
@@ -291,19 +287,10 @@ class EmbeddedControlPlane:
         self.close()
 
 
-class _AtExit:
-    """Closes a control plane at the end of the program, without keeping it alive until then."""
-
-    def __init__(self, plane: EmbeddedControlPlane) -> None:
-        self._plane = weakref.ref(plane)
-        atexit.register(self._run)
-
-    def _run(self) -> None:
-        if (plane := self._plane()) is not None:
-            plane.close()
-
-    def cancel(self) -> None:
-        atexit.unregister(self._run)
+def _stop(core: Core, owner: int) -> None:
+    """Stop the core, unless this is a fork of the process that it belongs to."""
+    if os.getpid() == owner:
+        core.stop()
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -104,6 +105,14 @@ def test_close_leaves_nothing(
     leftovers.check()
     mine = {s for s in abstract_sockets() - before if f"-{os.getpid()}-" in s}
     assert not mine
+
+
+def test_a_forgotten_control_plane_ends(leftovers: Any) -> None:
+    plane = EmbeddedControlPlane(cores=1, memory=1 << 30)
+    assert plane.info().memory == 1 << 30
+    del plane
+    gc.collect()
+    leftovers.check()
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
