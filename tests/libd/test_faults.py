@@ -106,7 +106,8 @@ def test_a_killed_server_fails_pending_and_following_calls(kind: str) -> None:
                     operation()
         with pytest.raises(TransportClosedError):
             process.control.stats()
-        assert not process.alive()
+        process.stop()
+        assert process.returncode == -signal.SIGKILL
         with LibdAction("1", [grant.durl("m", f"rdma_{kind}")]) as action:
             with pytest.raises(TransportClosedError, match="no memory server"):
                 action.get_transport("m")
@@ -421,6 +422,27 @@ def test_a_child_of_fork_does_not_touch_its_parents_connections(stand: Stand) ->
     out = bytearray(5)
     transports[1].read_into(0, out)
     assert out == b"child"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_is_turned_away_from_the_unix_socket(stand: Stand) -> None:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setuid(65534)
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(20)
+                sock.connect("\0" + stand.server.unix_url.removeprefix("unix://@"))
+                try:
+                    sock.sendall(hello())
+                    status = int(sock.recv(1) != b"")
+                except ConnectionError:
+                    status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert stand.control.stats().refused == 1
 
 
 def test_a_transport_of_a_thread_that_is_gone() -> None:
