@@ -21,6 +21,7 @@ from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application
 from engine.errors import EngineError
 from engine.execution import execute
+from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
 from engine.stages import CutSettings, StagePlan, cut
 from engine.stages.explain import explain_stages
@@ -122,6 +123,7 @@ class Session:
                 f"an element needs at least {format_size(LEAST_COMPUTE_MEMORY)} to start"
             )
         self.catalog = Catalog()
+        self._local = LocalTables(self.catalog)
         self._parallelism = parallelism
         self._codegen = CodegenSettings(memory, parse_size(exchange_memory))
         self._transport = transport
@@ -215,7 +217,7 @@ class Session:
         settings = CutSettings(
             parallelism=self.parallelism, broadcast_bytes=self._codegen.compute_memory / 4
         )
-        return cut(optimize(plan, estimates), estimates, settings)
+        return cut(optimize(self._local.resolve(plan), estimates), estimates, settings)
 
     @property
     def parallelism(self) -> int:
@@ -275,6 +277,8 @@ class Session:
         """Give everything back: memory, workers, the control plane if this session started it."""
         with self._lock:
             self._closed = True
+            self._local.close()
+            self.catalog.close()
             control, self._control = self._control, None
             session, self._id = self._id, None
             if control is None:

@@ -1,0 +1,203 @@
+"""Sessions end to end: real workers, real memory elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine import Session
+from engine.errors import EngineError, TableNotFoundError
+from engine.execution import QueryFailedError
+from libd.errors import ScadError
+from openwhisk.control import EmbeddedControlPlane
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    n = 5000
+    sales = pa.table(
+        {
+            "id": pa.array(range(n), pa.int32()),
+            "item": pa.array([None if i % 17 == 0 else i * 7 % 40 for i in range(n)], pa.int32()),
+            "price": pa.array([Decimal(i % 999) / 100 for i in range(n)], pa.decimal128(7, 2)),
+            "note": pa.array([f"n{i % 5}" for i in range(n)]),
+        }
+    )
+    items = pa.table({"key": pa.array(range(30), pa.int32()), "name": [f"é{i}" for i in range(30)]})
+    pq.write_table(sales, folder / "sales.parquet", row_group_size=500)
+    pq.write_table(items, folder / "items.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def control() -> Iterator[EmbeddedControlPlane]:
+    plane = EmbeddedControlPlane(
+        cores=2, memory=6 << 30, preimport=("engine.element", "operators.duckdb"), prewarm=2
+    )
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def session(data: Path, control: EmbeddedControlPlane) -> Iterator[Session]:
+    with Session(parallelism=2, compute_memory="512MB", control=control) as s:
+        for path in sorted(data.glob("*.parquet")):
+            s.read_parquet(path)
+        yield s
+    info = control.info()
+    assert (info.cores_reserved, info.memory_reserved) == (0, 0)
+    assert info.sessions == []
+
+
+QUERIES = [
+    "select count(*), sum(price), avg(price) from sales",
+    "select item, note, sum(price) as total, avg(price) from sales group by all "
+    "order by 3 desc, 1, 2 limit 9",
+    "select name, count(*) n, stddev(price) from sales join items on item = key "
+    "group by name order by name",
+    "select a.item, count(distinct b.id) from sales a full join sales b on a.id = b.item * 3 "
+    "group by a.item order by 1",
+    "select id, price from sales where item = 3 order by id",
+    "select name from items where key not in (select item from sales where item is not null)",
+    "select price / 3, price as price, price from sales where id = 7",
+    "select * from sales where id < 0",
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_answers_are_duckdbs(
+    data: Path, control: EmbeddedControlPlane, query: str, transport: Any
+) -> None:
+    connection = duckdb.connect()
+    with Session(2, "512MB", transport, control=control) as session:
+        for name in ("sales", "items"):
+            session.register(name, str(data / f"{name}.parquet"))
+            connection.execute(f"create view {name} as from '{data}/{name}.parquet'")
+        ours = session.sql(query).collect()
+    theirs = connection.execute(query).to_arrow_table()
+    assert [n.lower() for n in ours.column_names] == [n.lower() for n in theirs.column_names]
+    assert ours.schema.types == theirs.schema.types
+
+    def rows(table: pa.Table) -> list[Any]:
+        listed = list(zip(*(c.to_pylist() for c in table.columns), strict=True))
+        return listed if "order by" in query else sorted(listed, key=repr)
+
+    for mine, wanted in zip(rows(ours), rows(theirs), strict=True):
+        for cell, other in zip(mine, wanted, strict=True):
+            near = isinstance(other, float)
+            assert cell == (pytest.approx(other, rel=1e-9) if near else other)
+
+
+def test_last_run_says_what_the_query_cost(session: Session) -> None:
+    assert session.last_run is None
+    session.sql("select item, count(*) from sales group by item").collect()
+    run = session.last_run
+    assert run is not None
+    assert (run.stages, run.elements) == (2, 3)
+    assert len(run.activation.elements) == 3
+    assert run.usage.peak_compute_bytes >= 512 << 20
+
+
+def test_frames_build_on_one_another(session: Session) -> None:
+    frame = session.sql("select item, price from sales where id < 10")
+    assert frame.limit(3).collect().num_rows == 3
+    assert session.sql("select * from items").sort("key").head(2).collect()["key"].to_pylist() == [
+        0,
+        1,
+    ]
+
+
+def test_arrow_data_is_a_table_too(session: Session) -> None:
+    session.register("mine", pa.table({"key": [1, 2, 2], "x": ["a", None, "b"]}))
+    query = "select x, name from mine join items on mine.key = items.key order by x nulls first"
+    assert session.sql(query).collect().to_pylist() == [
+        {"x": None, "name": "é2"},
+        {"x": "a", "name": "é1"},
+        {"x": "b", "name": "é2"},
+    ]
+
+
+def test_explain_shows_stages(session: Session) -> None:
+    text = session.explain("select item, count(*) from sales group by item")
+    assert "2 stages, 3 compute elements" in text
+    assert "its part of sales" in text
+
+
+def test_emitted_elements_are_an_application(session: Session, tmp_path: Path) -> None:
+    from openwhisk.app import load_directory
+
+    written = session.emit("select item, count(*) from sales group by item", tmp_path / "out")
+    assert {p.suffixes[-1] for p in written} == {".py", ".yaml"}
+    assert len(load_directory(tmp_path / "out").compute) == 2
+
+
+def test_a_failing_element_is_named(session: Session) -> None:
+    # Fails when it runs, not when it is planned.
+    with pytest.raises(
+        QueryFailedError, match=r"element s1_\w+\[\d\] failed: .*Conversion"
+    ) as caught:
+        session.sql("select sum(cast(note as integer)) from sales").collect()
+    assert caught.value.element is not None
+    assert "\n" not in str(caught.value)
+    assert session.sql("select count(*) c from items").collect()["c"].to_pylist() == [30]
+
+
+def test_a_file_that_vanished_is_one_clear_error(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "gone.parquet"
+    pq.write_table(pa.table({"x": [1]}), path)
+    session.register("gone", str(path))
+    frame = session.sql("select x from gone")
+    path.unlink()
+    with pytest.raises(ScadError, match=r"gone\.parquet"):
+        frame.collect()
+
+
+def test_an_interrupt_cancels_and_cleans_up(
+    session: Session, control: EmbeddedControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(activation_id: str, timeout: float | None = None) -> Any:
+        raise KeyboardInterrupt
+
+    frame = session.sql("select count(*) from sales a, sales b where a.id < b.id")
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            frame.collect()
+    assert session.sql("select count(*) c from items").collect()["c"].to_pylist() == [30]
+
+
+def test_tables_that_are_not_there(session: Session) -> None:
+    with pytest.raises(TableNotFoundError, match="sale"):
+        session.sql("select * from sale")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"parallelism": 0},
+        {"compute_memory": "1MB"},
+        {"transport": "pigeon"},
+        {"apihost": "localhost:1", "control": object()},
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: Any) -> None:
+    with pytest.raises(EngineError):
+        Session(**arguments)
+
+
+def test_a_closed_session_says_so(control: EmbeddedControlPlane) -> None:
+    session = Session(control=control)
+    session.close()
+    session.close()
+    session.register("t", pa.table({"x": [1]}))
+    with pytest.raises(EngineError, match="closed"):
+        session.sql("select x from t").collect()
