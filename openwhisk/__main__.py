@@ -27,6 +27,13 @@ DEFAULT_PORT = 3233  # stand-alone OpenWhisk's
 PREIMPORT = "numpy,pyarrow,remote_array,remote_frame,operators.duckdb"
 
 
+def positive(text: str) -> float:
+    """A number of cores."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError(text)
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
@@ -37,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 for any free one")
     result.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address to listen at")
-    result.add_argument("--cores", type=float, help="cores for elements (default: the machine's)")
+    result.add_argument(
+        "--cores", type=positive, help="cores for elements (default: the machine's)"
+    )
     result.add_argument("--memory", type=parse_size, help="bytes for elements, e.g. 8GB")
     result.add_argument(
         "--state", type=Path, default=state_directory(), help="folder of the store and the key"
@@ -100,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         serve(arguments)
     except KeyboardInterrupt:
         return 130
-    except (ScadError, OSError) as error:
+    except (ScadError, OSError, ValueError) as error:
         if arguments.verbose:
             raise
         sys.stderr.write(f"openwhisk: {error}\n")

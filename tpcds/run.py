@@ -176,6 +176,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         parser.error("--generator says how to make data; it does not go with --data")
     if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
         parser.error(f"--json: directory {parsed.json.absolute().parent} does not exist")
+    if parsed.json is not None and not _writable(parsed.json):
+        parser.error(f"--json: {parsed.json} cannot be written")
     return Options(
         sf=parsed.sf,
         queries=parsed.queries,
@@ -191,6 +193,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         json=parsed.json,
         verbose=parsed.verbose,
     )
+
+
+def _writable(path: Path) -> bool:
+    """Whether a file can be put at a path, as far as can be told without doing it."""
+    return not path.is_dir() and os.access(path.absolute().parent, os.W_OK | os.X_OK)
 
 
 def _query_list(text: str) -> list[int]:

@@ -65,6 +65,8 @@ def warm_up(session: EngineSession) -> None:
 def one_line(error: BaseException) -> str:
     """What an exception says, in one line; its type too where it is not one of ours."""
     words = " ".join(str(error).split())
+    # What a corrupt file makes libraries say must not reach a terminal as control characters.
+    words = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
     if isinstance(error, ScadError) and words:
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
