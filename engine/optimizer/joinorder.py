@@ -20,7 +20,7 @@ from engine.optimizer.expressions import (
     renumber,
     with_inputs,
 )
-from engine.optimizer.sharing import shared
+from engine.optimizer.sharing import LARGE_ROWS, shared, worth_sharing
 from operators.expr import Call, Column, Expr
 from operators.rel import Filter, Join, Project, Rel
 from operators.schema import Schema
@@ -59,6 +59,16 @@ def conjunction(parts: Sequence[Expr]) -> Expr | None:
 def order_joins(plan: Rel, estimates: RowEstimates) -> Rel:
     """`plan` (interned) with its groups of three and more inner joins reordered."""
     several = shared(plan)
+    verdicts: dict[int, bool] = {}
+
+    def stays(rel: Rel) -> bool:
+        """Whether `rel` is computed once for several readers, and so must stay what it is."""
+        if id(rel) not in several:
+            return False
+        if id(rel) not in verdicts:
+            verdicts[id(rel)] = worth_sharing(rel, estimates.rows, LARGE_ROWS)
+        return verdicts[id(rel)]
+
     done: dict[int, Rel] = {}
 
     def visit(rel: Rel) -> Rel:
@@ -68,7 +78,7 @@ def order_joins(plan: Rel, estimates: RowEstimates) -> Rel:
 
     def rebuild(rel: Rel) -> Rel:
         if _is_inner(rel):
-            group = _Group(several, visit)
+            group = _Group(stays, visit)
             outputs = group.take_apart(rel, top=True)
             if 2 < len(group.relations) <= _MOST_RELATIONS:
                 return group.put_together(rel.schema, outputs, estimates)
@@ -119,7 +129,7 @@ class _Piece:
 class _Group:
     """Relations and the conditions among them; columns are numbered through all relations."""
 
-    several: frozenset[int]
+    stays: Callable[[Rel], bool]
     visit: Callable[[Rel], Rel]
     relations: list[_Piece] = field(default_factory=list)
     equalities: list[_Equality] = field(default_factory=list)
@@ -133,7 +143,7 @@ class _Group:
 
         What others read too stays whole below the top: it is computed once for all.
         """
-        if top or (id(rel) not in self.several and _leads_to_inner(rel)):
+        if top or (_leads_to_inner(rel) and not self.stays(rel)):
             match rel:
                 case Join():
                     return self._take_join(rel)

@@ -7,11 +7,19 @@ the plan several times. After `intern` they are the same object, and the cutter 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 from engine.optimizer.expressions import map_subqueries, subqueries_of, with_inputs
-from operators.rel import Rel
+from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, walk
 
-__all__ = ["intern", "shared"]
+__all__ = ["LARGE_ROWS", "intern", "shared", "worth_sharing"]
+
+LARGE_ROWS = 100_000.0
+"""From how many rows on a side of a join counts as large."""
+
+# A join that leaves one row of so many of its largest table is worth writing down.
+_REDUCED = 10.0
 
 
 def intern(plan: Rel) -> Rel:
@@ -27,6 +35,24 @@ def intern(plan: Rel) -> Rel:
         return done[id(rel)]
 
     return visit(plan)
+
+
+def worth_sharing(rel: Rel, rows: Callable[[Rel], float], large: float) -> bool:
+    """Whether computing `rel` once and writing it down beats computing it for every reader.
+
+    It does where rows were grouped, compared or moved: aggregations, set operations, joins of two
+    large relations. A large table joined with small ones streams; writing all of it down would cost
+    more than reading it again, and would keep its readers' own conditions from being applied early.
+    """
+    largest = 0.0
+    for node in walk(rel):
+        if isinstance(node, (Aggregation, SetOperation)):
+            return True
+        if isinstance(node, Join) and min(map(rows, node.inputs())) >= large:
+            return True
+        if isinstance(node, Scan):
+            largest = max(largest, rows(replace(node, predicate=None)))
+    return any(isinstance(n, Join) for n in walk(rel)) and rows(rel) * _REDUCED <= largest
 
 
 def shared(plan: Rel) -> frozenset[int]:

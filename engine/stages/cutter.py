@@ -17,7 +17,7 @@ from engine.optimizer.expressions import (
     map_subqueries,
     with_inputs,
 )
-from engine.optimizer.sharing import intern, shared
+from engine.optimizer.sharing import LARGE_ROWS, intern, shared, worth_sharing
 from engine.stages.aggregates import cut_aggregation
 from engine.stages.fragments import (
     CutSettings,
@@ -43,7 +43,6 @@ from operators.rel import (
     SetOperation,
     Sort,
     Values,
-    walk,
 )
 from operators.types import same_type
 
@@ -90,6 +89,7 @@ class Cutter:
     workshop: Workshop
     shared: frozenset[int]
     split_rows: float
+    large_rows: float = LARGE_ROWS
     _done: dict[int, Fragment] = field(default_factory=dict)
 
     def visit(self, rel: Rel, wish: Keys | None) -> Fragment:
@@ -99,12 +99,12 @@ class Cutter:
         if id(rel) not in self.shared:
             return self._place(rel, wish)
         if id(rel) not in self._done:
-            self._done[id(rel)] = self._share(self._place(rel, wish), wish)
+            self._done[id(rel)] = self._share(rel, self._place(rel, wish), wish)
         return self._done[id(rel)]
 
-    def _share(self, fragment: Fragment, wish: Keys | None) -> Fragment:
+    def _share(self, rel: Rel, fragment: Fragment, wish: Keys | None) -> Fragment:
         """A subplan with several readers: computed once if it does any work worth keeping."""
-        if not any(isinstance(n, (Aggregation, Join, SetOperation)) for n in walk(fragment.rel)):
+        if not worth_sharing(rel, self.workshop.estimates.rows, self.large_rows):
             return fragment
         if not fragment.parted and self.workshop.replicate(fragment) is fragment:
             return fragment
