@@ -86,6 +86,7 @@ cdef extern from "transport.h" nogil:
         uint64_t bytes_read
         uint64_t bytes_written
         uint64_t bytes_mapped
+        uint64_t bytes_mapped_writable
 
     struct libd_transport:
         const libd_transport_ops *ops
@@ -125,7 +126,7 @@ cdef extern from "transport.h" nogil:
 
     int libd_readv(libd_transport *t, libd_vec *vec, size_t count, libd_error *err)
     int libd_writev(libd_transport *t, libd_vec *vec, size_t count, libd_error *err)
-    int libd_map(libd_transport *t, uint64_t addr, uint64_t size, void **out, libd_error *err)
+    int libd_map(libd_transport *t, uint64_t addr, uint64_t size, bint writable, void **out, libd_error *err)
     int libd_alloc(libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, libd_error *err)
     int libd_free(libd_transport *t, uint64_t addr, libd_error *err)
     int libd_extend(libd_transport *t, uint64_t addr, uint64_t size, uint64_t *out, libd_error *err)

@@ -44,6 +44,7 @@ class Counters:
     bytes_read: int
     bytes_written: int
     bytes_mapped: int
+    bytes_mapped_writable: int
 
 class RegionStat:
     region: int

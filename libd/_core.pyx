@@ -236,9 +236,14 @@ cdef class Buffer:
 
 
 class Counters:
-    """What a transport moved so far: calls (vectored ones count each segment) and bytes."""
+    """What a transport moved so far: calls (vectored ones count each segment) and bytes.
 
-    __slots__ = ("bytes_mapped", "bytes_read", "bytes_written", "maps", "reads", "writes")
+    `bytes_mapped` counts read-only views, `bytes_mapped_writable` writable ones.
+    """
+
+    __slots__ = (
+        "bytes_mapped", "bytes_mapped_writable", "bytes_read", "bytes_written", "maps", "reads", "writes",
+    )
 
     def __init__(self, **values):
         for name, value in values.items():
@@ -464,7 +469,7 @@ cdef class Transport:
         cdef void *data
         cdef uint64_t at = as_u64(addr, "address"), n = as_u64(size, "size")
         cdef View view
-        if libd_map(self.t, at, n, &data, &err):
+        if libd_map(self.t, at, n, writable, &data, &err):
             self.fail_at(&err, "map", at, n)
         view = View.__new__(View)
         view.owner = self.memory
@@ -625,6 +630,7 @@ cdef class Transport:
             bytes_read=self.t.counters.bytes_read,
             bytes_written=self.t.counters.bytes_written,
             bytes_mapped=self.t.counters.bytes_mapped,
+            bytes_mapped_writable=self.t.counters.bytes_mapped_writable,
         )
 
     @property

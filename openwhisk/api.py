@@ -48,7 +48,8 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     cpu_seconds
         All threads, all attempts that reported.
     bytes_read, bytes_written
-        Through its transports; views that were mapped are not copies and count as nothing.
+        Through its transports. Views that were mapped count too, as read if they are read-only and
+        as written if not.
     """
 
     name: str

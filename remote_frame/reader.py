@@ -163,7 +163,7 @@ class FrameReader:
         resolved = transport.resolve(part.ref)
         wanted = [resolved[handle.extents_of[c]] for c in self._columns]
         extents = [extent for column in wanted for extent in column if extent[1]]
-        get = _mapped(transport, extents) if transport.mappable else _fetched(transport, extents)
+        get = _mapped(transport) if transport.mappable else _fetched(transport, extents)
         try:
             arrays = []
             for c, column in zip(self._columns, wanted, strict=True):
@@ -187,14 +187,9 @@ def open_transports(action: Any) -> TransportFor:
 _GetBuffer = Callable[[int, int], pa.Buffer]
 
 
-def _mapped(transport: Transport, extents: Sequence[tuple[int, int]]) -> _GetBuffer:
-    """Views of one mapping that covers all extents; the buffers keep it alive."""
-    if not extents:
-        return lambda addr, size: None
-    low = min(addr for addr, _ in extents)
-    high = max(addr + size for addr, size in extents)
-    whole = pa.py_buffer(transport.map(low, high - low))
-    return lambda addr, size: whole.slice(addr - low, size)
+def _mapped(transport: Transport) -> _GetBuffer:
+    """Views of the extents, one by one, so that only what is named is counted as read."""
+    return lambda addr, size: pa.py_buffer(transport.map(addr, size))
 
 
 def _fetched(transport: Transport, extents: Sequence[tuple[int, int]]) -> _GetBuffer:

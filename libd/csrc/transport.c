@@ -111,7 +111,8 @@ int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t n, struct
     return code;
 }
 
-int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, void **out, struct libd_error *err)
+int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, int writable, void **out,
+             struct libd_error *err)
 {
     struct libd_vec vec = {.addr = addr, .size = size};
     uint64_t bytes;
@@ -123,7 +124,7 @@ int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, void **out,
     if (!code)
         code = t->ops->map(t, addr, vec.epoch, size, out, err);
     if (!code)
-        count(&t->counters.maps, 1, &t->counters.bytes_mapped, bytes);
+        count(&t->counters.maps, 1, writable ? &t->counters.bytes_mapped_writable : &t->counters.bytes_mapped, bytes);
     return code;
 }
 

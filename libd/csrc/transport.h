@@ -56,7 +56,7 @@ struct libd_memory {
 };
 
 struct libd_counters {
-    _Atomic uint64_t reads, writes, maps, bytes_read, bytes_written, bytes_mapped;
+    _Atomic uint64_t reads, writes, maps, bytes_read, bytes_written, bytes_mapped, bytes_mapped_writable;
 };
 
 #define LIBD_BOUND_CHUNK 512u
@@ -104,7 +104,8 @@ bool libd_memory_alive(const struct libd_memory *memory);
 
 int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t count, struct libd_error *err);
 int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t count, struct libd_error *err);
-int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, void **out, struct libd_error *err);
+int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, int writable, void **out,
+             struct libd_error *err);
 int libd_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, struct libd_error *err);
 int libd_free(struct libd_transport *t, uint64_t addr, struct libd_error *err);
 int libd_extend(struct libd_transport *t, uint64_t addr, uint64_t size, uint64_t *out, struct libd_error *err);

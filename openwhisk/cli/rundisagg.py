@@ -165,7 +165,8 @@ def _profile(transports: Mapping[str, Any], action: Action, begin: float) -> Non
         c = transport.counters
         complain(
             f"profile: {name}: read {c.bytes_read} bytes in {c.reads} calls, "
-            f"wrote {c.bytes_written} bytes in {c.writes} calls, mapped {c.bytes_mapped} bytes"
+            f"wrote {c.bytes_written} bytes in {c.writes} calls, mapped "
+            f"{c.bytes_mapped + c.bytes_mapped_writable} bytes"
         )
     for mark, at in action.profile_marks:
         complain(f"profile: mark {mark!r} at {at - begin:.6f} s")

@@ -60,9 +60,15 @@ class GrantedTransports:
         return found
 
     def moved(self) -> tuple[int, int]:
-        """Bytes read and written through all transports so far."""
+        """Bytes read and written through all transports so far.
+
+        Mapped views are reads if they are read-only and writes if not, whatever was touched.
+        """
         counters = [t.counters for t in self._opened.values()]
-        return sum(c.bytes_read for c in counters), sum(c.bytes_written for c in counters)
+        return (
+            sum(c.bytes_read + c.bytes_mapped for c in counters),
+            sum(c.bytes_written + c.bytes_mapped_writable for c in counters),
+        )
 
     def close(self) -> None:
         """Close every transport."""
