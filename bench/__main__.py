@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.rounds < 3:
         parser.error("--rounds must be at least 3: a median and quartiles need them")
     rows: list[Row] = []
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     for name in arguments.suite:
         with SUITES[name]() as cases, Progress(console=console, transient=True) as progress:
             task = progress.add_task(name, total=len(cases))
