@@ -27,6 +27,19 @@ DEFAULT_PORT = 3233  # stand-alone OpenWhisk's
 PREIMPORT = "numpy,pyarrow,remote_array,remote_frame,operators.duckdb"
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server; when it is to stop, requests that wait for an activation are answered."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server.shutdown`."""
+        self._service.waiters.close()
+        await super().shutdown(sockets)
+
+
 def positive(text: str) -> float:
     """A number of cores."""
     if not 0 < (number := float(text)) < float("inf"):
@@ -82,7 +95,7 @@ def serve(arguments: argparse.Namespace) -> None:
             log_level="info" if arguments.verbose else "warning",
             timeout_graceful_shutdown=5,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config, service).run(sockets=[listener])
 
 
 def announce(arguments: argparse.Namespace, listener: socket.socket, key: str | None) -> None:

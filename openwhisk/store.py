@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,17 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            self._db.execute("begin immediate")
             try:
+                self._db.execute("begin immediate")
                 yield self._db
-            except BaseException:
-                self._db.execute("rollback")
-                raise
-            self._db.execute("commit")
+                self._db.execute("commit")
+            except sqlite3.Error as error:
+                raise StoreError(f"the control plane's store cannot be written: {error}") from error
+            finally:
+                # Also after a commit that failed (a full disk): nothing may stay half open.
+                with suppress(sqlite3.Error):
+                    if self._db.in_transaction:
+                        self._db.execute("rollback")
 
     # Entities
 
@@ -143,6 +147,14 @@ class Store:
             raise NotFoundError(f"no application or action {name!r} in {namespace!r}")
         return msgspec.json.decode(row[0]), row[1], row[2]
 
+    def has(self, namespace: str, name: str) -> bool:
+        """Whether there is an entity of that name."""
+        with self._lock:
+            row = self._db.execute(
+                "select 1 from entity where namespace = ? and name = ?", (namespace, name)
+            ).fetchone()
+        return row is not None
+
     def delete(self, namespace: str, name: str) -> dict[str, Any]:
         """Remove an entity and return the body that it had.
 
@@ -156,7 +168,7 @@ class Store:
             db.execute("delete from entity where namespace = ? and name = ?", (namespace, name))
         return body
 
-    def list(
+    def list_entities(
         self, namespace: str, *, limit: int = 30, skip: int = 0
     ) -> list[tuple[str, dict[str, Any], str, int]]:
         """`(name, body, version, updated)` of a namespace's entities, by name."""

@@ -175,6 +175,8 @@ class EmbeddedControlPlane:
         self._books.open_activation(ActivationBook(activation, program, transport, session))
         self._core.post(Invoke(time.monotonic(), activation, program.plan, packed, session))
         if not self._core.alive:
+            # Not before its thread has ended: it may be using the books.
+            self._core.stop()
             self._books.closed(None)
         return activation
 
@@ -202,6 +204,13 @@ class EmbeddedControlPlane:
         It is called on the control plane's own thread: hand the record on, and return.
         """
         self._books.observe(observer)
+
+    def settle(self) -> None:
+        """Return when observers have been told of every activation whose end can be read now."""
+        turned = threading.Event()
+        self._core.post(turned.set)
+        while not turned.wait(1.0) and self._core.alive:
+            pass
 
     # -- sessions --------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ user.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import secrets
 import uuid
@@ -65,6 +64,6 @@ def basic_credentials(header: str | None) -> tuple[str, str] | None:
         return None
     try:
         user, colon, key = base64.b64decode(header[6:], validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not text
         return None
     return (user, key) if colon else None

@@ -8,14 +8,13 @@ hold one (`Waiters`).
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -23,58 +22,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from libd.errors import ScadError
 from openwhisk.api import Activation
 from openwhisk.app.model import Application
 from openwhisk.control import EmbeddedControlPlane
-from openwhisk.errors import OpenWhiskError
+from openwhisk.errors import AlreadyExistsError, NotFoundError, OpenWhiskError
 from openwhisk.http import entities, records
 from openwhisk.http.auth import basic_credentials
 from openwhisk.http.errors import HANDLERS, ApiError
+from openwhisk.http.requests import flag, integer, page, read_json
+from openwhisk.http.waiters import Waiters
 from openwhisk.store import Store
 
 __all__ = ["Service", "create_app"]
 
-LIST_DEFAULT, LIST_MAX = 30, 200
 BLOCKING_MAX_MS = 60_000
-BODY_MAX = 48 << 20  # OpenWhisk's limit for code
 API = "/api/v1"
 _LOG = logging.getLogger(__name__)
-
-
-class Waiters:
-    """Wakes coroutines when activations finish; fed from the control plane's thread."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-
-    def start(self) -> None:
-        """Bind to the running event loop."""
-        self._loop = asyncio.get_running_loop()
-
-    def finished(self, activation_id: str) -> None:
-        """Say that an activation has ended; any thread may call this."""
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._wake, activation_id)
-
-    def _wake(self, activation_id: str) -> None:
-        for event in self._waiting.pop(activation_id, ()):
-            event.set()
-
-    def register(self, activation_id: str) -> asyncio.Event:
-        """An event that is set when the activation ends; ask for its state *after* registering."""
-        event = asyncio.Event()
-        self._waiting.setdefault(activation_id, set()).add(event)
-        return event
-
-    def forget(self, activation_id: str, event: asyncio.Event) -> None:
-        """Nobody waits for this event any more."""
-        waiting = self._waiting.get(activation_id)
-        if waiting is not None:
-            waiting.discard(event)
-            if not waiting:
-                del self._waiting[activation_id]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Service:
@@ -89,7 +55,8 @@ class Service:
         self.plane = plane
         self.store = store
         self.waiters = Waiters()
-        self._ended: SimpleQueue[tuple[Activation, str] | None] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Activation, str] | threading.Event | None] = SimpleQueue()
+        self._changing = threading.Lock()
         self._writer = threading.Thread(target=self._write, name="scad-store", daemon=True)
         self._writer.start()
 
@@ -100,12 +67,24 @@ class Service:
 
     def _write(self) -> None:
         while (item := self._ended.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
             activation, namespace = item
             try:
                 record = records.to_json(activation, namespace=namespace)
                 self.store.put_activation(namespace, record)
             except Exception:
                 _LOG.exception("activation %s was not stored", activation.activation_id)
+
+    def flush(self) -> None:
+        """Return when every activation that anybody has seen end is in the store."""
+        # A record can be read a moment before the control plane tells of it.
+        self.plane.settle()
+        written = threading.Event()
+        self._ended.put(written)
+        while not written.wait(1.0) and self._writer.is_alive():
+            pass
 
     def close(self) -> None:
         """Write what is still to be written."""
@@ -128,6 +107,34 @@ class Service:
         if asked not in ("_", own):
             raise ApiError(403, f"these credentials do not open namespace {asked!r}")
         return own
+
+    def put(
+        self,
+        namespace: str,
+        name: str,
+        application: Application,
+        body: Mapping[str, Any],
+        *,
+        overwrite: bool,
+    ) -> str:
+        """Give an entity to the control plane, which may refuse it, then to the store; return its
+        version.
+        """
+        with self._changing:
+            if not overwrite and self.store.has(namespace, name):
+                raise AlreadyExistsError(
+                    f"{name!r} already exists; add overwrite=true to replace it"
+                )
+            self.install(application, body)
+            return self.store.put(namespace, name, body, overwrite=True)
+
+    def delete(self, namespace: str, name: str) -> dict[str, Any]:
+        """Remove an entity; return its body."""
+        with self._changing:
+            body = self.store.delete(namespace, name)
+            with suppress(NotFoundError):  # it could not be read when the service started
+                self.plane.delete_application(name)
+            return body
 
     def install(self, application: Application, body: Mapping[str, Any]) -> None:
         """Give an entity to the control plane, replacing what had its name."""
@@ -156,8 +163,7 @@ class Service:
         body = await read_json(request)
         overwrite = flag(request, "overwrite")
         application = entities.parse(name, body)
-        version = await call(self.store.put, namespace, name, body, overwrite=overwrite)
-        await call(self.install, application, body)
+        version = await call(self.put, namespace, name, application, body, overwrite=overwrite)
         return JSONResponse(entities.describe(namespace, name, body, version))
 
     async def get_action(self, request: Request) -> Response:
@@ -172,7 +178,7 @@ class Service:
         if flag(request, "count"):
             return JSONResponse({"actions": await call(self.store.count, namespace)})
         limit, skip = page(request)
-        found = await call(self.store.list, namespace, limit=limit, skip=skip)
+        found = await call(self.store.list_entities, namespace, limit=limit, skip=skip)
         return JSONResponse(
             [
                 entities.describe(namespace, name, entities.without_code(body), version, updated)
@@ -182,8 +188,7 @@ class Service:
 
     async def delete_action(self, request: Request) -> Response:
         namespace, name = self.namespace(request), request.path_params["name"]
-        body = await call(self.store.delete, namespace, name)
-        await call(self.plane.delete_application, name)
+        body = await call(self.delete, namespace, name)
         return JSONResponse(entities.describe(namespace, name, body, "0.0.1"))
 
     async def invoke(self, request: Request) -> Response:
@@ -221,7 +226,8 @@ class Service:
                 await asyncio.wait_for(event.wait(), seconds)
             except TimeoutError:
                 return None
-            return await call(self.plane.activation, activation_id)
+            activation = await call(self.plane.activation, activation_id)
+            return None if activation.end is None else activation  # None: the service stops
         finally:
             self.waiters.forget(activation_id, event)
 
@@ -260,6 +266,7 @@ class Service:
         namespace = self.namespace(request)
         limit, skip = page(request)
         query = request.query_params
+        await call(self.flush)
         found = await call(
             self.store.list_activations,
             namespace,
@@ -314,73 +321,9 @@ class Service:
         return Response(status_code=204)
 
 
-async def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking call in a thread."""
     return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
-
-
-async def read_json(request: Request, default: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The body as a JSON object.
-
-    Raises
-    ------
-    ApiError
-        413 for a body over the limit, 400 for anything that is not a JSON object.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_MAX:
-            raise ApiError(413, f"the request is larger than the limit of {BODY_MAX} bytes")
-    if not body.strip():
-        if default is None:
-            raise ApiError(400, "the request has no body; send a JSON object")
-        return dict(default)
-    try:
-        value = json.loads(body)
-    except ValueError as error:
-        raise ApiError(400, f"the request is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ApiError(400, f"the request must be a JSON object, not {type(value).__name__}")
-    return value
-
-
-def flag(request: Request, name: str) -> bool:
-    """A boolean query parameter; absent is false.
-
-    Raises
-    ------
-    ApiError
-        400 if it is neither true nor false.
-    """
-    value = request.query_params.get(name, "false").lower()
-    if value not in ("true", "false"):
-        raise ApiError(400, f"query parameter {name} must be true or false, not {value!r}")
-    return value == "true"
-
-
-def integer(request: Request, name: str, default: int | None = None) -> Any:
-    """A non-negative integer query parameter, or `default`.
-
-    Raises
-    ------
-    ApiError
-        400 if it is no such number.
-    """
-    value = request.query_params.get(name)
-    if value is None:
-        return default
-    if not value.isascii() or not value.isdigit():
-        raise ApiError(400, f"query parameter {name} must be a whole number, not {value!r}")
-    return int(value)
-
-
-def page(request: Request) -> tuple[int, int]:
-    """`limit` and `skip`, OpenWhisk's way: 30 by default, at most 200, 0 meaning 200."""
-    limit = integer(request, "limit", LIST_DEFAULT)
-    if limit > LIST_MAX:
-        raise ApiError(400, f"limit may be at most {LIST_MAX}, not {limit}")
-    return limit or LIST_MAX, integer(request, "skip", 0)
 
 
 def create_app(service: Service) -> Starlette:
@@ -420,8 +363,16 @@ def create_app(service: Service) -> Starlette:
 
 
 def load(service: Service, namespace: str) -> int:
-    """Give the control plane every entity that the store holds; return how many."""
-    found = service.store.list(namespace, limit=-1)
-    for name, body, _, _ in found:
-        service.install(entities.parse(name, body), body)
-    return len(found)
+    """Give the control plane every entity that the store holds; return how many.
+
+    One that cannot be run (an older or newer version stored it) is left out, and said so.
+    """
+    loaded = 0
+    for name, body, _, _ in service.store.list_entities(namespace, limit=-1):
+        try:
+            service.install(entities.parse(name, body), body)
+        except ScadError as error:
+            _LOG.warning("%s is stored, but cannot be run: %s", name, error)
+        else:
+            loaded += 1
+    return loaded

@@ -42,9 +42,9 @@ def test_namespaces_are_separate(store: Store) -> None:
 def test_delete_and_list(store: Store) -> None:
     for name in ("b", "a", "c"):
         store.put("ns", name, {"name": name}, overwrite=False)
-    assert [row[0] for row in store.list("ns", limit=2, skip=1)] == ["b", "c"]
+    assert [row[0] for row in store.list_entities("ns", limit=2, skip=1)] == ["b", "c"]
     assert store.delete("ns", "b") == {"name": "b"}
-    assert [row[0] for row in store.list("ns")] == ["a", "c"]
+    assert [row[0] for row in store.list_entities("ns")] == ["a", "c"]
     with pytest.raises(NotFoundError):
         store.delete("ns", "b")
 
