@@ -37,6 +37,9 @@ _COLUMNS = (
     "largest element",
     "verified",
 )
+# What a terminal that is not wide can do without: a row is one line, whatever the width.
+_WIDE = 112
+_ONLY_WIDE = ("stages", "in memory elements", "largest element")
 
 
 @contextmanager
@@ -176,17 +179,22 @@ class LiveTable:
     ) -> None:
         self._live.stop()
         if self._records:
-            self._console.print(_table(self._records))
+            self._console.print(self._table(self._records))
 
     def _visible(self) -> Table:
         fit = max(self._console.height - 6, 1)
-        table = _table(self._records[-fit:])
+        table = self._table(self._records[-fit:])
         if (current := self._current) is not None:
             number, began = current
             seconds = f"{time.monotonic() - began:.1f}"
             place = f"{len(self._records) + 1} of {self._asked}"
-            table.add_row(f"q{number}", "", "", seconds, *[""] * 5, place, style="dim")
+            cells = {"query": f"q{number}", "seconds": seconds, "verified": place}
+            table.add_row(*(cells.get(str(c.header), "") for c in table.columns), style="dim")
         return table
+
+    def _table(self, records: Sequence[QueryRecord]) -> Table:
+        wide = self._console.width >= _WIDE
+        return _table(records, [name for name in _COLUMNS if wide or name not in _ONLY_WIDE])
 
 
 def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> None:
@@ -208,26 +216,25 @@ def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> Non
     console.print(", ".join(words), highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(records: Sequence[QueryRecord]) -> Table:
+def _table(records: Sequence[QueryRecord], columns: Sequence[str]) -> Table:
     table = Table(header_style="bold", pad_edge=False)
-    for name in _COLUMNS:
+    for name in columns:
         table.add_column(name, justify="left" if name in ("query", "verified") else "right")
     for record in records:
         peer = record.peers.get("duckdb")
-        style = "" if record.succeeded else "red"
-        table.add_row(
-            f"q{record.number}",
-            _count(record.stages),
-            _count(record.elements),
-            f"{record.seconds:.3f}" if record.seconds is not None else "",
-            f"{peer.seconds:.3f}" if peer is not None else "",
-            _ratio(record),
-            _size(record.bytes_written),
-            _size(record.peak_memory_bytes),
-            _size(record.peak_anon_bytes),
-            Text(_outcome(record), style="green" if record.verified else ""),
-            style=style,
-        )
+        cells: dict[str, str | Text] = {
+            "query": f"q{record.number}",
+            "stages": _count(record.stages),
+            "elements": _count(record.elements),
+            "seconds": f"{record.seconds:.3f}" if record.seconds is not None else "",
+            "DuckDB": f"{peer.seconds:.3f}" if peer is not None else "",
+            "ratio": _ratio(record),
+            "exchanged": _size(record.bytes_written),
+            "in memory elements": _size(record.peak_memory_bytes),
+            "largest element": _size(record.peak_anon_bytes),
+            "verified": Text(_outcome(record), style="green" if record.verified else ""),
+        }
+        table.add_row(*(cells[name] for name in columns), style="" if record.succeeded else "red")
     return table
 
 

@@ -58,3 +58,34 @@ def test_data_is_generated_once(world: Any) -> None:
     second = world.finish(world.tpcds(*command, XDG_CACHE_HOME=str(own)))
     assert second.status == 0, second
     assert {p: p.stat().st_mtime_ns for p in own.rglob("*.parquet")} == files
+
+
+@pytest.mark.parametrize("width", [80, 112, 200])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    """Nothing is cut and a query is one line, also where the window is as wide as ever."""
+    import io
+
+    from rich.console import Console
+
+    from tpcds.display import LiveTable
+    from tpcds.record import Peer, QueryRecord
+
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=True, width=width, height=30)
+    record = QueryRecord(
+        95,
+        seconds=123.456,
+        verified=True,
+        stages=20,
+        elements=12,
+        bytes_written=999_999_999_999,
+        peak_memory_bytes=999_999_999,
+        peak_anon_bytes=999_999_999_999,
+        peers={"duckdb": Peer(1.234, 2, "same")},
+    )
+    with LiveTable(console, 99) as table:
+        table.finish(record)
+    whole = said.getvalue().rpartition("┏")[2]
+    assert "…" not in whole
+    assert whole.count("q95") == 1
+    assert sum(line.startswith("│") for line in whole.splitlines()) == 1
