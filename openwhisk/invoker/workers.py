@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from openwhisk.scheduler.messages import RunId
-from openwhisk.worker.limits import HEADROOM
 from openwhisk.worker.messages import Metrics
 
 # Codes that a worker keeps before it is told to forget them all.
 KNOWN_CODES = 256
+
+# Of the bytes that a fresh worker leaves an element, the share that a used one may hold already.
+KEPT = 0.25
 
 
 class State(Enum):
@@ -95,6 +97,7 @@ class WorkerPool:
         self._max_idle = max_idle
         self.workers: dict[str, Worker] = {}
         self._idle: list[Worker] = []  # the one used last stands last: its caches are warm
+        self._leanest = 0  # what a fresh worker holds, once there was one
         self._waiting: deque[Waiting] = deque()
         self._busy: dict[RunId, Worker] = {}
 
@@ -107,7 +110,7 @@ class WorkerPool:
     def start(self, run: RunId, mem: int) -> None:
         """Give a run to an idle worker that is lean enough for its limit, or else to a new one."""
         for worker in reversed(self._idle):
-            if worker.data + HEADROOM <= mem:
+            if self._lean_enough(worker, mem):
                 self._idle.remove(worker)
                 self._take(worker, run)
                 return
@@ -131,6 +134,7 @@ class WorkerPool:
     def greeted(self, worker: Worker, data: int, anon: int) -> None:
         """A new worker is there."""
         worker.data, worker.anon = data, anon
+        self._leanest = min(self._leanest or data, data)
         if worker.state is not State.FORKING:
             return
         # A fresh worker is as lean as one can be: it takes the first that waits, whatever its
@@ -149,7 +153,7 @@ class WorkerPool:
         del self._busy[run]
         worker.run = None
         for waiting in self._waiting:
-            if worker.data + HEADROOM <= waiting.mem:
+            if self._lean_enough(worker, waiting.mem):
                 self._waiting.remove(waiting)
                 self._take(worker, waiting.run)
                 return run
@@ -202,6 +206,14 @@ class WorkerPool:
     def warm_bytes(self) -> int:
         """Anonymous memory of the idle workers."""
         return sum(worker.anon for worker in self._idle)
+
+    def _lean_enough(self, worker: Worker, mem: int) -> bool:
+        """Whether what a worker has kept from earlier runs leaves an element its limit.
+
+        Allocators keep address space that they no longer use, and the limit counts it: a worker
+        that kept more than `KEPT` of what a fresh one would leave is not used for this limit.
+        """
+        return worker.data - self._leanest <= KEPT * (mem - self._leanest)
 
     def _forking(self) -> int:
         return sum(worker.state is State.FORKING for worker in self.workers.values())

@@ -46,16 +46,18 @@ def test_a_run_gets_a_new_worker_only_if_none_is_idle() -> None:
     assert o.assigned[1] == (o.forked[0], run(1))
 
 
-def test_a_worker_that_holds_too_much_for_a_limit_is_passed_over() -> None:
+def test_a_worker_that_kept_too_much_for_a_limit_is_passed_over() -> None:
     o = Outside()
-    o.pool.add()
-    o.greet(o.forked[0], data=300 * MiB)
-    o.pool.start(run(0), 200 * MiB)
-    assert len(o.forked) == 2
+    o.pool.start(run(0), 2000 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=300 * MiB))
+    # It would fit, but the element would find most of its limit taken by what others left.
     o.pool.start(run(1), 400 * MiB)
-    assert o.assigned == [(o.forked[0], run(1))]
+    assert len(o.forked) == 2
+    o.pool.start(run(2), 2000 * MiB)
+    assert o.assigned[1] == (o.forked[0], run(2))
     o.greet(o.forked[1])
-    assert o.assigned[1] == (o.forked[1], run(0))
+    assert o.assigned[2] == (o.forked[1], run(1))
 
 
 def test_a_fresh_worker_takes_a_run_whose_limit_nobody_can_keep() -> None:
