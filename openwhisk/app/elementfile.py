@@ -8,6 +8,7 @@ read as YAML. What remains is its code. Keys are those of the prototype, and fur
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from openwhisk.errors import ApplicationError
 COMPUTE_SUFFIX = ".o.py"
 MEMORY_SUFFIXES = (".o.yaml", ".o.yml")
 HEADER = "#@"
+# What formatters of Python code make of a metadata line.
+_REFORMATTED = re.compile(r"#[ \t]+@(?:[ \t]|$|[ \t]*[\w-]+[ \t]*:)")
 
 COMPUTE_LIMITS = Limits()
 MEMORY_LIMITS = Limits(cpu=0.0)
@@ -120,10 +123,17 @@ def read_element(path: Path, report: Report) -> Element | None:
         return None
 
 
-def _read_compute(name: str, path: Path, text: str, report: Report) -> ComputeElement:
+def _read_compute(name: str, path: Path, text: str, report: Report) -> ComputeElement | None:
     header, line, _ = split_header(text)
     code = clean_code(text)
     file = str(path)
+    if spoilt := _reformatted(text):
+        report.error(
+            "metadata begins with '#@', here it is '# @', which is a comment: write '#@', and "
+            "exclude *.o.py from the formatter that added the space",
+            Location(file, spoilt),
+        )
+        return None
     source = YamlSource(header, file, line)
     fields = Fields(source, report, source.data, (), name)
     fields.choice("type", "compute", ("compute",))
@@ -150,6 +160,16 @@ def _read_compute(name: str, path: Path, text: str, report: Report) -> ComputeEl
     )
     fields.finish()
     return element
+
+
+def _reformatted(text: str) -> int | None:
+    """Return the number of the first line of metadata that a formatter turned into a comment."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            return None
+        if _REFORMATTED.match(line):
+            return number
+    return None
 
 
 def _helpers(path: Path, imports: tuple[str, ...], report: Report) -> dict[str, str]:

@@ -68,8 +68,8 @@ class Books:
             found.lease = book.lease
             return found.info(time.monotonic())
 
-    def over(self, activation_id: str) -> threading.Event:
-        """What to wait for: it is set when the record is final.
+    def book(self, activation_id: str) -> ActivationBook:
+        """What to wait for: its `over` is set when the record is final.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class Books:
             If there is no such activation.
         """
         with self.lock:
-            return self._find(activation_id).over
+            return self._find(activation_id)
 
     def activation(self, activation_id: str) -> Activation:
         """The record as it is now. Raises `NotFoundError`."""

@@ -182,10 +182,11 @@ class EmbeddedControlPlane:
 
     def wait(self, activation_id: str, timeout: float | None = None) -> Activation:
         """See `ControlPlane.wait`. Ctrl-C interrupts it."""
-        over = self._books.over(activation_id)
-        if not over.wait(timeout):
+        book = self._books.book(activation_id)
+        if not book.over.wait(timeout):
             raise WaitTimeoutError(f"activation {activation_id} is not over after {timeout:g} s")
-        return self._books.activation(activation_id)
+        assert book.final is not None  # not looked up: it may have made room for newer ones
+        return book.final
 
     def activation(self, activation_id: str) -> Activation:
         """See `ControlPlane.activation`."""
@@ -194,7 +195,7 @@ class EmbeddedControlPlane:
     def cancel(self, activation_id: str) -> None:
         """See `ControlPlane.cancel`."""
         self._check_open()
-        self._books.over(activation_id)
+        self._books.book(activation_id)
         self._core.post(Cancel(time.monotonic(), activation_id))
 
     def on_finished(self, observer: Callable[[Activation], None]) -> None:

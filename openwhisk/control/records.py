@@ -16,8 +16,8 @@ from openwhisk.scheduler.messages import Failure, RunId
 from openwhisk.worker.messages import Metrics
 
 _unpack = msgspec.msgpack.Decoder().decode
-# Lines of logs that an activation keeps.
-MAX_LOG_LINES = 10_000
+# Characters of logs that an activation keeps; OpenWhisk keeps 10 MB.
+MAX_LOGS = 10_000_000
 
 
 class ActivationBook:
@@ -27,6 +27,8 @@ class ActivationBook:
     ----------
     over
         Set when the activation has ended and the record is final.
+    final
+        The final record, from then on.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class ActivationBook:
         self.meter = Meter()
         self.over = threading.Event()
         self.warm_before = 0.0
+        self.final: Activation | None = None
+        self._logged = 0
         self._clock = time.time() - time.monotonic()
         self._record = Activation(activation_id=activation_id, name=program.name, start=time.time())
         self._elements = {
@@ -75,9 +79,19 @@ class ActivationBook:
         self.meter.cpu_seconds += metrics.cpu_seconds
         self.meter.bytes_read += metrics.bytes_read
         self.meter.bytes_written += metrics.bytes_written
-        if logs and len(self._record.logs) < MAX_LOG_LINES:
+        if logs:
             label = f"[{run.element}]" if self._copies(run.element) == 1 else f"[{label_of(run)}]"
-            self._record.logs += [_labelled(line, label) for line in logs]
+            self._log([_labelled(line, label) for line in logs])
+
+    def _log(self, lines: list[str]) -> None:
+        size = sum(map(len, lines))
+        if self._logged <= MAX_LOGS < self._logged + size:
+            self._record.logs.append(
+                f"… more than {MAX_LOGS} characters of logs: the rest is left out"
+            )
+        self._logged += size
+        if self._logged <= MAX_LOGS:
+            self._record.logs += lines
 
     def ended(
         self, run: RunId, now: float, status: ElementStatus, failure: Failure | None = None
@@ -85,6 +99,10 @@ class ActivationBook:
         """A run is over."""
         self.meter.run_ended(run, now)
         element = self._elements[run.element, run.index]
+        if run.attempt < element.attempts or (
+            status == "cancelled" and element.status == "waiting"
+        ):
+            return  # it was void before it ended; what comes after it is what counts
         element.end = self._clock + now
         element.status = status
         element.error = None if failure is None else failure.message
@@ -118,7 +136,8 @@ class ActivationBook:
                 element.status = "cancelled"
             elif element.status == "done":
                 element.error = None  # of an attempt that was repeated
-        return self.snapshot(now, warm_gb_s)
+        self.final = self.snapshot(now, warm_gb_s)
+        return self.final
 
     def _result(self, results: Mapping[str, list[Any]]) -> Any:
         unpacked = {name: [_unpack(r) for r in copies] for name, copies in results.items()}

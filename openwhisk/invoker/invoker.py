@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ import zmq
 from openwhisk.invoker.memory import MemoryHost, Reply, ServerStarted
 from openwhisk.invoker.program import Program
 from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings
-from openwhisk.invoker.workers import KNOWN_CODES, Worker, WorkerPool
+from openwhisk.invoker.workers import KNOWN_CODES, State, Worker, WorkerPool
 from openwhisk.invoker.zygote import ZygoteLink
 from openwhisk.scheduler.messages import (
     CreateMemory,
@@ -40,6 +41,7 @@ from openwhisk.scheduler.messages import (
     WorkerLost,
 )
 from openwhisk.worker.messages import (
+    GONE,
     Configure,
     Done,
     Exited,
@@ -60,6 +62,10 @@ log = logging.getLogger(__name__)
 
 # Zygotes that die one after the other before one was ready: after that many, workers cannot be had.
 _HOPELESS = 3
+# Workers that die one after the other before they said hello, while runs wait for them: the same.
+_STILLBORN = 5
+_PATIENCE = 2.0  # seconds that a zygote has to kill its workers
+_LINGERING = 1.0  # seconds that a process may take to end after its sockets were closed
 _ENOUGH = 64  # messages taken from workers before others get a turn
 
 
@@ -109,6 +115,7 @@ class Invoker:
         self._zygote: ZygoteLink | None = None
         self._zygote_ready = False
         self._stillborn = 0
+        self._stillborn_workers = 0
         self._forks: list[Worker] = []
         self._pool = WorkerPool(
             fork=self._fork,
@@ -121,6 +128,9 @@ class Invoker:
         self._pending: dict[RunId, _Pending] = {}
         self._programs: dict[str, tuple[Program, str]] = {}
         self._events: list[Event] = []
+        # Runs whose memory went away, and until when they wait for the news that its server died:
+        # with it all that was lost is known, and none is repeated in vain.
+        self._gone: deque[tuple[float, WorkerLost]] = deque()
         self.memory = MemoryHost(settings.memory, wake)
         self._server_fd = -1
         self._server = -1
@@ -139,6 +149,9 @@ class Invoker:
         """Wait at most `timeout` seconds for anything; deal with it; return what is readable of the
         registered others.
         """
+        if self._gone:
+            due = max(0.0, self._gone[0][0] - time.monotonic())
+            timeout = due if timeout is None else min(timeout, due)
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
         ready = dict(self._poller.poll(milliseconds))
         if self._link in ready:
@@ -148,6 +161,8 @@ class Invoker:
             self._receive_from_zygote(zygote)
         if self._server_fd >= 0 and self._server_fd in ready:
             self._server_died()
+        while self._gone and self._gone[0][0] <= time.monotonic():
+            self._events.append(self._gone.popleft()[1])
         return {fd for fd in ready if isinstance(fd, int)}
 
     def take_events(self) -> list[Event]:
@@ -206,7 +221,8 @@ class Invoker:
         """Kill all processes, wait for them, close all sockets."""
         if self._zygote is not None:
             self._poller.unregister(self._zygote.fileno())
-            self._zygote.close()
+            # One that is still importing has no workers, and does not listen yet.
+            self._zygote.close(patience=_PATIENCE if self._zygote_ready else 0.0)
             self._zygote = None
         self._pool.bury()
         self._unwatch_server()
@@ -228,7 +244,10 @@ class Invoker:
         try:
             self._link.send_multipart((worker.identity, message), zmq.NOBLOCK)
         except zmq.ZMQError:
-            return  # it is dead; the zygote will say so
+            # It is dead, and the zygote will say so; or an element has closed its socket.
+            worker.reason = "its worker cannot be reached"
+            self._kill(worker)
+            return
         self._events.append(TaskStarted(now, run))
 
     def _message(self, worker: Worker, pending: _Pending) -> Run:
@@ -286,6 +305,7 @@ class Invoker:
     def _on_message(self, worker: Worker, message: Hello | Done | Failed) -> None:
         if isinstance(message, Hello):
             if secrets.compare_digest(message.token, self._token):
+                self._stillborn_workers = 0
                 self._pool.greeted(worker, message.data, message.anon)
             return
         run = worker.run
@@ -298,6 +318,10 @@ class Invoker:
         now = time.monotonic()
         if isinstance(message, Done):
             self._events.append(TaskDone(now, run, message.result))
+        elif message.kind == GONE:
+            # Workers hear of a memory server's death before we do: its sockets close first.
+            lost = WorkerLost(now, run, message.message)
+            self._gone.append((now + _LINGERING if self._server_fd >= 0 else now, lost))
         else:
             failure = Failure(
                 message.kind,  # type: ignore[arg-type]
@@ -323,6 +347,7 @@ class Invoker:
             {
                 **WORKER_ENVIRONMENT,
                 "PYTHONPATH": os.environ.get("PYTHONPATH"),
+                "SCAD_AUTH": None,  # the caller's key is none of an element's business
                 **settings.environment,
             },
         )
@@ -380,9 +405,15 @@ class Invoker:
 
     def _worker_died(self, worker: Worker, status: int) -> None:
         reason = worker.reason or f"its worker {_how(status)}"
+        stillborn = worker.state is State.FORKING
         run = self._pool.exited(worker)
         if run is not None:
             self._lost(run, reason)
+        if stillborn:
+            self._stillborn_workers += 1
+            if self._stillborn_workers >= _STILLBORN:
+                self._stillborn_workers = 0
+                self._give_up(f"workers die before they can work: the last {_how(status)}")
 
     def _zygote_died(self, zygote: ZygoteLink) -> None:
         self._poller.unregister(zygote.fileno())
@@ -410,7 +441,9 @@ class Invoker:
     # -- the memory server -----------------------------------------------------------------------
 
     def _watch_server(self, started: ServerStarted) -> None:
-        self._unwatch_server()
+        if self._server_fd >= 0:
+            # There is a new one only when the old one is dead, which `poll` has not noticed yet.
+            self._server_died()
         self._server = started.number
         self._server_fd = started.pidfd
         self._poller.register(self._server_fd, zmq.POLLIN)
@@ -426,6 +459,8 @@ class Invoker:
         log.warning("the memory server died")
         self.memory.server_died(self._server)
         self._events.append(MemoryServerLost(time.monotonic(), self._server))
+        self._events += [lost for _, lost in self._gone]
+        self._gone.clear()
 
 
 def _how(status: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from libd.errors import AuthError, CapacityError, LibdError, ScadError
+from libd.errors import AuthError, CapacityError
 from openwhisk.scheduler.messages import MemoryId
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class MemoryHost:
             except (CapacityError, AuthError) as error:
                 message = str(error)
                 break
-            except (ScadError, OSError) as error:
+            except Exception as error:
                 # Whatever it is, a server that does not answer properly is of no use to anybody.
                 message = f"the memory server cannot be used: {error}"
                 log.warning("%s", message)
@@ -218,7 +218,7 @@ class MemoryHost:
         if held is not None and held.server == self._number and self._control is not None:
             try:
                 stats = self._control.drop_element(self._tenant, held.grant.id)
-            except (LibdError, OSError) as error:
+            except Exception as error:  # whatever it is: an answer that never comes is a hang
                 log.warning("memory element %s: %s", request.memory.name, error)
             else:
                 self._reply(Dropped(request.memory, stats.peak, stats.byte_seconds))

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 # Workers share nothing but pages, so that a library's own thread pool or allocator must not
-# multiply with them.
+# multiply with them: one thread each, whatever `limits.cpu` says, because the libraries read this
+# when the zygote loads them. An element that has several cores (`action.limits.cpu`) starts its
+# threads itself, or lets a loaded library have them with `threadpoolctl.threadpool_limits`.
 WORKER_ENVIRONMENT: dict[str, str] = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OPENBLAS_NUM_THREADS": "1",

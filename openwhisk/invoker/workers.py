@@ -6,6 +6,7 @@ given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import select
@@ -180,6 +181,10 @@ class WorkerPool:
         for worker in workers:
             if worker.pidfd >= 0:
                 _await_death(worker.pidfd)
+                # What its element had started is in its process group. The pid is not somebody
+                # else's while the group is there, and it was given up only just now.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(worker.pid, signal.SIGKILL)
             worker.close()
         runs = [w.run for w in workers if w.run is not None]
         self.workers.clear()

@@ -97,12 +97,21 @@ class ZygoteLink:
                 return messages or None
             messages.append(decode_from_zygote(data))
 
-    def close(self) -> int:
-        """Kill the zygote, and with it its workers; return its exit status. Idempotent."""
+    def close(self, patience: float = 0.0) -> int:
+        """End the zygote, and with it its workers; return its exit status. Idempotent.
+
+        Parameters
+        ----------
+        patience
+            Seconds for killing its workers' process groups before it is killed itself.
+        """
         self._link.close()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+        if patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(patience)
         if self._process.poll() is None:
             self._process.kill()
         return self._process.wait()

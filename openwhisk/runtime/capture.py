@@ -19,6 +19,9 @@ from typing import Any, Self
 DEFAULT_LIMIT = 1 << 20
 
 
+_PREFIX = len("2026-01-31T23:59:59.123456Z stdout: ")
+
+
 class LogCapture:
     """A context manager that collects printed lines.
 
@@ -28,7 +31,8 @@ class LogCapture:
         Called with ``(stream, text)`` for every line as soon as it is complete, also beyond the
         limit.
     limit
-        Bytes of text to keep. What comes after is counted, and one line says how much was dropped.
+        Bytes of log lines to keep. What comes after is counted, and one line says how much was
+        dropped.
 
     Attributes
     ----------
@@ -72,10 +76,11 @@ class LogCapture:
             self._on_line(stream, text)
         size = len(text.encode(errors="replace")) + 1
         with self._lock:
-            if self._dropped or self._kept + size > self._limit:
+            # Empty lines are not for nothing: each is kept with its time and its stream.
+            if self._dropped or self._kept + size + _PREFIX > self._limit:
                 self._dropped += size
             else:
-                self._kept += size
+                self._kept += size + _PREFIX
                 self.lines.append(_format(stream, text))
 
 
@@ -116,9 +121,9 @@ class _LineStream(io.RawIOBase):
         taken = bytes(data)
         with self._lock:
             *lines, self._rest = (self._rest + taken).split(b"\n")
-            while len(self._rest) >= self.LONGEST:
-                lines.append(self._rest[: self.LONGEST])
-                self._rest = self._rest[self.LONGEST :]
+            whole = len(self._rest) // self.LONGEST * self.LONGEST
+            lines += [self._rest[i : i + self.LONGEST] for i in range(0, whole, self.LONGEST)]
+            self._rest = self._rest[whole:]
         for line in lines:
             self._line(self._name, line.decode(errors="backslashreplace"))
         return len(taken)

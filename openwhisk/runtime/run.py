@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from libd.errors import ScadError
 from openwhisk.errors import ElementError
 from openwhisk.runtime.action import Action
 from openwhisk.runtime.capture import LogCapture
@@ -33,6 +34,9 @@ class ElementFailure:
         Name of the exception's class, and what it says.
     traceback
         As Python prints it, beginning with the element's own code.
+    ours
+        Whether it is one of our own exceptions, whose message says everything: `str` leaves the
+        class out.
     phase
         ``load`` (importing, compiling and executing the module), ``run`` (inside ``main``) or
         ``result`` (what it returned).
@@ -42,8 +46,11 @@ class ElementFailure:
     message: str
     traceback: str
     phase: Phase
+    ours: bool = False
 
     def __str__(self) -> str:
+        if self.ours and self.message:
+            return self.message
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
@@ -167,6 +174,7 @@ def failure_of(error: BaseException, phase: Phase) -> ElementFailure:
         message=message,
         traceback=_own_traceback(error),
         phase=phase,
+        ours=isinstance(error, ScadError),
     )
 
 

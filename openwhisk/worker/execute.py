@@ -12,7 +12,7 @@ from openwhisk._sampler import Sampler
 from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, ElementFailure, Outcome, Resources, run_element
 from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
-from openwhisk.worker.messages import Done, ElementCode, Failed, Metrics, Run
+from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Run
 from openwhisk.worker.transports import GrantedTransports
 
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
@@ -23,6 +23,13 @@ _OUT_OF_MEMORY = frozenset(
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_map = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+# Names of exceptions that say that a memory server went away under an element.
+_GONE = frozenset({"TransportClosedError"})
+
+# What a failure may say; a message may quote whatever an element had in its hands.
+MESSAGE_LIMIT, TRACEBACK_LIMIT = 4_000, 64_000
 
 
 @dataclass(slots=True)
@@ -85,7 +92,11 @@ class Executor:
             anon=self._sampler.read(),
         )
         if failure is not None:
-            return Failed(run.number, *failure, logs, metrics)
+            kind, message, traceback = failure
+            traceback = None if traceback is None else shorten(traceback, TRACEBACK_LIMIT)
+            return Failed(
+                run.number, kind, shorten(message, MESSAGE_LIMIT), traceback, logs, metrics
+            )
         return Done(run.number, msgspec.Raw(result), logs, metrics)
 
     def _know(self, run: Run) -> _Known:
@@ -127,9 +138,21 @@ class Executor:
         self._sampler.close()
 
 
+def shorten(text: str, limit: int) -> str:
+    """Return text of about `limit` characters at most: its beginning and its end."""
+    # What cannot be encoded could not be sent either.
+    text = text.encode(errors="backslashreplace").decode()
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
+
+
 def _judge(run: Run, failure: ElementFailure) -> tuple[str, str, str | None]:
     if failure.type.rpartition(".")[2] in _OUT_OF_MEMORY:
         return "limit", f"{_exceeded(run)}: {failure}", failure.traceback
+    if failure.type.rpartition(".")[2] in _GONE:
+        return GONE, str(failure), failure.traceback
     kind = "result" if failure.phase == "result" else "element"
     return kind, str(failure), failure.traceback
 

@@ -94,8 +94,13 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     metrics: Metrics
 
 
+GONE = "gone"
+
+
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
-    """Worker to invoker: the run failed; `kind` is one of the scheduler's `FailureKind`."""
+    """Worker to invoker: the run failed; `kind` is one of the scheduler's `FailureKind`, or `GONE`
+    where its memory went away under it: that is nothing that the element did.
+    """
 
     number: int
     kind: str

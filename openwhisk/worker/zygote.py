@@ -43,6 +43,7 @@ class Zygote:
         self._link = link
         self._lifeline = lifeline
         self._workers: dict[str, int] = {}
+        self._told_to_end = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, _noticed)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -60,6 +61,8 @@ class Zygote:
         missing = preimport((*_OWN, *configuration.preimport))
         gc.collect()
         gc.freeze()
+        # From now on there may be workers, whose process groups have to be killed before we go.
+        signal.signal(signal.SIGTERM, self._end)
         self._send(Ready(missing))
         try:
             self._serve(configuration)
@@ -67,13 +70,16 @@ class Zygote:
             for worker in list(self._workers):
                 self._kill(worker)
 
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._told_to_end = True  # and the wake-up descriptor is readable
+
     def _serve(self, configuration: Configure) -> None:
         poller = select.poll()
         for fd in (self._link.fileno(), self._wake_read, self._lifeline):
             poller.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poller.poll()}
-            if self._lifeline in ready:
+            if self._lifeline in ready or self._told_to_end:
                 return
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -106,6 +112,7 @@ class Zygote:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.setpgid(0, 0)
             die_with_parent(parent)
             os.close(self._wake_read)
@@ -177,7 +184,8 @@ def main() -> None:
     """Entry point of the process."""
     ignore_terminal()
     link_fd, lifeline, parent = (int(argument) for argument in sys.argv[1:4])
-    die_with_parent(parent)
+    # Not SIGKILL: what elements have started must go too, and only we know their process groups.
+    die_with_parent(parent, signal.SIGTERM)
     with socket.socket(fileno=link_fd) as link:
         link.set_inheritable(False)
         Zygote(link, lifeline).run()

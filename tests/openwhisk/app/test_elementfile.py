@@ -265,3 +265,30 @@ def test_format_element_is_readable(write: Callable[..., Path]) -> None:
         "#@ type: compute\n#@ corunning:\n#@   m:\n#@     trans: m\n#@     type: rdma\n"
         "#@ parallelism: 2\n#@ limits:\n#@   mem: 64 MB\n" + MAIN
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# @ type: compute\n# @ parents: [a]\n", 1),
+        ("#!/usr/bin/env python\n\n# @ type: compute\n", 3),
+        ("# @type: compute\n", 1),
+        ("#@ type: compute\n# @ parents: [a]\n", 2),
+    ],
+)
+def test_metadata_that_a_formatter_made_a_comment_is_an_error(
+    write: Callable[..., Path], text: str, line: int
+) -> None:
+    directory = write({"c.o.py": text + MAIN})
+    with pytest.raises(ApplicationError, match="formatter") as caught:
+        load_element(directory / "c.o.py")
+    (problem,) = caught.value.problems
+    assert problem.location is not None
+    assert problem.location.line == line
+
+
+def test_comments_that_only_look_like_metadata_are_none(write: Callable[..., Path]) -> None:
+    text = "# @author somebody\n# mail a @ b: c\n#@ parents: [a]\n" + MAIN + "\n# @ later: x\n"
+    element = load_element(write({"c.o.py": text}) / "c.o.py")
+    assert isinstance(element, ComputeElement)
+    assert element.parents == ("a",)

@@ -151,7 +151,7 @@ def test_a_result_that_is_not_json_is_one_line(
     assert main([str(element("def main(p, a): return {'x': {1}}\n"))]) == 1
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.startswith("rundisagg: element e failed: ElementError: result['x'] is set")
+    assert err.startswith("rundisagg: element e failed: result['x'] is set")
     assert len(err.splitlines()) == 1
 
 

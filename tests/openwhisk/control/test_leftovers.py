@@ -21,8 +21,8 @@ from openwhisk.control import EmbeddedControlPlane
 
 ROOT = Path(__file__).parents[3]
 
-# A program that runs something with memory, says who its processes are, and then waits inside
-# `wait`.
+# A program that runs something with memory; what it ends with says who its processes are, at a
+# point where it may be interrupted, and goes on.
 PROGRAM = """
     import sys, time
     import psutil
@@ -53,7 +53,9 @@ PROGRAM = """
         time.sleep(0.01)
     children = psutil.Process().children(recursive=True)
     assert len(children) >= 3, children
-    print(*(c.pid for c in children), flush=True)
+
+    def say():
+        print(*(c.pid for c in children), flush=True)
 """
 
 
@@ -65,24 +67,34 @@ def start(ending: str, marker: str) -> tuple[subprocess.Popen[str], list[psutil.
     process = subprocess.Popen(
         [sys.executable, "-c", program, marker],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
     )
     assert process.stdout is not None
+    assert process.stdin is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
-    try:
-        return process, [psutil.Process(pid) for pid in pids]
-    finally:
-        if len(pids) < 3:
-            process.kill()
-            pytest.fail(process.communicate()[1])
+    if len(pids) < 3:
+        process.kill()
+        pytest.fail(process.communicate()[1])
+    children = [psutil.Process(pid) for pid in pids]
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process, children
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=30)
-    return all(p.status() == psutil.STATUS_ZOMBIE for p in alive if p.is_running())
+    return all(is_gone(p) for p in alive)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # whoever has to reap it is not us
+    except psutil.NoSuchProcess:
+        return True
 
 
 def abstract_sockets() -> set[str]:
@@ -117,7 +129,7 @@ def test_a_forgotten_control_plane_ends(leftovers: Any) -> None:
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_outlives_a_killed_program(marker: str, signal_: signal.Signals) -> None:
-    process, children = start("plane.wait(activation)", marker)
+    process, children = start("say(); plane.wait(activation)", marker)
     process.send_signal(signal_)
     process.communicate(timeout=60)
     assert process.returncode == -signal_
@@ -128,6 +140,7 @@ def test_ctrl_c_cleans_up(marker: str) -> None:
     ending = """
         try:
             with plane:
+                say()
                 plane.wait(activation)
         except KeyboardInterrupt:
             left = psutil.Process().children(recursive=True)
@@ -143,7 +156,7 @@ def test_ctrl_c_cleans_up(marker: str) -> None:
 
 
 def test_forgetting_to_close_is_made_up_for_at_exit(marker: str) -> None:
-    process, children = start("", marker)
+    process, children = start("say(); sys.stdin.readline()", marker)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert all_gone(children)
@@ -152,6 +165,8 @@ def test_forgetting_to_close_is_made_up_for_at_exit(marker: str) -> None:
 def test_a_fork_of_the_owner_does_not_end_it(marker: str) -> None:
     ending = """
         import os
+        say()
+        sys.stdin.readline()  # until somebody has taken note of its children
         pid = os.fork()
         if pid == 0:
             plane.close()

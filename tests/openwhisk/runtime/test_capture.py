@@ -49,7 +49,7 @@ def test_streams_are_restored_whatever_happens() -> None:
 
 def test_the_limit_is_said_and_the_sink_gets_everything() -> None:
     got: list[tuple[str, str]] = []
-    with LogCapture(lambda stream, text: got.append((stream, text)), limit=10) as capture:
+    with LogCapture(lambda stream, text: got.append((stream, text)), limit=50) as capture:
         print("12345")
         print("123456")
         print("1")
@@ -88,3 +88,17 @@ def test_logs_of_a_failed_run_are_kept(transports: Any) -> None:
         "stdout: loading",
         "stdout: running",
     ]
+
+
+def test_empty_lines_count_too() -> None:
+    with LogCapture(limit=1000) as capture:
+        print("\n" * 10_000, end="")
+    assert sum(len(line) + 1 for line in capture.lines) < 1200
+    assert "dropped" in capture.lines[-1]
+
+
+def test_one_long_line_is_cut_in_linear_time() -> None:
+    with LogCapture(limit=1 << 30) as capture:
+        print("x" * (64 << 20))
+    text = "".join(line.partition(": ")[2] for line in capture.lines)
+    assert text == "x" * (64 << 20)
