@@ -26,6 +26,8 @@ __all__ = ["Kernel"]
 # decimals as decimal32/64 and plain utf8 strings: what the partition kernel and the frames hold.
 _ARROW_VERSION = "1.5"
 _FIXED_JOINS = ("join_order", "build_side_probe_side")
+# Of the files that a failing statement read; a table may have hundreds.
+_FILES_SHOWN = 3
 
 
 class Kernel:
@@ -107,7 +109,7 @@ class Kernel:
         self._forget()
         supplied = dict(inputs or {})
         try:
-            with _translated(fragment.sql):
+            with _translated(fragment):
                 for one in fragment.inputs:
                     self._bind(one, supplied)
                 self._optimizers(fragment)
@@ -191,7 +193,7 @@ class Kernel:
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
-                with _translated(fragment.sql):
+                with _translated(fragment):
                     for batch in reader:
                         columns = [
                             # DuckDB exports its untyped NULL as int32.
@@ -261,14 +263,38 @@ def _parquet(source: ParquetSource) -> str:
 
 
 @contextlib.contextmanager
-def _translated(sql: str) -> Iterator[None]:
+def _translated(fragment: Fragment) -> Iterator[None]:
     """DuckDB's errors as this room's; those raised while streaming come wrapped by Arrow."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise KernelMemoryError(str(error), sql) from error
-    except duckdb.Error as error:
-        raise KernelError(str(error), sql) from error
-    except (pa.ArrowException, OSError) as error:
-        memory = "Out of Memory" in str(error) or "could not allocate" in str(error)
-        raise (KernelMemoryError if memory else KernelError)(str(error), sql) from error
+        raise KernelMemoryError(str(error), fragment.sql) from error
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        text = str(error)
+        if not isinstance(error, duckdb.Error) and (
+            "Out of Memory" in text or "could not allocate" in text
+        ):
+            raise KernelMemoryError(text, fragment.sql) from error
+        raise KernelError(_with_files(text, fragment), fragment.sql) from error
+
+
+def _with_files(message: str, fragment: Fragment) -> str:
+    """A message whose first line says which Parquet files were read.
+
+    What DuckDB says of a value that cannot be converted, or of a page that cannot be unpacked,
+    seldom names the file.
+    """
+    paths = [
+        path
+        for one in fragment.inputs
+        if isinstance(one.source, ParquetSource)
+        for path in one.source.paths
+    ]
+    paths = list(dict.fromkeys(paths))
+    first, newline, rest = message.partition("\n")
+    if not paths or any(path in first for path in paths):
+        return message
+    shown = ", ".join(paths[:_FILES_SHOWN])
+    more = len(paths) - _FILES_SHOWN
+    others = f" and {more} more" if more > 0 else ""
+    return f"{first.rstrip()} (while reading {shown}{others}){newline}{rest}"

@@ -243,6 +243,39 @@ def test_broken_files_are_named(kernel: Kernel, tmp_path: Path) -> None:
             kernel.table(fragment)
 
 
+def test_a_file_with_a_whole_footer_and_broken_pages_is_named(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{name}.parquet" for name in ("a", "b", "c", "d", "e")]
+    for path in paths:
+        pq.write_table(pa.table({"x": pa.array([f"text {i}" for i in range(1000)])}), path)
+    data = bytearray(paths[0].read_bytes())
+    data[4 : len(data) // 2] = b"\xff" * (len(data) // 2 - 4)
+    paths[0].write_bytes(bytes(data))
+    schema = Schema((Field("n", pa.int64()),))
+    for count, says in ((1, f"{paths[0]})"), (3, f"{paths[2]})"), (5, "and 2 more)")):
+        files = tuple(str(p) for p in paths[:count])
+        one = FragmentInput("t", ParquetSource("t", files), ("x",))
+        fragment = Fragment("SELECT count(x || 'a') AS n FROM t WHERE x > ''", (one,), schema)
+        with pytest.raises(KernelError) as caught:
+            kernel.table(fragment)
+        first = str(caught.value).splitlines()[0]
+        assert str(paths[0]) in first
+        assert first.endswith(says), first
+
+
+def test_an_error_of_a_value_says_where_it_was_read(kernel: Kernel, tmp_path: Path) -> None:
+    path = tmp_path / "odd.parquet"
+    pq.write_table(pa.table({"x": ["1", "two"]}), path)
+    one = FragmentInput("t", ParquetSource("t", (str(path), str(path))), ("x",))
+    schema = Schema((Field("x", pa.int32()),))
+    with pytest.raises(KernelError) as caught:
+        kernel.table(Fragment("SELECT x::INTEGER AS x FROM t", (one,), schema))
+    first = str(caught.value).splitlines()[0]
+    assert "Could not convert" in first
+    assert first.endswith(f"(while reading {path})")
+
+
 def test_statistics_from_footers(files: tuple[str, ...]) -> None:
     stats = parquet_stats(files)
     assert stats.rows == 1250
