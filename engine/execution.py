@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from openwhisk.app import Application
 
 __all__ = ["Execution", "QueryCancelledError", "QueryFailedError", "execute", "export"]
-
-# The last line of a traceback, or the line that a message begins with.
-_EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b: ")
 
 # Well below a session's lease, which a wait renews.
 _WAIT_SECONDS = 15.0
@@ -137,7 +133,8 @@ def _failure(activation: Activation) -> QueryFailedError:
     """One line that says which element failed, and why."""
     failed = next((e for e in activation.elements if e.status == "failed"), None)
     text = (failed.error if failed is not None else None) or activation.error or "no reason given"
-    reason = _reason(text)
+    # A line says what happened; a statement or a traceback may follow.
+    reason = next(iter(text.strip().splitlines()), "no reason given").strip()
     where = "the query" if failed is None else f"element {failed.name}[{failed.index}]"
     return QueryFailedError(
         f"{where} failed: {reason}",
@@ -145,13 +142,6 @@ def _failure(activation: Activation) -> QueryFailedError:
         activation.activation_id,
         activation.error or text,
     )
-
-
-def _reason(text: str) -> str:
-    """The line of an error's text that says what happened: `TypeError: …`, wherever it stands."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if _EXCEPTION.match(line)]
-    return said[-1] if said else lines[0]
 
 
 def _fetch(

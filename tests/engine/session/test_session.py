@@ -143,11 +143,13 @@ def test_emitted_elements_are_an_application(session: Session, tmp_path: Path) -
 def test_a_failing_element_is_named(session: Session) -> None:
     # Fails when it runs, not when it is planned.
     with pytest.raises(
-        QueryFailedError, match=r"element s1_\w+\[\d\] failed: .*Conversion"
+        QueryFailedError, match=r"element s1_\w+\[\d\] failed: .*Conversion.*parquet"
     ) as caught:
         session.sql("select sum(cast(note as integer)) from sales").collect()
     assert caught.value.element is not None
     assert "\n" not in str(caught.value)
+    assert "KernelError" not in str(caught.value)
+    assert "KernelError" in caught.value.traceback
     assert session.sql("select count(*) c from items").collect()["c"].to_pylist() == [30]
 
 

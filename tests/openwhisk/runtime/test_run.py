@@ -286,3 +286,21 @@ def test_a_loaded_element_keeps_its_state_between_calls(action: Action) -> None:
     assert (first.result, second.result) == ([1], [2])
     assert second.logs[0].endswith("stdout: call 2")
     failure(third, "ElementError", "must return a dict", "result")
+
+
+def test_our_own_exceptions_speak_for_themselves(action: Action) -> None:
+    ours = run(
+        "def main(p, a):\n    from libd.errors import CapacityError\n"
+        "    raise CapacityError('mem1 is full')\n",
+        action,
+    )
+    assert ours.failure is not None
+    assert str(ours.failure) == "mem1 is full"
+    assert "CapacityError: mem1 is full" in ours.failure.traceback
+    silent = run(
+        "def main(p, a):\n    from libd.errors import CapacityError\n    raise CapacityError\n",
+        action,
+    )
+    assert str(silent.failure) == "CapacityError"
+    foreign = run("def main(p, a):\n    raise ValueError('no good')\n", action)
+    assert str(foreign.failure) == "ValueError: no good"
