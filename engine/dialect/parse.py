@@ -37,6 +37,8 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
         raise _syntax_error(text, error) from None
     if len(statements) > 1 and _PIVOT.search(text):
         raise UnsupportedSqlError("PIVOT and UNPIVOT are not supported")
+    if not statements:
+        raise SqlError("the query is empty")
     if len(statements) != 1:
         raise SqlError(f"one statement is wanted, not {len(statements)}")
     kind = statements[0].type

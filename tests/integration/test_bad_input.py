@@ -112,6 +112,9 @@ def test_garbage_in_the_middle(world: Any, foreign: Path) -> None:
     assert "Traceback" not in out + err
     assert "q42   failed" in out
     assert "verified" not in out
+    assert "KernelError" not in out + err
+    why = next(line for line in out.splitlines() if line.startswith("q42: "))
+    assert ".parquet" in why, why  # which file, or the files that were read together
     assert all(c.isprintable() for line in out.splitlines() for c in line)
 
 
@@ -133,7 +136,8 @@ def orders(world: Any) -> Path:
     [
         ("selct * from orders", "selct"),
         ("select (", "syntax error"),
-        ("", "statement"),
+        ("", "the query is empty"),
+        (" ;; -- nothing", "the query is empty"),
         ("select * from nothing", "nothing"),
         ("select colour from orders", "colour"),
         ("select customer from orders; select 1", "one"),
@@ -219,7 +223,8 @@ def test_full_memory_server(world: Any) -> None:
         assert finished.status == 1
         last = finished.err.splitlines()[-1]
         assert "mem1" in last, finished.err
-        assert "Error" in last, finished.err
+        assert last.startswith("rundisagg: element e failed: "), finished.err
+        assert "Error: " not in last, finished.err  # the class is for the traceback
     server.terminate()
     world.finish(server)
 
