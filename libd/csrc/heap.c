@@ -12,6 +12,14 @@ uint64_t heap_round(uint64_t size)
 
 static int bin_of(uint64_t size) { return 63 - __builtin_clzll(size | 1); }
 
+static uint64_t warm(const struct block *block) { return block->warm_to - block->warm_from; }
+
+static void set_warm(struct block *block, uint64_t from, uint64_t to)
+{
+    block->warm_from = from < to ? from : 0;
+    block->warm_to = from < to ? to : 0;
+}
+
 static void bin_insert(struct heap *heap, struct block *block)
 {
     struct block **bin = &heap->bins[bin_of(block->size)];
@@ -23,7 +31,7 @@ static void bin_insert(struct heap *heap, struct block *block)
         (*bin)->bin_prev = block;
     *bin = block;
     heap->free_bytes += block->size;
-    heap->warm_bytes += block->warm;
+    heap->warm_bytes += warm(block);
     heap->free_blocks++;
 }
 
@@ -37,7 +45,7 @@ static void bin_remove(struct heap *heap, struct block *block)
         block->bin_next->bin_prev = block->bin_prev;
     block->free = false;
     heap->free_bytes -= block->size;
-    heap->warm_bytes -= block->warm;
+    heap->warm_bytes -= warm(block);
     heap->free_blocks--;
 }
 
@@ -50,17 +58,14 @@ static struct block *split(struct block *block, uint64_t size)
         return NULL;
     rest->off = block->off + size;
     rest->size = block->size - size;
-    rest->warm = block->warm > size ? block->warm - size : 0;
-    if (rest->warm > rest->size)
-        rest->warm = rest->size;
+    set_warm(rest, block->warm_from > rest->off ? block->warm_from : rest->off, block->warm_to);
     rest->prev = block;
     rest->next = block->next;
     if (block->next)
         block->next->prev = rest;
     block->next = rest;
     block->size = size;
-    if (block->warm > size)
-        block->warm = size;
+    set_warm(block, block->warm_from, block->warm_to < rest->off ? block->warm_to : rest->off);
     return rest;
 }
 
@@ -70,7 +75,10 @@ static void join(struct block *block)
     struct block *next = block->next;
 
     block->size += next->size;
-    block->warm += next->warm;
+    if (!warm(block))
+        set_warm(block, next->warm_from, next->warm_to);
+    else if (warm(next)) /* what lies between the two counts too */
+        block->warm_to = next->warm_to;
     block->next = next->next;
     if (next->next)
         next->next->prev = block;
@@ -152,7 +160,7 @@ struct block *heap_alloc(struct heap *heap, uint64_t size, uint64_t align)
 
 void heap_free(struct heap *heap, struct block *block)
 {
-    block->warm = block->size;
+    set_warm(block, block->off, block->off + block->size);
     if (block->next && block->next->free) {
         bin_remove(heap, block->next);
         join(block);

@@ -11,7 +11,7 @@
 
 struct block {
     uint64_t off, size;
-    uint64_t warm; /* an upper bound of bytes in it whose pages were ever touched */
+    uint64_t warm_from, warm_to; /* what was ever touched of it lies between; equal: nothing was */
     struct block *prev, *next;         /* neighbours by address */
     struct block *bin_prev, *bin_next; /* others of its size class, while free */
     bool free;

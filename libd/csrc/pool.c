@@ -79,16 +79,14 @@ static void trim(struct pool *pool)
         if (t->arena_fd < 0)
             continue;
         for (struct block *b = t->heap.first; b; b = b->next) {
-            if (!b->free || !b->warm)
+            if (!b->free || b->warm_from == b->warm_to)
                 continue;
-            uint64_t from = (b->off + PAGE - 1) & ~(PAGE - 1), to = (b->off + b->size) & ~(PAGE - 1);
-            if (to > from)
-                fallocate(t->arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
-                          (off_t)(to - from));
-            t->heap.warm_bytes -= b->warm;
-            /* The edges share pages with live neighbours and may still hold old bytes. */
-            b->warm = b->size < 2 * PAGE ? b->size : 2 * PAGE;
-            t->heap.warm_bytes += b->warm;
+            /* The edges, whose pages live neighbours share, are cleared by the kernel. */
+            if (fallocate(t->arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)b->off,
+                          (off_t)b->size) != 0)
+                continue;
+            t->heap.warm_bytes -= b->warm_to - b->warm_from;
+            b->warm_from = b->warm_to = 0;
         }
     }
 }
@@ -643,7 +641,7 @@ int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, 
         }
         /* A new element reads as zeros; what nobody has touched already does. */
         const struct region *region = &tenant->regions[element->root];
-        if (region->block->warm)
+        if (region->block->warm_from != region->block->warm_to)
             clear(tenant, region->base, region->size);
         slot_publish(tenant, element->root);
     }
