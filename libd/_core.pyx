@@ -152,6 +152,9 @@ cdef class Memory:
     cdef libd_memory *memory
     cdef object __weakref__
 
+    def __init__(self):
+        raise TypeError("mappings are made by transports")
+
     def __dealloc__(self):
         if self.memory is not NULL:
             libd_memory_destroy(self.memory)
@@ -174,6 +177,9 @@ cdef class View:
     cdef void *data
     cdef Py_ssize_t size
     cdef bint readonly
+
+    def __init__(self):
+        raise TypeError("views are made by Transport.map")
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.data, self.size, self.readonly, flags)
@@ -334,14 +340,13 @@ cdef class Transport:
         self.buffer = buffer
         return buffer
 
-    cdef void *local(self, uint64_t size, offset, operation) except? NULL:
-        cdef Py_ssize_t start = offset
-        if start < 0 or size > <uint64_t>self.buffer.size or <uint64_t>start > <uint64_t>self.buffer.size - size:
+    cdef void *local(self, Buffer buffer, uint64_t size, Py_ssize_t start, operation) except? NULL:
+        if start < 0 or size > <uint64_t>buffer.size or <uint64_t>start > <uint64_t>buffer.size - size:
             raise BoundsError(
                 f"transport {self.name!r}: {operation} of {size} bytes at offset {start} is outside of the local "
-                f"buffer of {self.buffer.size} bytes; call trans.reg(size) first"
+                f"buffer of {buffer.size} bytes; call trans.reg(size) first"
             )
-        return <char *>self.buffer.data + start
+        return <char *>buffer.data + start
 
     def read(self, size, addr=0, offset=0):
         """Read `size` bytes at `addr` of the memory element into ``buf[offset:offset + size]``."""
@@ -351,7 +356,7 @@ cdef class Transport:
         cdef Buffer keep = self.buffer
         vec.size = as_u64(size, "size")
         vec.addr = as_u64(addr, "address")
-        vec.data = self.local(vec.size, offset, "read")
+        vec.data = self.local(keep, vec.size, offset, "read")
         with nogil:
             code = libd_readv(self.t, &vec, 1, &err)
         if code:
@@ -365,7 +370,7 @@ cdef class Transport:
         cdef Buffer keep = self.buffer
         vec.size = as_u64(size, "size")
         vec.addr = as_u64(addr, "address")
-        vec.data = self.local(vec.size, offset, "write")
+        vec.data = self.local(keep, vec.size, offset, "write")
         with nogil:
             code = libd_writev(self.t, &vec, 1, &err)
         if code:
@@ -447,7 +452,7 @@ cdef class Transport:
     def readv(self, segments):
         """Read all ``(addr, out)`` of `segments`, in one round trip per 4096 of them; return the number of bytes.
 
-        Every segment is checked before the first byte moves.
+        Every segment of a round trip is checked before its first byte moves.
         """
         return self.vectored(segments, True)
 
@@ -675,7 +680,10 @@ cdef Transport wrap(libd_transport *t, Memory memory, str name, str element):
     transport.memory = memory
     transport.name = name
     transport.type = t.ops.type.decode()
-    transport.element = element or (<bytes>t.name).decode() or name
+    try:
+        transport.element = element or (<bytes>t.name).decode() or name
+    except UnicodeDecodeError:
+        raise errors.ProtocolError(f"transport {name!r}: the server's name for the element is no text") from None
     transport.buffer = Buffer(0)
     transport.buffer.transport = weakref.ref(transport)
     return transport
@@ -720,6 +728,9 @@ cdef class Endpoint:
             raise errors.DurlError("a key has 32 hexadecimal digits")
         if len(self.token) > LIBD_MAX_TOKEN or b"\0" in self.token:
             raise errors.AuthError("a token has at most 255 bytes and no NUL")
+
+    def __reduce__(self):
+        raise TypeError("an endpoint holds secrets and is not pickled")
 
     @property
     def url(self):
@@ -840,6 +851,14 @@ cdef class Server:
         cdef libd_error err
         cdef int code
         cdef bytes host_b, path_b, token_b, admin_b
+        if not 0 <= port <= 65535:
+            raise errors.LibdError(f"memory server: {port} is no TCP port")
+        for secret in (token, admin_token):
+            if secret is not None and (len(secret.encode()) > LIBD_MAX_TOKEN or "\0" in secret):
+                raise errors.AuthError("a token has at most 255 bytes and no NUL")
+        for where in (host, path):
+            if where is not None and "\0" in where:
+                raise errors.LibdError(f"memory server: the address {where!r} holds a NUL")
         memset(&opts, 0, sizeof(opts))
         opts.size = as_u64(size, "size")
         opts.default_region = as_u64(default_region, "size")

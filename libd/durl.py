@@ -65,7 +65,10 @@ class Durl:
     def __post_init__(self) -> None:
         for what, value in (("name", self.name), ("type", self.type)):
             if not _NAME.match(value):
-                raise DurlError(f"durl {what} {value!r} is empty or holds ';', ',' or white space")
+                shown = re.split(r"[;,\s]", value)[0]
+                raise DurlError(
+                    f"durl {what} {shown!r} is empty or goes on with ';', ',' or white space"
+                )
         for key, value in self.config.items():
             if not _NAME.match(key) or ";" in value or "\n" in value:
                 raise DurlError(
@@ -89,16 +92,15 @@ class Durl:
         if parts[-1] == "":
             parts.pop()
         if len(parts) < 2:
-            raise DurlError(
-                f"durl {parts[0] if parts else ''!r} is not of the form NAME;TYPE;[KEY,VALUE;]*"
-            )
+            name = re.split(r"[,\s]", parts[0])[0]
+            raise DurlError(f"durl {name!r}… is not of the form NAME;TYPE;[KEY,VALUE;]*")
         name, type_, *settings = parts
         config: dict[str, str] = {}
-        for setting in settings:
+        for number, setting in enumerate(settings, 1):
             key, comma, value = setting.partition(",")
             if not comma or not key:
                 raise DurlError(
-                    f"durl {name!r}: a setting is not of the form KEY,VALUE (key {key!r})"
+                    f"durl {name!r}: setting number {number} is not of the form KEY,VALUE"
                 )
             if key in config:
                 raise DurlError(f"durl {name!r}: setting {key!r} is given twice")

@@ -154,11 +154,11 @@ class MemoryServerProcess:
         """End the process and wait for it. May be called twice."""
         with self._lock:
             control, self._control = self._control, None
+            lifeline, self._lifeline = self._lifeline, -1
         if control is not None:
             control.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        if lifeline >= 0:
+            os.close(lifeline)
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -12,7 +12,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "transport.h"
 
 #define BACKLOG 512
 
@@ -122,21 +125,46 @@ int net_listen_unix(const char *name)
     return error;
 }
 
-/* Connects the non-blocking `fd` within `timeout` seconds and leaves it blocking. */
+static int connect_nonblocking(int fd, const struct sockaddr *address, socklen_t length, double deadline)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+
+    /* Where the queue of a Unix socket is full the kernel says so at once, and offers nothing to wait on. */
+    while (connect(fd, address, length) != 0) {
+        if (errno != EAGAIN || address->sa_family != AF_UNIX)
+            return -errno;
+        if (libd_now() >= deadline)
+            return -ETIMEDOUT;
+        if (nanosleep(&pause, NULL) != 0 && libd_check_signals && libd_check_signals())
+            return -EINTR;
+    }
+    return 0;
+}
+
+/* Connects the non-blocking `fd` within `timeout` seconds and leaves it blocking; -EINTR: a signal handler raised. */
 static int connect_within(int fd, const struct sockaddr *address, socklen_t length, double timeout)
 {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
-    int error = 0, n;
+    double deadline = libd_now() + timeout, left;
+    int error = connect_nonblocking(fd, address, length, deadline), n;
     socklen_t size = sizeof error;
 
-    if (connect(fd, address, length) != 0) {
-        if (errno != EINPROGRESS)
-            return -errno;
-        n = poll(&p, 1, (int)(timeout * 1000));
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            return -ETIMEDOUT;
+    if (error && error != -EINPROGRESS)
+        return error;
+    if (error) {
+        for (;;) {
+            left = deadline - libd_now();
+            n = poll(&p, 1, left > 0 ? (int)(left * 1000) + 1 : 0);
+            if (n > 0)
+                break;
+            if (n == 0)
+                return -ETIMEDOUT;
+            if (errno != EINTR)
+                return -errno;
+            if (libd_check_signals && libd_check_signals())
+                return -EINTR;
+        }
+        error = 0;
         if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error)
             return -(error ? error : errno);
     }

@@ -49,6 +49,8 @@ void conn_close(struct conn *conn)
     if (conn->dead)
         return;
     conn->dead = true;
+    /* Not merely closed: a child of fork may hold the descriptor too, and the peer would wait forever. */
+    shutdown(conn->watched.fd, SHUT_RDWR);
     close(conn->watched.fd);
     drop_request(conn);
     if (conn->state == CONN_HELLO)
@@ -571,6 +573,16 @@ int server_start(const struct server_options *options, struct server **out, stru
     server->outcome = -1;
     server->started = libd_now();
     server->generation = libd_generation();
+    /* A token that could not be copied must not open the server to everybody. */
+    if ((options->host && !server->options.host) || (options->path && !server->options.path) ||
+        (options->token && !server->options.token) || (options->admin_token && !server->options.admin_token)) {
+        free((char *)server->options.host);
+        free((char *)server->options.path);
+        free((char *)server->options.token);
+        free((char *)server->options.admin_token);
+        free(server);
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    }
     pthread_mutex_init(&server->lock, NULL);
     pthread_cond_init(&server->ready, NULL);
     sigfillset(&all); /* signals are for the process's own threads */

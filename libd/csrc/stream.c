@@ -133,6 +133,16 @@ static int recv_some(int fd, struct cursor *c, uint64_t least, int *fds, int *nf
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
+/* What the server says went wrong. It is not believed blindly: codes that only this side gives itself do not come from it,
+ * and an errno is a small number. */
+static int told(struct libd_error *err, const struct libd_reply *reply)
+{
+    if (reply->code < 0 || reply->code == LIBD_ECLOSED || reply->code == LIBD_ETIMEOUT || reply->code == LIBD_ESIGNAL ||
+        (reply->code == LIBD_ESYS && reply->a > 4095))
+        return libd_fail(err, LIBD_EPROTO, 0, 0);
+    return libd_fail(err, reply->code, reply->a, reply->b);
+}
+
 /* Waits for the connection, listening to signals meanwhile: the thread that has it may wait for the server. */
 static int take(struct stream *s, struct libd_error *err)
 {
@@ -202,8 +212,12 @@ static int exchange(struct stream *s, struct libd_call *call, int *fds, int *nfd
 static int call_fds(struct libd_transport *t, struct libd_call *call, int *fds, int *nfds, struct libd_error *err)
 {
     struct stream *s = (struct stream *)t;
-    int code = take(s, err);
+    int code;
 
+    /* In a child of fork the connection, and whoever held its lock, are the parent's. */
+    if (t->generation != libd_generation())
+        return libd_fail(err, LIBD_ECLOSED, 1, 0);
+    code = take(s, err);
     if (code)
         return code;
     if (s->broken)
@@ -219,7 +233,7 @@ static int call_fds(struct libd_transport *t, struct libd_call *call, int *fds, 
     }
     pthread_mutex_unlock(&s->lock);
     if (!code && call->reply.code)
-        code = libd_fail(err, call->reply.code, call->reply.a, call->reply.b);
+        code = told(err, &call->reply);
     return code;
 }
 
@@ -403,6 +417,8 @@ void libd_use_memory(struct libd_transport *t, struct libd_memory *memory)
 
 static int connect_error(struct libd_error *err, int error)
 {
+    if (error == EINTR) /* a signal handler raised */
+        return libd_fail(err, LIBD_ESIGNAL, 0, 0);
     if (error == ETIMEDOUT)
         return libd_fail(err, LIBD_ETIMEOUT, (uint64_t)error, 1);
     return libd_fail(err, LIBD_ECLOSED, 3, (uint64_t)error);
@@ -439,7 +455,7 @@ static int greet(struct stream *s, const struct libd_address *address, struct li
     if (reply.magic != LIBD_REPLY_MAGIC)
         return libd_fail(err, LIBD_EPROTO, 0, 0);
     if (reply.code)
-        return libd_fail(err, reply.code, reply.a, reply.b);
+        return told(err, &reply);
     if (reply.length < sizeof answer.welcome || reply.length > sizeof answer)
         return libd_fail(err, LIBD_EPROTO, 0, 0);
     in = (struct cursor){.head = {{&answer, reply.length}}, .heads = 1};
@@ -457,6 +473,8 @@ static void set_deadline(int fd, double seconds)
 {
     struct timeval t = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
 
+    if (t.tv_sec == 0 && t.tv_usec == 0)
+        t.tv_usec = 1; /* zero would be forever */
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
