@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from libd.errors import LibdError, ScadError
 from libd.units import parse_size
 from remote_array.cache import SpanCache
 from remote_array.errors import ArrayError, BudgetError
@@ -117,7 +118,8 @@ class RemoteArray:
             handle = ArrayHandle(kind, lengths, transport.ref([(address, nbytes)]))
             return cls(transport, handle, budget, span)
         except BaseException:
-            transport.free(address)
+            with suppress(LibdError):  # what went wrong first is what is told
+                transport.free(address)
             raise
 
     @classmethod
@@ -136,7 +138,8 @@ class RemoteArray:
             if local.nbytes:
                 transport.write_from(made._address, local.reshape(-1).view(np.uint8).data)
         except BaseException:
-            made.free()
+            with suppress(LibdError):
+                made.free()
             raise
         return made
 
@@ -239,6 +242,9 @@ class RemoteArray:
     def __setitem__(self, key: Any, value: Any) -> None:
         """Write a selection; `value` is broadcast and converted as NumPy does."""
         selection = select(key, self.shape)
+        if np.ndim(value) == 0:
+            self._write_number(selection, value)
+            return
         staged: NDArray[Any] = np.empty(selection.counts, self.dtype)
         staged[selection.unflip] = value
         flat = staged.reshape(-1)
@@ -247,6 +253,19 @@ class RemoteArray:
         for run in selection.runs():
             store.write(run, flat[done : done + run[1]])
             done += run[1]
+
+    def _write_number(self, selection: Selection, value: Any) -> None:
+        """Write one number everywhere, in pieces: the selection may be larger than memory."""
+        count = min(selection.size, max(1, _FILL_BYTES // self.dtype.itemsize))
+        piece: NDArray[Any] = np.empty(count, self.dtype)
+        piece[...] = value
+        store = self._open
+        for first, left, step in selection.runs():
+            while left:
+                n = min(left, len(piece))
+                store.write((first, n, step), piece[:n])
+                first += n * step
+                left -= n
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read everything (NumPy's protocol); `copy=False` works where the array is mapped."""
@@ -351,7 +370,13 @@ class RemoteArray:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+            return
+        # What went wrong in the block is what is told, also where writing back fails because of it.
+        with suppress(ScadError):
+            self.close()
+        self._store = None
 
     @property
     def _open(self) -> MappedArray | SpanCache:

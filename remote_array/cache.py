@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SpanCache"]
 
+_SEGMENTS = 4096
+"""The most pieces of one vectored write: their list must not outgrow the budget."""
+
 
 class SpanCache:
     """Pinned write-back cache over ``nbytes`` at ``base`` of a memory element. Thread-safe.
@@ -324,16 +327,23 @@ class SpanCache:
             address = self._base + span * self._span
             size = self._dtype.itemsize
             bits = np.unpackbits(self._bitmaps[frame], bitorder="little").view(np.int8)
-            edges = np.flatnonzero(np.diff(bits, prepend=0, append=0)) * size
-            for start, stop in edges.reshape(-1, 2).tolist():
-                segments.append((address + start, self._pool[frame, start:stop].data))
-        if segments:
-            self._transport.writev(segments)
-            self.counters.bytes_out += sum(len(data) for _, data in segments)
+            edges = (np.flatnonzero(np.diff(bits, prepend=0, append=0)) * size).reshape(-1, 2)
+            for first in range(0, len(edges), _SEGMENTS):
+                for start, stop in edges[first : first + _SEGMENTS].tolist():
+                    segments.append((address + start, self._pool[frame, start:stop].data))
+                    if len(segments) == _SEGMENTS:
+                        self._send(segments)
+                        segments = []
+        self._send(segments)
         for frame in frames:
             self._bitmaps[frame] = 0
             self._dirty[frame] = False
         self.counters.writebacks += len(frames)
+
+    def _send(self, segments: Sequence[tuple[int, memoryview]]) -> None:
+        if segments:
+            self._transport.writev(segments)
+            self.counters.bytes_out += sum(len(data) for _, data in segments)
 
     def _reap(self) -> None:
         """Unpin the frames of pins whose last view died."""
