@@ -92,7 +92,7 @@ class Durl:
         if parts[-1] == "":
             parts.pop()
         if len(parts) < 2:
-            name = re.split(r"[,\s]", parts[0])[0]
+            name = re.split(r"[,\s]", parts[0])[0] if parts else ""
             raise DurlError(f"durl {name!r}… is not of the form NAME;TYPE;[KEY,VALUE;]*")
         name, type_, *settings = parts
         config: dict[str, str] = {}
