@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import signal
 import socket
@@ -15,12 +14,14 @@ from pathlib import Path
 import uvicorn
 
 from libd.errors import ScadError
+from libd.program import Parser, show_notices
 from libd.units import parse_size
 from openwhisk.control import EmbeddedControlPlane
 from openwhisk.http.auth import DEFAULT_NAMESPACE, ensure_key, state_directory
 from openwhisk.http.service import Service, create_app, load
 from openwhisk.store import Store
 
+PROGRAM = "python -m openwhisk"
 DEFAULT_PORT = 3233  # stand-alone OpenWhisk's
 # What elements commonly import; a worker forks from a process that has them. Absent ones are left
 # out.
@@ -40,27 +41,44 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def positive(text: str) -> float:
+def cores(text: str) -> float:
     """A number of cores."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise ValueError(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return number
 
 
-def parser() -> argparse.ArgumentParser:
+def size(text: str) -> int:
+    """A number of bytes."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
+
+
+def parser(program: str = PROGRAM) -> Parser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="python -m openwhisk",
+    result = Parser(
+        prog=program,
         description="Run the control plane with its REST service until SIGTERM or Ctrl-C.",
         epilog="The first start prints a key (uuid:key) once and stores it; clients of the same "
         "user find it by themselves, others take it from SCAD_AUTH. Try: wskish list",
     )
-    result.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 for any free one")
+    result.add_argument("--port", type=port, default=DEFAULT_PORT, help="0 for any free one")
     result.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="address to listen at")
-    result.add_argument(
-        "--cores", type=positive, help="cores for elements (default: the machine's)"
-    )
-    result.add_argument("--memory", type=parse_size, help="bytes for elements, e.g. 8GB")
+    result.add_argument("--cores", type=cores, help="cores for elements (default: the machine's)")
+    result.add_argument("--memory", type=size, help="bytes for elements, e.g. 8GB")
     result.add_argument(
         "--state", type=Path, default=state_directory(), help="folder of the store and the key"
     )
@@ -112,12 +130,12 @@ def announce(arguments: argparse.Namespace, listener: socket.socket, key: str | 
     sys.stdout.flush()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    arguments = parser().parse_args(argv)
+def main(argv: list[str] | None = None, program: str = PROGRAM) -> int:
+    """Entry point; returns the exit status. `program` is what it was started as."""
+    arguments = parser(program).parse_args(argv)
     # uvicorn finishes on SIGTERM and then raises it again: by then it must unwind, not kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
+    show_notices(program, verbose=arguments.verbose)
     try:
         serve(arguments)
     except KeyboardInterrupt:
@@ -125,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ScadError, OSError, ValueError) as error:
         if arguments.verbose:
             raise
-        sys.stderr.write(f"openwhisk: {error}\n")
+        sys.stderr.write(f"{program.removeprefix('python -m ')}: {error}\n")
         return 1
     return 0
 

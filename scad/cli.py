@@ -9,16 +9,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from libd.errors import ScadError
+from libd.program import Parser, show_notices
 from libd.signals import Unwinding
 from scad.version import __version__
 
 __all__ = ["main"]
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 _EXAMPLES = """\
@@ -38,13 +38,8 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help shows how to use it)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="scad",
         description="Data analytics on disaggregated memory.",
         epilog=_EXAMPLES,
@@ -164,7 +159,7 @@ def _sql(options: argparse.Namespace) -> int:
 def _serve(arguments: list[str]) -> int:
     from openwhisk.__main__ import main as serve
 
-    return int(serve(arguments) or 0)
+    return serve(arguments, "scad serve")
 
 
 def _interrupted() -> int:
@@ -179,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(rest)  # its options are its own
     if rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    show_notices("scad", verbose=getattr(options, "verbose", False))
     unwinding = Unwinding()
     try:
         with unwinding:

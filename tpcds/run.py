@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from libd.errors import ScadError
+from libd.program import Parser, show_notices
 from libd.signals import Unwinding
 from tpcds.data import DataSet, choose_generator, ensure, open_directory
 from tpcds.errors import DataError, QueryListError
@@ -22,7 +23,6 @@ from tpcds.queries import parse_query_list, query_texts
 __all__ = ["Options", "main", "parse_arguments"]
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 _DESCRIPTION = """\
@@ -74,11 +74,6 @@ class Options:
     verbose: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help shows how to use it)\n")
-
-
 def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     """Understand a command line.
 
@@ -87,7 +82,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     SystemExit
         With status 2 after one line on stderr if it is wrong, with 0 after ``--help``.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="tpcds.run",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -322,6 +317,7 @@ def _interrupted() -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parse_arguments(arguments)
+    show_notices("tpcds.run", verbose=options.verbose)
     unwinding = Unwinding()
     try:
         with unwinding:

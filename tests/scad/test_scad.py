@@ -116,6 +116,10 @@ def test_doctor_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["sql", "select 1", "--compute-memory", "12 XB"], "unknown unit 'XB'"),
         (["sql", "select 1", "--bogus"], "unrecognized arguments: --bogus"),
         (["doctor", "--bogus"], "unrecognized arguments: --bogus"),
+        (["serve", "--bogus"], "scad serve: unrecognized arguments: --bogus"),
+        (["serve", "--memory", "12 XB"], "unknown unit 'XB'"),
+        (["serve", "--cores", "none"], "scad serve: argument --cores: 'none' is not a positive"),
+        (["serve", "--port", "99999"], "'99999' is not a port"),
     ],
 )
 def test_a_wrong_command_line_is_one_clear_line(
@@ -141,4 +145,6 @@ def test_serve_passes_its_options_on(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as caught:
         main(["serve", "--help"])
     assert caught.value.code == 0
-    assert "--port" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--port" in out
+    assert out.startswith("usage: scad serve ")
