@@ -6,6 +6,7 @@ line.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ _COLUMNS = (
 # What a terminal that is not wide can do without: a row is one line, whatever the width.
 _WIDE = 112
 _ONLY_WIDE = ("stages", "in memory elements", "largest element")
+# Characters of a failure's reason in a plain line.
+_REASON = 72
 
 
 @contextmanager
@@ -101,7 +104,7 @@ class QueryDisplay(Protocol):
 
 
 class PlainLines:
-    """One line per finished query."""
+    """One line per finished query. Of a failure it has the beginning: `summary` says all."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -128,7 +131,7 @@ class PlainLines:
         if record.peak_anon_bytes is not None:
             words.append(f"largest element {format_size(record.peak_anon_bytes)}")
         if record.error is not None:
-            words.append(record.error)
+            words.append(textwrap.shorten(record.error, _REASON, placeholder=" …"))
         self._console.print("  ".join(words), highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,6 +232,39 @@ def test_plain_lines_are_one_per_query() -> None:
     assert "ratio 2.00" in lines[0]
     assert "WRONG" in lines[1]
     assert lines[2].endswith("cannot plan")
+
+
+def test_a_long_error_is_told_once() -> None:
+    """A plain line has its beginning, the summary has all of it."""
+    out = io.StringIO()
+    console = Console(file=out, width=40)
+    error = "element s1[0] failed: " + "very " * 40 + "wrong"
+    record = QueryRecord(3, error=error)
+    with PlainLines(console) as display:
+        display.start(3)
+        display.finish(record)
+    summary(console, [record], 1)
+    line, why, _ = out.getvalue().splitlines()
+    assert line.startswith("q3    failed  element s1[0] failed: very very")
+    assert line.endswith("very …")
+    assert len(line) < 100
+    assert why == f"q3: {error}"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_shows_the_query_that_runs(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=8, force_terminal=True)
+    display = LiveTable(console, 40)
+    for number in range(1, 21):
+        display.start(number)
+        display.finish(QueryRecord(number, 0.1, True, 2, 3))
+    display.start(72)
+    with display:  # which draws at once
+        shown = out.getvalue()
+    row = next(line for line in shown.splitlines() if "q72" in line)
+    assert "21 of 40" in row
+    assert re.search(r"\b\d+\.\d\b", row)  # seconds so far
 
 
 def test_the_table_shows_every_query_when_it_ends() -> None:
