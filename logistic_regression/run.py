@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from libd.errors import ScadError
+from libd.program import Parser, show_notices
+from libd.signals import Unwinding
 from logistic_regression.program import MAX_COPIES, Outcome, application, reference, train
 
 TOLERANCE = 0.5  # points of accuracy
@@ -24,7 +26,7 @@ PREIMPORT = ("numpy", "remote_array", "sklearn.datasets", "sklearn.model_selecti
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m logistic_regression.run",
         description="Train logistic regression on scikit-learn's breast-cancer data (569 x 30) as "
         "three steps around one memory element, and compare with scikit-learn on the same split.",
@@ -88,29 +90,39 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = parser().parse_args(argv)
     if problem := check(arguments):
-        sys.stderr.write(f"logistic_regression: {problem}\n")
+        sys.stderr.write(f"logistic_regression.run: {problem}\n")
         return 2
     split = {"seed": arguments.seed, "test_size": arguments.test_size}
+    show_notices("logistic_regression.run", verbose=arguments.verbose)
+    unwinding = Unwinding()
     try:
-        with control_plane(arguments.apihost) as plane:
-            app = application(arguments.parallelism)
-            outcome = train(plane, app, transport=arguments.transport, **split)
-        theirs, their_seconds = reference(**split)
-        if arguments.json is not None:
-            write_json(arguments.json, outcome, theirs, their_seconds)
+        with unwinding:
+            with control_plane(arguments.apihost) as plane:
+                app = application(arguments.parallelism)
+                outcome = train(plane, app, transport=arguments.transport, **split)
+            theirs, their_seconds = reference(**split)
+            if arguments.json is not None:
+                write_json(arguments.json, outcome, theirs, their_seconds)
     except KeyboardInterrupt:
-        sys.stderr.write("logistic_regression: interrupted\n")
-        return 130
-    except (ScadError, OSError, ValueError) as error:
-        if arguments.verbose:
+        return interrupted()
+    except Exception as error:
+        if unwinding.interrupted:  # what unwinds may fail in its own way
+            return interrupted()
+        if arguments.verbose or not isinstance(error, ScadError | OSError | ValueError):
             raise
-        sys.stderr.write(f"logistic_regression: {error}\n")
+        sys.stderr.write(f"logistic_regression.run: {error}\n")
         return 1
     console = Console()
     console.print(report(outcome, theirs, their_seconds))
     difference = 100 * (outcome.accuracy - theirs)
     console.print(f"difference {difference:+.2f} points (allowed: {TOLERANCE} either way)")
     return 0 if abs(difference) <= TOLERANCE else 1
+
+
+def interrupted() -> int:
+    """Say so; the exit status."""
+    sys.stderr.write("logistic_regression.run: interrupted\n")
+    return 130
 
 
 def write_json(path: Path, outcome: Outcome, theirs: float, their_seconds: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from libd.signals import Unwinding
 from libd.units import format_size
 from openwhisk.app.model import ComputeElement
 from openwhisk.cli.common import (
@@ -88,7 +89,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return found
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, unwinding: Unwinding) -> int:
     element = load_compute(args.element)
     count = element.parallelism if args.total is None else args.total
     if not 0 <= args.index < count:
@@ -117,6 +118,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         begin, cpu = time.monotonic(), time.process_time()
         outcome = _call(element, params, action, args.element)
+        unwinding.check()  # an element that was interrupted looks like one that failed
         seconds, cpu_seconds = time.monotonic() - begin, time.process_time() - cpu
         if args.profile:
             complain(
@@ -184,8 +186,10 @@ def _peak_memory() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``rundisagg``; returns the exit status."""
     args = _arguments(argv)
+    unwinding = Unwinding()
     try:
-        return _run(args)
+        with unwinding:
+            return _run(args, unwinding)
     except ApplicationError as error:
         complain(str(error))
         return FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,63 @@ def test_a_memory_server_by_hand(world: Any) -> None:
     finished = world.finish(server)
     assert "Traceback" not in finished.err
     assert finished.status in (0, 130)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_training(world: Any, times: int) -> None:
+    process = world.start("-m", "logistic_regression.run")
+    world.await_process("worker")
+    for _ in range(times):
+        world.interrupt(process)
+    finished = world.finish(process)
+    assert (finished.status, finished.err) == (130, "logistic_regression.run: interrupted\n")
+
+
+def test_training_that_is_terminated(world: Any) -> None:
+    process = world.start("-m", "logistic_regression.run")
+    world.await_process("worker")
+    process.terminate()
+    finished = world.finish(process)
+    assert (finished.status, finished.err) == (128 + signal.SIGTERM, "")
+
+
+ENDLESS = """\
+#@ type: compute
+
+import os
+import time
+
+def main(params, action):
+    try:
+        print("working")
+        while True:
+            time.sleep(1)
+    finally:
+        print("putting away")
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+        print("put away")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "says"),
+    [
+        (signal.SIGINT, 130, "rundisagg: interrupted\n"),
+        (signal.SIGTERM, 128 + signal.SIGTERM, ""),
+    ],
+)
+def test_an_element_by_hand(world: Any, number: int, status: int, says: str) -> None:
+    (world.home / "e.o.py").write_text(ENDLESS)
+    process = world.start("-m", "openwhisk.cli.rundisagg", "e.o.py")
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == "putting away\n"
+    process.send_signal(signal.SIGINT)  # an impatient user
+    process.send_signal(signal.SIGTERM)
+    (world.home / "go").touch()
+    finished = world.finish(process)
+    assert finished == (status, "put away\n", says)
 
 
 @pytest.mark.slow
