@@ -40,8 +40,8 @@ def main() -> None:
         print(f"{city or 'unknown':8} {orders[city]:7} orders {amount[city]:10}")
     usage = activation.usage
     print(
-        f"through the memory server: {usage.bytes_written} bytes written, {usage.bytes_read} read "
-        "(shared memory is touched directly)"
+        f"through memory elements: {usage.bytes_written} bytes written, {usage.bytes_read} read "
+        "(over shared memory without a copy)"
     )
 
 

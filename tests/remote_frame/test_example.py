@@ -44,5 +44,7 @@ def test_join_example(transport: str) -> None:
     *rows, moved = done.stdout.splitlines()
     found = [line.split() for line in rows]
     assert sorted((w[0], int(w[1]), int(w[3])) for w in found) == expected()
-    # Over shared memory nothing passes through the server.
-    assert ("0 bytes written, 0 read" in moved) == (transport == "shm")
+    words = moved.split()
+    written, read = int(words[3]), int(words[6])
+    # Not all of what is written is read: the join names some columns only.
+    assert written > read > 0
