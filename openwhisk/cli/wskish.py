@@ -162,7 +162,9 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.verbose:
             raise
         hint = f" (transaction {error.code})" if isinstance(error, ApiStatusError) else ""
-        sys.stderr.write(f"wskish: {error}{hint}\n")
+        # An application may have several problems, one on each line.
+        for line in f"{error}{hint}".splitlines():
+            sys.stderr.write(f"wskish: {line}\n")
         return 1
     sys.stdout.write(json.dumps(shown, indent=2) + "\n")
     return status

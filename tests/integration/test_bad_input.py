@@ -291,6 +291,8 @@ def test_wskish(world: Any, one_line: Any) -> None:
             refused = world.run(*wskish, "put", "bad", "bad.json")
             assert refused.status == 1
             assert says in refused.err
+            for line in refused.err.splitlines():
+                assert line.startswith("wskish: "), refused.err
             assert "Traceback" not in refused.err
     one_line(world.run(*wskish, "put", "bad", "missing.json"), "missing.json", status=1)
     one_line(world.run(*wskish, "post", "nothing"), "nothing", status=1)
@@ -322,11 +324,8 @@ def test_wrong_key(world: Any, one_line: Any) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--memory", "12XB"], ["--port", "many"], ["--cores", "-1"]])
-def test_control_plane_usage(world: Any, arguments: list[str]) -> None:
-    finished = world.run("-m", "openwhisk", *arguments)
-    assert finished.status in (1, 2), finished
-    assert "Traceback" not in finished.err
-    assert arguments[0] in finished.err or arguments[1] in finished.err
+def test_control_plane_usage(world: Any, arguments: list[str], one_line: Any) -> None:
+    one_line(world.run("-m", "openwhisk", *arguments), "openwhisk: ", *arguments, status=USAGE)
 
 
 # -- places that cannot be written ---------------------------------------------------------------
