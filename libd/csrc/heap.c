@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 uint64_t heap_round(uint64_t size)
 {
@@ -9,8 +10,6 @@ uint64_t heap_round(uint64_t size)
         size = 1;
     return (size + HEAP_GRAIN - 1) & ~(uint64_t)(HEAP_GRAIN - 1);
 }
-
-static int bin_of(uint64_t size) { return 63 - __builtin_clzll(size | 1); }
 
 static uint64_t warm(const struct block *block) { return block->warm_to - block->warm_from; }
 
@@ -20,36 +19,101 @@ static void set_warm(struct block *block, uint64_t from, uint64_t to)
     block->warm_to = from < to ? to : 0;
 }
 
-static void bin_insert(struct heap *heap, struct block *block)
+/* ---- the tree of free blocks ------------------------------------------------------------------------------------- */
+
+/* splitmix64; the seed is secret, so that no client can choose an order of requests that makes the tree a list. */
+static uint64_t roll(struct heap *heap)
 {
-    struct block **bin = &heap->bins[bin_of(block->size)];
+    uint64_t z = heap->dice += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static bool before(const struct block *a, const struct block *b)
+{
+    return a->size != b->size ? a->size < b->size : a->off < b->off;
+}
+
+static void tree_insert(struct heap *heap, struct block *block)
+{
+    struct block **link = &heap->root, **less = &block->less, **more = &block->more, *node;
 
     block->free = true;
-    block->bin_prev = NULL;
-    block->bin_next = *bin; /* last freed first: its pages are the warmest */
-    if (*bin)
-        (*bin)->bin_prev = block;
-    *bin = block;
+    block->rank = roll(heap);
+    while (*link && (*link)->rank >= block->rank) {
+        heap->visited++;
+        link = before(block, *link) ? &(*link)->less : &(*link)->more;
+    }
+    /* What was there is divided into what comes before the block and what comes after it. */
+    for (node = *link; node; heap->visited++) {
+        if (before(node, block)) {
+            *less = node;
+            less = &node->more;
+            node = node->more;
+        } else {
+            *more = node;
+            more = &node->less;
+            node = node->less;
+        }
+    }
+    *less = *more = NULL;
+    *link = block;
     heap->free_bytes += block->size;
     heap->warm_bytes += warm(block);
     heap->free_blocks++;
 }
 
-static void bin_remove(struct heap *heap, struct block *block)
+static void tree_remove(struct heap *heap, struct block *block)
 {
-    if (block->bin_prev)
-        block->bin_prev->bin_next = block->bin_next;
-    else
-        heap->bins[bin_of(block->size)] = block->bin_next;
-    if (block->bin_next)
-        block->bin_next->bin_prev = block->bin_prev;
+    struct block **link = &heap->root, *less = block->less, *more = block->more;
+
+    while (*link != block) {
+        heap->visited++;
+        link = before(block, *link) ? &(*link)->less : &(*link)->more;
+    }
+    while (less && more) {
+        heap->visited++;
+        if (less->rank >= more->rank) {
+            *link = less;
+            link = &less->more;
+            less = less->more;
+        } else {
+            *link = more;
+            link = &more->less;
+            more = more->less;
+        }
+    }
+    *link = less ? less : more;
+    block->less = block->more = NULL;
     block->free = false;
     heap->free_bytes -= block->size;
     heap->warm_bytes -= warm(block);
     heap->free_blocks--;
 }
 
-/* Splits what is beyond `size` off `block` into a new block that is in no bin. */
+/* The first free block that comes at or after (size, off). */
+static struct block *tree_find(struct heap *heap, uint64_t size, uint64_t off)
+{
+    const struct block key = {.off = off, .size = size};
+    struct block *node = heap->root, *found = NULL;
+
+    while (node) {
+        heap->visited++;
+        if (before(node, &key)) {
+            node = node->more;
+        } else {
+            found = node;
+            node = node->less;
+        }
+    }
+    return found;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+/* Splits what is beyond `size` off `block` into a new block that is not in the tree. */
 static struct block *split(struct block *block, uint64_t size)
 {
     struct block *rest = calloc(1, sizeof *rest);
@@ -69,7 +133,7 @@ static struct block *split(struct block *block, uint64_t size)
     return rest;
 }
 
-/* Joins `block` with the block after it; neither is in a bin. */
+/* Joins `block` with the block after it; neither is in the tree. */
 static void join(struct block *block)
 {
     struct block *next = block->next;
@@ -91,11 +155,13 @@ bool heap_init(struct heap *heap, uint64_t size)
     heap->size = size & ~(uint64_t)(HEAP_GRAIN - 1);
     if (heap->size == 0)
         return true;
+    if (getrandom(&heap->dice, sizeof heap->dice, GRND_NONBLOCK) != sizeof heap->dice)
+        heap->dice = (uint64_t)(uintptr_t)heap; /* early at boot */
     heap->first = calloc(1, sizeof *heap->first);
     if (!heap->first)
         return false;
     heap->first->size = heap->size;
-    bin_insert(heap, heap->first);
+    tree_insert(heap, heap->first);
     return true;
 }
 
@@ -123,37 +189,69 @@ static bool fits(const struct block *block, uint64_t size, uint64_t align)
     return block->size >= skip && block->size - skip >= size;
 }
 
-struct block *heap_alloc(struct heap *heap, uint64_t size, uint64_t align)
+/* Looks at every block of at least `size` bytes. Its depth is the tree's: tens, not thousands. */
+static struct block *scan(struct heap *heap, struct block *node, uint64_t size, uint64_t align)
 {
     struct block *found = NULL;
 
-    size = heap_round(size);
+    while (node && !found) {
+        heap->visited++;
+        if (node->size >= size) {
+            found = scan(heap, node->less, size, align);
+            if (!found && fits(node, size, align))
+                found = node;
+        }
+        node = node->more;
+    }
+    return found;
+}
+
+/* The smallest free block that fits, or at least one of the smallest. */
+static struct block *find(struct heap *heap, uint64_t size, uint64_t align)
+{
+    uint64_t certain = size + align - HEAP_GRAIN; /* fits wherever it begins */
+    struct block *block = tree_find(heap, size, 0);
+
+    for (int looks = 0; block && block->size < certain && looks < HEAP_LOOKS; looks++) {
+        if (fits(block, size, align))
+            return block;
+        block = tree_find(heap, block->size, block->off + 1);
+    }
+    if (!block || block->size >= certain)
+        return block;
+    struct block *large = tree_find(heap, certain, 0);
+    if (large)
+        return large;
+    return scan(heap, heap->root, size, align);
+}
+
+struct block *heap_alloc(struct heap *heap, uint64_t size, uint64_t align)
+{
+    struct block *found;
+
     if (align < HEAP_GRAIN)
         align = HEAP_GRAIN;
-    for (int bin = bin_of(size); bin < HEAP_BINS && !found; bin++)
-        for (struct block *block = heap->bins[bin]; block; block = block->bin_next)
-            if (fits(block, size, align) && (!found || block->size < found->size)) {
-                found = block;
-                if (block->size == size)
-                    break;
-            }
+    if (size > heap->size)
+        return NULL;
+    size = heap_round(size);
+    found = find(heap, size, align);
     if (!found)
         return NULL;
-    bin_remove(heap, found);
+    tree_remove(heap, found);
     uint64_t skip = lead(found, align);
     if (skip) {
         struct block *rest = split(found, skip);
         if (!rest) {
-            bin_insert(heap, found);
+            tree_insert(heap, found);
             return NULL;
         }
-        bin_insert(heap, found);
+        tree_insert(heap, found);
         found = rest;
     }
     if (found->size > size) {
         struct block *rest = split(found, size);
         if (rest) /* else the caller gets the whole block: wasteful, not wrong */
-            bin_insert(heap, rest);
+            tree_insert(heap, rest);
     }
     return found;
 }
@@ -162,15 +260,15 @@ void heap_free(struct heap *heap, struct block *block)
 {
     set_warm(block, block->off, block->off + block->size);
     if (block->next && block->next->free) {
-        bin_remove(heap, block->next);
+        tree_remove(heap, block->next);
         join(block);
     }
     if (block->prev && block->prev->free) {
         block = block->prev;
-        bin_remove(heap, block);
+        tree_remove(heap, block);
         join(block);
     }
-    bin_insert(heap, block);
+    tree_insert(heap, block);
 }
 
 bool heap_resize(struct heap *heap, struct block *block, uint64_t size)
@@ -188,27 +286,25 @@ bool heap_resize(struct heap *heap, struct block *block, uint64_t size)
     struct block *next = block->next;
     if (!next || !next->free || block->size + next->size < size)
         return false;
-    bin_remove(heap, next);
+    tree_remove(heap, next);
     uint64_t missing = size - block->size;
     if (next->size > missing) {
         struct block *rest = split(next, missing);
         if (!rest) {
-            bin_insert(heap, next);
+            tree_insert(heap, next);
             return false;
         }
-        bin_insert(heap, rest);
+        tree_insert(heap, rest);
     }
     join(block);
     return true;
 }
 
-uint64_t heap_largest(const struct heap *heap)
+uint64_t heap_largest(struct heap *heap)
 {
-    uint64_t largest = 0;
+    const struct block *block = heap->root;
 
-    for (int bin = HEAP_BINS - 1; bin >= 0 && !largest; bin--)
-        for (const struct block *block = heap->bins[bin]; block; block = block->bin_next)
-            if (block->size > largest)
-                largest = block->size;
-    return largest;
+    for (; block && block->more; block = block->more)
+        heap->visited++;
+    return block ? block->size : 0;
 }

@@ -354,7 +354,7 @@ struct tenant *pool_tenant_by_id(struct pool *pool, uint64_t id)
     return t;
 }
 
-void pool_tenant_stats(const struct tenant *tenant, struct libd_tenant_stats *out)
+void pool_tenant_stats(struct tenant *tenant, struct libd_tenant_stats *out)
 {
     *out = (struct libd_tenant_stats){
         .quota = tenant->quota,

@@ -92,7 +92,7 @@ int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, stru
 void pool_tenant_drop(struct tenant *tenant);
 struct tenant *pool_tenant_by_name(struct pool *pool, const char *name);
 struct tenant *pool_tenant_by_id(struct pool *pool, uint64_t id);
-void pool_tenant_stats(const struct tenant *tenant, struct libd_tenant_stats *out);
+void pool_tenant_stats(struct tenant *tenant, struct libd_tenant_stats *out);
 
 int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
                         struct element **out, struct libd_error *err);

@@ -1,0 +1,203 @@
+"""The books of the native core by themselves: `heap.c`, compiled with `harness.c`."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from ctypes import c_int, c_uint64, c_void_p
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "libd" / "csrc"
+GRAIN = 64
+
+SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    "h_new": (c_void_p, [c_uint64]),
+    "h_delete": (None, [c_void_p]),
+    "h_alloc": (c_void_p, [c_void_p, c_uint64, c_uint64]),
+    "h_free": (None, [c_void_p, c_void_p]),
+    "h_resize": (c_int, [c_void_p, c_void_p, c_uint64]),
+    "h_largest": (c_uint64, [c_void_p]),
+    "h_off": (c_uint64, [c_void_p]),
+    "h_size": (c_uint64, [c_void_p]),
+    "h_visited": (c_uint64, [c_void_p]),
+    "h_free_bytes": (c_uint64, [c_void_p]),
+    "h_free_blocks": (c_uint64, [c_void_p]),
+}
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    out = tmp_path_factory.mktemp("native") / "harness.so"
+    sources = [HERE / "harness.c", CSRC / "heap.c"]
+    flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
+    subprocess.run([*compiler.split(), *flags, *map(str, sources), "-o", str(out)], check=True)
+    library = ctypes.CDLL(str(out))
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Heap:
+    """A native heap, and what it must look like."""
+
+    def __init__(self, native: ctypes.CDLL, size: int) -> None:
+        self.native, self.size, self.at = native, size, native.h_new(size)
+        self.live: dict[int, tuple[int, int]] = {}  # block: offset, size
+
+    def free_ranges(self) -> list[tuple[int, int]]:
+        ranges, end = [], 0
+        for off, size in [*sorted(self.live.values()), (self.size, 0)]:
+            assert off >= end
+            if off > end:
+                ranges.append((end, off - end))
+            end = off + size
+        return ranges
+
+    def check(self) -> None:
+        ranges = self.free_ranges()
+        assert self.native.h_free_blocks(self.at) == len(ranges)
+        assert self.native.h_free_bytes(self.at) == sum(size for _, size in ranges)
+        assert self.native.h_largest(self.at) == max((size for _, size in ranges), default=0)
+
+    def alloc(self, size: int, align: int) -> int | None:
+        size = max(GRAIN, -(-size // GRAIN) * GRAIN)
+        fitting = [
+            (n, off) for off, n in self.free_ranges() if n - (-off % max(align, GRAIN)) >= size
+        ]
+        block: int | None = self.native.h_alloc(self.at, size, align)
+        assert (block is None) == (not fitting)
+        if block is None:
+            return None
+        off = self.native.h_off(block)
+        assert off % max(align, GRAIN) == 0
+        if align <= GRAIN:
+            assert off == min(fitting)[1]  # the best fit, the first of equals
+        else:
+            assert any(a <= off and off + size <= a + n for n, a in fitting)
+        self.live[block] = (off, self.native.h_size(block))
+        assert self.live[block][1] == size
+        return block
+
+    def free(self, block: int) -> None:
+        del self.live[block]
+        self.native.h_free(self.at, block)
+
+    def resize(self, block: int, size: int) -> None:
+        off, had = self.live[block]
+        size = max(GRAIN, -(-size // GRAIN) * GRAIN)
+        behind = dict(self.free_ranges()).get(off + had, 0)
+        assert self.native.h_resize(self.at, block, size) == (size <= had + behind)
+        self.live[block] = (off, self.native.h_size(block))
+        assert self.live[block][1] == (size if size <= had + behind else had)
+
+
+step = st.one_of(
+    st.tuples(st.just("alloc"), st.integers(0, 5000), st.sampled_from([1, 64, 256, 4096, 1 << 30])),
+    st.tuples(st.just("free"), st.integers(0, 1000), st.just(0)),
+    st.tuples(st.just("resize"), st.integers(0, 1000), st.integers(0, 5000)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(step, max_size=80))
+def test_any_history(native: ctypes.CDLL, steps: list[tuple[str, int, int]]) -> None:
+    heap = Heap(native, 1 << 15)
+    try:
+        for what, number, more in steps:
+            blocks = list(heap.live)
+            if what == "alloc":
+                heap.alloc(number, more)
+            elif blocks and what == "free":
+                heap.free(blocks[number % len(blocks)])
+            elif blocks:
+                heap.resize(blocks[number % len(blocks)], more)
+            heap.check()
+    finally:
+        native.h_delete(heap.at)
+
+
+COUNT = 100_000
+
+
+def riddled(native: ctypes.CDLL, sizes: Callable[[int], int]) -> tuple[int, int]:
+    """A heap with `COUNT` free blocks that cannot be joined, and nothing else free."""
+    lengths = [sizes(i) for i in range(COUNT)]
+    total = sum(lengths) + COUNT * GRAIN
+    heap = native.h_new(total)
+    blocks = []
+    for length in lengths:
+        blocks.append(native.h_alloc(heap, length, GRAIN))
+        native.h_alloc(heap, GRAIN, GRAIN)
+    random.Random(2333).shuffle(blocks)
+    for block in blocks:
+        native.h_free(heap, block)
+    assert native.h_free_blocks(heap) == COUNT
+    return heap, max(lengths)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [lambda i: 8192, lambda i: 8192 + i % 120 * GRAIN, lambda i: 8192 + i * GRAIN],
+    ids=["equal", "one class", "all different"],
+)
+def test_work_is_bounded(native: ctypes.CDLL, sizes: Callable[[int], int]) -> None:
+    heap, largest = riddled(native, sizes)
+    bound = 24 * int(math.log2(COUNT))  # a few descents of a tree that is no list
+
+    def visits(do: Callable[[], object]) -> int:
+        before = native.h_visited(heap)
+        do()
+        return int(native.h_visited(heap) - before)
+
+    try:
+        assert visits(lambda: native.h_largest(heap)) <= bound
+        assert native.h_largest(heap) == largest
+        for size in (1, 4096, 8192, largest, largest + 1, 1 << 40):
+            for align in (1, GRAIN, 4096):
+                made: list[int | None] = []
+                n = visits(lambda s=size, a=align: made.append(native.h_alloc(heap, s, a)))
+                if align <= GRAIN:
+                    assert (made[0] is None) == (size > largest)
+                if made[0] is None:
+                    if align > GRAIN and size <= largest:
+                        continue  # the last resort: it has to look at every block that is large
+                else:
+                    assert n <= bound * 4  # an alignment may try a few blocks first
+                    assert visits(lambda b=made[0]: native.h_free(heap, b)) <= bound
+                assert n <= bound * 4
+    finally:
+        native.h_delete(heap)
+
+
+def test_an_alignment_is_found_wherever_it_is(native: ctypes.CDLL) -> None:
+    """Many blocks are large enough but misaligned; the only one that fits must be found."""
+    heap = native.h_new(1000 * 4096)
+    try:
+        blocks = []
+        while (block := native.h_alloc(heap, 2048, GRAIN)) is not None:
+            blocks.append(block)
+        by_offset = {native.h_off(b): b for b in blocks}
+        for off in range(2048, 1000 * 4096, 4096):
+            native.h_free(heap, by_offset[off])
+        assert native.h_alloc(heap, 1024, 4096) is None
+        native.h_free(heap, by_offset[500 * 4096])
+        native.h_alloc(heap, 4096 + 2048, GRAIN)  # takes what the two neighbours joined to
+        native.h_free(heap, by_offset[700 * 4096])
+        found = native.h_alloc(heap, 1024, 4096)
+        assert native.h_off(found) == 700 * 4096
+    finally:
+        native.h_delete(heap)
