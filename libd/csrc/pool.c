@@ -91,13 +91,14 @@ static void trim(struct pool *pool)
     }
 }
 
-/* What the machine has beyond every promise that was made and not yet drawn on. */
+/* What the machine has beyond every promise that was made and not yet drawn on. The pages of free blocks are resident but
+ * drawn on by nobody: whoever was promised bytes elsewhere will want others besides, until those are trimmed. */
 static uint64_t headroom(const struct pool *pool)
 {
     uint64_t undrawn = 0, left = libd_available();
 
     for (const struct tenant *t = pool->tenants; t; t = t->next) {
-        uint64_t drawn = resident(t);
+        uint64_t pages = resident(t), drawn = pages > t->heap.warm_bytes ? pages - t->heap.warm_bytes : 0;
         if (t->reserved > drawn)
             undrawn += t->reserved - drawn;
     }

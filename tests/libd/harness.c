@@ -1,9 +1,13 @@
-/* What the tests call in heap.c without a server around them. */
+/* What the tests call in heap.c and pool.c without a server around them. */
 #include <stdlib.h>
+#include <string.h>
 
-#include "heap.h"
+#include "capacity.h"
+#include "pool.h"
 
 #define EXPORT __attribute__((visibility("default")))
+
+/* ---- a heap ------------------------------------------------------------------------------------------------------ */
 
 EXPORT struct heap *h_new(uint64_t size)
 {
@@ -29,3 +33,66 @@ EXPORT uint64_t h_size(const struct block *block) { return block->size; }
 EXPORT uint64_t h_visited(const struct heap *heap) { return heap->visited; }
 EXPORT uint64_t h_free_bytes(const struct heap *heap) { return heap->free_bytes; }
 EXPORT uint64_t h_free_blocks(const struct heap *heap) { return heap->free_blocks; }
+
+/* ---- a pool on a machine of a known size ------------------------------------------------------------------------- */
+
+static struct pool pool;
+static struct tenant *tenant;
+static struct element *element;
+static uint64_t machine;
+
+/* In the place of capacity.c's. */
+uint64_t libd_available(void)
+{
+    uint64_t used = pool_resident(&pool);
+
+    return machine > used ? machine - used : 0;
+}
+
+EXPORT int p_open(uint64_t bytes, uint64_t quota)
+{
+    struct libd_error err;
+    int code;
+
+    machine = bytes;
+    code = pool_init(&pool, bytes, false, &err);
+    if (!code)
+        code = pool_tenant_create(&pool, "t", quota, &tenant, &err);
+    if (!code)
+        code = pool_element_create(tenant, "e", 0, true, UINT64_MAX, &element, &err);
+    return code;
+}
+
+EXPORT void p_machine(uint64_t bytes) { machine = bytes; }
+EXPORT void p_close(void) { pool_destroy(&pool); }
+
+/* The address of a new region, or minus the error's code. */
+EXPORT int64_t p_alloc(uint64_t size)
+{
+    struct libd_error err;
+    uint64_t epoch;
+    uint32_t slot;
+
+    pool.checked_at = -1; /* looks at the machine every time, not only every 50 ms */
+    int code = pool_alloc(element, size, 64, &slot, &epoch, &err);
+    return code ? -code : (int64_t)((uint64_t)slot << LIBD_OFFSET_BITS);
+}
+
+EXPORT int p_free(uint64_t addr)
+{
+    struct libd_error err;
+
+    return pool_free(element, addr, 0, &err);
+}
+
+/* Writes all of a region, as a client would. */
+EXPORT void p_touch(uint64_t addr)
+{
+    const struct region *region = &tenant->regions[addr >> LIBD_OFFSET_BITS];
+
+    memset(tenant->arena + region->base, 1, region->size);
+}
+
+EXPORT uint64_t p_resident(void) { return pool_resident(&pool); }
+EXPORT uint64_t p_reserved(void) { return pool.reserved; }
+EXPORT uint64_t p_warm(void) { return tenant->heap.warm_bytes; }

@@ -1,4 +1,4 @@
-"""The books of the native core by themselves: `heap.c`, compiled with `harness.c`."""
+"""The books of the native core by themselves: `heap.c` and `pool.c`, compiled with `harness.c`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
-from ctypes import c_int, c_uint64, c_void_p
+from collections.abc import Callable, Iterator
+from ctypes import c_int, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "libd" / "csrc"
 GRAIN = 64
+CAPACITY = 7  # LIBD_ECAPACITY
 
 SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "h_new": (c_void_p, [c_uint64]),
@@ -32,6 +33,15 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "h_visited": (c_uint64, [c_void_p]),
     "h_free_bytes": (c_uint64, [c_void_p]),
     "h_free_blocks": (c_uint64, [c_void_p]),
+    "p_open": (c_int, [c_uint64, c_uint64]),
+    "p_machine": (None, [c_uint64]),
+    "p_close": (None, []),
+    "p_alloc": (c_int64, [c_uint64]),
+    "p_free": (c_int, [c_uint64]),
+    "p_touch": (None, [c_uint64]),
+    "p_resident": (c_uint64, []),
+    "p_reserved": (c_uint64, []),
+    "p_warm": (c_uint64, []),
 }
 
 
@@ -41,7 +51,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C compiler")
     out = tmp_path_factory.mktemp("native") / "harness.so"
-    sources = [HERE / "harness.c", CSRC / "heap.c"]
+    sources = [HERE / "harness.c", CSRC / "heap.c", CSRC / "pool.c"]
     flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
     subprocess.run([*compiler.split(), *flags, *map(str, sources), "-o", str(out)], check=True)
     library = ctypes.CDLL(str(out))
@@ -158,27 +168,26 @@ def test_work_is_bounded(native: ctypes.CDLL, sizes: Callable[[int], int]) -> No
     heap, largest = riddled(native, sizes)
     bound = 24 * int(math.log2(COUNT))  # a few descents of a tree that is no list
 
-    def visits(do: Callable[[], object]) -> int:
+    def visits(call: Callable[..., int | None], *arguments: int) -> tuple[int, int | None]:
         before = native.h_visited(heap)
-        do()
-        return int(native.h_visited(heap) - before)
+        result = call(heap, *arguments)
+        return native.h_visited(heap) - before, result
 
     try:
-        assert visits(lambda: native.h_largest(heap)) <= bound
-        assert native.h_largest(heap) == largest
+        n, found = visits(native.h_largest)
+        assert found == largest
+        assert n <= bound
         for size in (1, 4096, 8192, largest, largest + 1, 1 << 40):
             for align in (1, GRAIN, 4096):
-                made: list[int | None] = []
-                n = visits(lambda s=size, a=align: made.append(native.h_alloc(heap, s, a)))
+                n, block = visits(native.h_alloc, size, align)
                 if align <= GRAIN:
-                    assert (made[0] is None) == (size > largest)
-                if made[0] is None:
-                    if align > GRAIN and size <= largest:
-                        continue  # the last resort: it has to look at every block that is large
-                else:
-                    assert n <= bound * 4  # an alignment may try a few blocks first
-                    assert visits(lambda b=made[0]: native.h_free(heap, b)) <= bound
-                assert n <= bound * 4
+                    assert (block is None) == (size > largest)
+                elif block is None and size <= largest:
+                    continue  # the last resort: it had to look at every block that is large enough
+                assert n <= bound * 4  # an alignment tries a few blocks first
+                if block is not None:
+                    n, _ = visits(native.h_free, block)
+                    assert n <= bound
     finally:
         native.h_delete(heap)
 
@@ -201,3 +210,50 @@ def test_an_alignment_is_found_wherever_it_is(native: ctypes.CDLL) -> None:
         assert native.h_off(found) == 700 * 4096
     finally:
         native.h_delete(heap)
+
+
+MB = 1 << 20
+
+
+@pytest.fixture
+def pool(native: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
+    """A pool with one elastic element on a machine that has had 14 MiB for it since it began."""
+    assert native.p_open(64 * MB, 64 * MB) == 0
+    native.p_machine(14 * MB)
+    yield native
+    native.p_close()
+
+
+def test_nothing_is_promised_twice(pool: ctypes.CDLL) -> None:
+    """Pages of free blocks are drawn on by nobody: they do not make room for what others reserve."""
+    warm = pool.p_alloc(4 * MB)
+    assert pool.p_alloc(64) > 0  # keeps what is behind it from joining
+    pool.p_touch(warm)
+    assert pool.p_free(warm) == 0
+    assert pool.p_warm() == pool.p_resident() == 4 * MB
+    first = pool.p_alloc(8 * MB)
+    second = pool.p_alloc(5 * MB)
+    assert first > 0
+    assert second > 0  # there is room, but only in the place of the warm pages
+    assert pool.p_warm() + pool.p_reserved() <= 14 * MB
+    assert pool.p_alloc(MB) == -CAPACITY
+    pool.p_touch(first)
+    pool.p_touch(second)
+    assert pool.p_resident() <= 14 * MB  # everybody has got what was promised
+
+
+def test_what_is_drawn_is_not_counted_again(pool: ctypes.CDLL) -> None:
+    for size in (4 * MB, 8 * MB):
+        addr = pool.p_alloc(size)
+        assert addr > 0
+        pool.p_touch(addr)
+    assert pool.p_alloc(3 * MB) == -CAPACITY
+    assert pool.p_alloc(2 * MB) > 0
+
+
+def test_warm_pages_are_used_again_on_a_full_machine(pool: ctypes.CDLL) -> None:
+    for _ in range(3):
+        addr = pool.p_alloc(14 * MB)
+        assert addr > 0
+        pool.p_touch(addr)
+        assert pool.p_free(addr) == 0
