@@ -106,8 +106,15 @@ uint64_t serve_body_size(const struct conn *conn)
         return r->count * sizeof(struct libd_segment);
     case LIBD_OP_WRITE:
         return 0;
-    default:
+    case LIBD_OP_TENANT_CREATE:
+    case LIBD_OP_TENANT_DROP:
+    case LIBD_OP_ELEMENT_CREATE:
+    case LIBD_OP_ELEMENT_DROP:
+    case LIBD_OP_ELEMENT_STATS:
+    case LIBD_OP_TENANT_STATS:
         return r->length <= 2 * LIBD_MAX_NAME + 1 ? r->length : UINT64_MAX;
+    default:
+        return r->length == 0 ? 0 : UINT64_MAX;
     }
 }
 
@@ -180,8 +187,15 @@ static void serve_write(struct conn *conn)
     const struct libd_request *r = &conn->request;
     uint64_t bytes = 0, data = r->length - serve_body_size(conn);
     struct libd_error err;
-    int code = conn->element ? gather(conn, &bytes, &err) : libd_fail(&err, LIBD_ESTALE, 0, 0);
+    int code;
 
+    if (conn->admin) { /* moves no bytes */
+        conn->server->refused++;
+        conn->closing = true;
+        code = libd_fail(&err, LIBD_EPROTO, 0, 0);
+    } else {
+        code = conn->element ? gather(conn, &bytes, &err) : libd_fail(&err, LIBD_ESTALE, 0, 0);
+    }
     if (!code && bytes != data)
         code = libd_fail(&err, LIBD_EPROTO, 0, 0);
     conn_reply(conn, code, code ? err.detail : 0, code ? err.have : 0);
@@ -204,12 +218,12 @@ void serve_request(struct conn *conn)
     int code;
 
     conn->server->requests++;
-    if (conn->admin) {
-        serve_admin(conn);
-        return;
-    }
     if (r->op == LIBD_OP_WRITE || r->op == LIBD_OP_WRITEV) {
         serve_write(conn);
+        return;
+    }
+    if (conn->admin) {
+        serve_admin(conn);
         return;
     }
     if (!conn->element) {

@@ -232,17 +232,6 @@ static int payload(struct conn *conn, uint8_t *out, uint64_t size, size_t *got)
     return 1;
 }
 
-static void request_complete(struct conn *conn)
-{
-    if (conn->request.op == LIBD_OP_WRITE || conn->request.op == LIBD_OP_WRITEV) {
-        if (conn->admin) {
-            conn_close(conn);
-            return;
-        }
-    }
-    serve_request(conn);
-}
-
 static bool step_hello(struct conn *conn, bool *fresh)
 {
     struct libd_hello hello;
@@ -278,7 +267,7 @@ static bool step_header(struct conn *conn, bool *fresh)
         return true;
     }
     if (conn->body_size == 0) {
-        request_complete(conn);
+        serve_request(conn);
         return true;
     }
     conn->body = malloc(conn->body_size);
@@ -299,7 +288,7 @@ static bool step_body(struct conn *conn)
             return false;
         conn->body_got += got;
     }
-    request_complete(conn);
+    serve_request(conn);
     return true;
 }
 

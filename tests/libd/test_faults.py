@@ -274,18 +274,63 @@ def test_pipelined_requests_are_answered_in_order(stand: Stand) -> None:
 
 def test_a_refused_write_does_not_lose_step(stand: Stand) -> None:
     with greeted(stand.server) as sock:
-        for addr, size, length in (
-            (1 << 16, 100_000, 100_000),
-            (0, 10, 99),
-            (1 << 50, 1, 1),
-            (0, 1 << 63, 7),
+        for addr, size, length, code in (
+            (1 << 16, 100_000, 100_000, 4),
+            (0, 10, 99, 9),
+            (0, 99, 10, 9),
+            (0, 0, 10, 9),
+            (1 << 50, 1, 1, 4),
+            (0, 1 << 63, 7, 4),
         ):
             sock.sendall(REQUEST.pack(2, 0, 0, 1, addr, 0, size, length) + b"x" * length)
             reply = REPLY.unpack(receive(sock, REPLY.size))
-            assert reply[2] in (4, 9)
+            assert reply[2] == code
             assert reply[6] == 0
+        two = struct.pack("<QQQQQQ", 0, 0, 4, 8, 0, 4)
+        sock.sendall(REQUEST.pack(4, 0, 2, 1, 0, 0, 0, 48 + 9) + two + b"123456789")
+        assert REPLY.unpack(receive(sock, REPLY.size))[2] == 9
         sock.sendall(REQUEST.pack(9, 0, 0, 5, 0, 0, 0, 0))
         assert REPLY.unpack(receive(sock, REPLY.size))[2:4] == (0, 5)
+    assert stand.control.stats().bytes_written == 0
+
+
+@pytest.mark.parametrize(
+    ("op", "count", "payload"),
+    [
+        *((op, 0, b"?") for op in (1, 5, 6, 7, 8, 9, 10, 11, 37)),
+        (3, 0, b""),
+        (3, 4097, bytes(24 * 4097)),
+        (3, 1, bytes(25)),
+        (4, 1, bytes(23)),
+        (12, 0, b""),
+        (32, 0, b"a tenant"),
+        (32, 0, bytes(512)),
+    ],
+)
+def test_what_is_not_the_protocol_ends_the_connection(
+    stand: Stand, op: int, count: int, payload: bytes
+) -> None:
+    with greeted(stand.server) as sock:
+        sock.sendall(REQUEST.pack(op, 0, count, 5, 0, 0, 1, len(payload)))
+        if op == 32 and len(payload) < 512:
+            sock.sendall(payload)  # well formed, for somebody else
+        assert REPLY.unpack(receive(sock, REPLY.size))[2:4] == (9, 5)
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("op", [2, 4])
+def test_an_administrator_writes_nothing(stand: Stand, op: int) -> None:
+    with dial(stand.server) as sock:
+        sock.sendall(hello(kind=3, token=b"the administrator's token"))
+        assert REPLY.unpack(receive(sock, REPLY.size))[2::4] == (0, 64)
+        receive(sock, 64)
+        sock.sendall(REQUEST.pack(1, 0, 0, 6, 0, 0, 1, 0))
+        assert REPLY.unpack(receive(sock, REPLY.size))[2:4] == (8, 6)
+        sock.sendall(
+            REQUEST.pack(op, 0, 1, 7, 0, 0, 9, 9 + 24 * (op == 4)) + bytes(9 + 24 * (op == 4))
+        )
+        assert REPLY.unpack(receive(sock, REPLY.size))[2:4] == (9, 7)
+        assert sock.recv(1) == b""
 
 
 def random_frame(rng: random.Random) -> bytes:

@@ -225,7 +225,7 @@ def pool(native: ctypes.CDLL) -> Iterator[ctypes.CDLL]:
 
 
 def test_nothing_is_promised_twice(pool: ctypes.CDLL) -> None:
-    """Pages of free blocks are drawn on by nobody: they do not make room for what others reserve."""
+    """Pages of free blocks are drawn on by nobody: they make no room for what others reserve."""
     warm = pool.p_alloc(4 * MB)
     assert pool.p_alloc(64) > 0  # keeps what is behind it from joining
     pool.p_touch(warm)
