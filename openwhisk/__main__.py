@@ -25,7 +25,10 @@ PROGRAM = "python -m openwhisk"
 DEFAULT_PORT = 3233  # stand-alone OpenWhisk's
 # What elements commonly import; a worker forks from a process that has them. Absent ones are left
 # out.
-PREIMPORT = "numpy,pyarrow,remote_array,remote_frame,operators.duckdb"
+PREIMPORT = (
+    "numpy,pandas,pyarrow.dataset,libd.action,remote_array,remote_frame.executor,operators.duckdb,"
+    "engine.element"
+)
 
 
 class Server(uvicorn.Server):
