@@ -41,8 +41,8 @@ __all__ = ["Run", "Session"]
 LEAST_COMPUTE_MEMORY = 64 << 20
 
 # Imported once per worker pool, so that an element starts in milliseconds. DuckDB imports
-# pyarrow.dataset and, where it is installed, pandas when it is first given Arrow data: half a second
-# of CPU in every worker otherwise.
+# pyarrow.dataset and, where it is installed, pandas when it is first given Arrow data: half a
+# second of CPU in every worker otherwise.
 PREIMPORT = (
     "pandas",
     "pyarrow.dataset",
