@@ -640,7 +640,7 @@ cdef class Transport:
 
     @property
     def size(self):
-        """Bytes of region 0, or the limit of an elastic element."""
+        """Bytes of region 0, or the most that an elastic element may hold: its limit, or its tenant's quota."""
         return self.t.who.size
 
     @property

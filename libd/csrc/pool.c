@@ -519,7 +519,7 @@ int pool_alloc(struct element *element, uint64_t size, uint64_t align, uint32_t 
     if (align == 0 || (align & (align - 1)) || align > (UINT64_C(1) << 30))
         return libd_fail(err, LIBD_EINVAL, 0, 0);
     if (size > (UINT64_C(1) << LIBD_OFFSET_BITS))
-        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_ELEMENT, element->limit - element->reserved);
+        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_ELEMENT, pool_element_limit(element) - element->reserved);
     if (element->elastic) {
         charged = heap_round(size);
         code = charge(element, charged, err);
@@ -568,7 +568,7 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
     if (size < region->size)
         return libd_fail(err, LIBD_EINVAL, 0, 0);
     if (size > (UINT64_C(1) << LIBD_OFFSET_BITS))
-        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_ELEMENT, element->limit - element->reserved);
+        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_ELEMENT, pool_element_limit(element) - element->reserved);
     uint64_t wanted = element->elastic ? heap_round(size) : 0;
     uint64_t more = wanted > region->charged ? wanted - region->charged : 0;
     code = charge(element, more, err);
@@ -679,13 +679,18 @@ struct element *pool_element_by_id(struct tenant *tenant, uint64_t id)
     return e;
 }
 
+uint64_t pool_element_limit(const struct element *element)
+{
+    return element->limit < element->tenant->quota ? element->limit : element->tenant->quota;
+}
+
 void pool_element_stats(struct element *element, struct libd_element_stats *out)
 {
     integrate(element);
     *out = (struct libd_element_stats){
         .reserved = element->reserved,
         .peak = element->peak,
-        .limit = element->limit,
+        .limit = pool_element_limit(element),
         .regions = element->regions,
         .byte_seconds = element->byte_seconds,
         .bytes_read = element->bytes_read,

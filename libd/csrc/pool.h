@@ -98,6 +98,8 @@ int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, 
                         struct element **out, struct libd_error *err);
 void pool_element_drop(struct element *element);
 struct element *pool_element_by_id(struct tenant *tenant, uint64_t id);
+/* The most that it may ever hold: its own limit or its tenant's quota. */
+uint64_t pool_element_limit(const struct element *element);
 void pool_element_stats(struct element *element, struct libd_element_stats *out);
 
 int pool_alloc(struct element *element, uint64_t size, uint64_t align, uint32_t *region, uint64_t *epoch,

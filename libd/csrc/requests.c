@@ -80,7 +80,7 @@ void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *
         welcome.element = conn->element->id;
         welcome.elastic = conn->element->elastic;
         welcome.root = conn->element->root;
-        welcome.size = conn->element->limit;
+        welcome.size = pool_element_limit(conn->element);
         if (welcome.root) {
             welcome.size = conn->tenant->regions[welcome.root].size;
             welcome.epoch = conn->tenant->regions[welcome.root].epoch;

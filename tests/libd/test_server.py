@@ -134,6 +134,22 @@ def test_a_server_that_does_not_fit_this_machine() -> None:
         MemoryServer(1 << 46)
 
 
+@pytest.mark.parametrize("kind", ["shm", "tcp"])
+def test_an_elastic_element_may_hold_its_limit_or_the_quota(stand: Stand, kind: str) -> None:
+    tenant = stand.tenant(1 << 20)
+    for limit, most in ((None, 1 << 20), ("64 KB", 1 << 16), ("8 MB", 1 << 20)):
+        grant = stand.control.create_element(tenant, "m", elastic=True, limit=limit)
+        trans = stand.open(grant, kind)
+        assert trans.size == most
+        assert trans.stat()["limit"] == most
+        assert stand.control.element_stats(tenant, grant.id).limit == most
+        with pytest.raises(CapacityError, match="has 64 KiB left" if limit == "64 KB" else "1 MiB"):
+            trans.alloc(1 << 50)
+        with pytest.raises(CapacityError):
+            trans.alloc(most + 1)
+        trans.free(trans.alloc(most))
+
+
 def test_statistics(stand: Stand) -> None:
     tenant = stand.tenant()
     grant = stand.control.create_element(tenant, "m", elastic=True, limit="1 MB")
