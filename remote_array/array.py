@@ -58,6 +58,7 @@ class RemoteArray:
     ) -> None:
         self._transport = transport
         self._handle = handle
+        self._freed = False
         self._store: MappedArray | SpanCache | None
         ((address, _),) = transport.resolve(handle.ref)
         self._address = address
@@ -356,10 +357,20 @@ class RemoteArray:
             self._store = None
 
     def free(self) -> None:
-        """Give the memory element's bytes back, unflushed; handles of the array are stale then."""
-        if self._store is not None:
-            self._store = None
+        """Give the memory element's bytes back, unflushed; handles of the array are stale then.
+
+        Also works after `close`, which leaves the bytes where they are. Once they are given back,
+        does nothing.
+
+        Raises
+        ------
+        StaleRefError
+            If somebody else has freed the array.
+        """
+        self._store = None
+        if not self._freed:
             self._transport.free(self._address)
+            self._freed = True
 
     def __enter__(self) -> Self:
         return self

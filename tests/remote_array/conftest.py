@@ -39,6 +39,7 @@ class FakeTransport:
         return join_address(region, 0)
 
     def free(self, addr: int) -> None:
+        self._maybe_fail("free")
         del self.regions[split_address(addr)[0]]
 
     def _bytes(self, addr: int, size: int) -> memoryview:

@@ -380,6 +380,45 @@ def test_closed_and_freed(element: Any) -> None:
         RemoteArray.open(handle, element.again())
 
 
+@pytest.mark.parametrize("close", ["close", "with", "not"])
+def test_free_gives_the_bytes_back(element: Any, close: str) -> None:
+    before = element.transport.stat()["reserved"]
+    array = RemoteArray.create(element.transport, (1000,), fill=1)
+    assert element.transport.stat()["reserved"] > before
+    if close == "close":
+        array.close()
+    elif close == "with":
+        with array:
+            array[0] = 2
+    array.free()
+    assert element.transport.stat()["reserved"] == before
+    array.free()
+    array.close()
+    with pytest.raises(ArrayError, match="closed"):
+        array[0]
+
+
+def test_free_after_somebody_else_did(element: Any) -> None:
+    array = RemoteArray.create(element.transport, (1000,), fill=1)
+    RemoteArray.open(array.handle(), element.again()).free()
+    array.close()
+    other = RemoteArray.create(element.transport, (1000,), fill=7)
+    with pytest.raises(StaleRefError):
+        array.free()
+    assert other[999] == 7
+
+
+def test_a_free_that_failed_can_be_tried_again(fake: Any) -> None:
+    transport = fake()
+    array = RemoteArray.create(transport, (10,), fill=1)
+    transport.fail = {"free"}
+    with pytest.raises(ConnectionError):
+        array.free()
+    transport.fail = set()
+    array.free()
+    assert not transport.regions
+
+
 def test_no_room_and_bad_shapes(element: Any, fake: Any) -> None:
     with pytest.raises(CapacityError):
         RemoteArray.create(element.transport, (1 << 30,))
