@@ -1,10 +1,10 @@
-# make setup | run | test | verify | lint | wheel | clean. Needs Python >= 3.11 with venv, gcc and the Python headers.
+# make setup | run | test | verify | sanitize | lint | wheel | clean. Needs Python >= 3.11 with venv, gcc and the Python headers.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.scad-setup
 
-.PHONY: setup run test verify lint wheel clean
+.PHONY: setup run test verify sanitize lint wheel clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,20 @@ test: setup lint
 
 verify: setup lint
 	$(BIN)/python -m pytest
+
+# The native core under AddressSanitizer and UndefinedBehaviorSanitizer, built in a copy: the modules here stay as they are.
+# CPython itself leaks by design, so leaks are not looked for. SANITIZE_TESTS narrows what runs.
+SANITIZE_TESTS ?= tests/libd
+SANITIZE_FLAGS := address,undefined
+sanitize: setup
+	copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
+	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && cp -r tests/libd "$$copy/tests" && \
+	find "$$copy" -name '*.so' -delete && \
+	python=$$(realpath -s $(BIN)/python) && cd "$$copy" && export SCAD_SANITIZE=$(SANITIZE_FLAGS) PYTHONPATH="$$copy" && \
+	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace && \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	"$$python" -m pytest -p no:cacheprovider -m 'not slow' $(SANITIZE_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ CFLAGS = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-
 LDFLAGS: list[str] = []
 
 if sanitizers := os.environ.get("SCAD_SANITIZE"):
-    CFLAGS += [f"-fsanitize={sanitizers}", "-g", "-fno-omit-frame-pointer"]
+    CFLAGS += [f"-fsanitize={sanitizers}", "-O1", "-g", "-fno-omit-frame-pointer"]
     LDFLAGS += [f"-fsanitize={sanitizers}"]
 
 

@@ -53,6 +53,8 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     out = tmp_path_factory.mktemp("native") / "harness.so"
     sources = [HERE / "harness.c", CSRC / "heap.c", CSRC / "pool.c"]
     flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
+    if sanitizers := os.environ.get("SCAD_SANITIZE"):
+        flags += [f"-fsanitize={sanitizers}", "-g"]
     subprocess.run([*compiler.split(), *flags, *map(str, sources), "-o", str(out)], check=True)
     library = ctypes.CDLL(str(out))
     for name, (result, arguments) in SIGNATURES.items():
