@@ -38,7 +38,7 @@ sanitize: setup
 	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace && \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	"$$python" -m pytest -p no:cacheprovider -m 'not slow' $(SANITIZE_TESTS)
+	"$$python" -m pytest --capture=sys -p no:cacheprovider -m 'not slow' $(SANITIZE_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
