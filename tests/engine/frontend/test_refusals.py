@@ -101,7 +101,7 @@ def test_syntax_errors_say_where(harness: Harness, sql: str, line: int, column: 
         ("select a from t union select a, b from t", "column"),
         ("select a from t order by 3", "ORDER"),
         ("select 1; select 2", "one statement"),
-        ("", "one statement"),
+        ("", "the query is empty"),
         ("select ?", "parameter"),
         ("select upper(dt) from t", "upper"),
         ("select a from t join u using (b)", "b"),
