@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from libd._core import Buffer, Transport
+    from libd._core import Buffer, Completion, Transport
     from libd.action import LibdAction
     from libd.cache import ArenaCache
     from libd.control import (
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from libd.units import format_size, parse_size
 
 _HOME = {
-    "_core": ("Buffer", "Transport"),
+    "_core": ("Buffer", "Completion", "Transport"),
     "action": ("LibdAction",),
     "cache": ("ArenaCache",),
     "control": (

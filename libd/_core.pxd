@@ -11,6 +11,8 @@ cdef extern from "codes.h":
     enum:
         LIBD_CAP_ELEMENT, LIBD_CAP_TENANT, LIBD_CAP_SERVER, LIBD_CAP_MACHINE
         LIBD_CAP_FRAGMENTED, LIBD_CAP_REGIONS
+    enum:
+        LIBD_LACK_OPERATION, LIBD_LACK_DOMAIN, LIBD_LACK_BUILD, LIBD_LACK_LIBRARY, LIBD_LACK_DEVICE, LIBD_LACK_SERVER
 
     struct libd_error:
         int code
@@ -29,7 +31,7 @@ cdef extern from "net.h" nogil:
 cdef extern from "wire.h":
     enum:
         LIBD_VERSION, LIBD_OFFSET_BITS, LIBD_KEY_BYTES, LIBD_MAX_TOKEN
-        LIBD_KIND_DEFAULT, LIBD_KIND_ELEMENT, LIBD_KIND_ADMIN
+        LIBD_KIND_DEFAULT, LIBD_KIND_ELEMENT, LIBD_KIND_ADMIN, LIBD_ALLOC_NIC
 
     struct libd_request:
         uint16_t op
@@ -64,6 +66,14 @@ cdef extern from "wire.h":
         double age
 
 
+cdef extern from "pool.h":
+    struct libd_wanted:
+        uint64_t size
+        uint64_t align
+        uint64_t lease_ms
+        uint16_t flags
+
+
 cdef extern from "transport.h" nogil:
     struct libd_vec:
         uint64_t addr
@@ -75,6 +85,15 @@ cdef extern from "transport.h" nogil:
         const char *type
         void *map
 
+    struct libd_batch:
+        libd_vec *vec
+        size_t count
+        size_t reads
+        libd_error err
+
+    enum libd_atomic_op:
+        LIBD_FETCH_ADD, LIBD_COMPARE_SWAP
+
     struct libd_memory:
         uint8_t *base
         uint64_t size
@@ -83,6 +102,7 @@ cdef extern from "transport.h" nogil:
         uint64_t reads
         uint64_t writes
         uint64_t maps
+        uint64_t atomics
         uint64_t bytes_read
         uint64_t bytes_written
         uint64_t bytes_mapped
@@ -127,7 +147,13 @@ cdef extern from "transport.h" nogil:
     int libd_readv(libd_transport *t, libd_vec *vec, size_t count, libd_error *err)
     int libd_writev(libd_transport *t, libd_vec *vec, size_t count, libd_error *err)
     int libd_map(libd_transport *t, uint64_t addr, uint64_t size, bint writable, void **out, libd_error *err)
-    int libd_alloc(libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, libd_error *err)
+    bint libd_batch_done(const libd_batch *batch)
+    int libd_submit(libd_transport *t, libd_batch *batch, libd_error *err)
+    int libd_wait(libd_transport *t, libd_batch *batch, double timeout, libd_error *err)
+    int libd_fd(libd_transport *t)
+    int libd_atomic(libd_transport *t, libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old, libd_error *err)
+    int libd_renew(libd_transport *t, uint64_t addr, uint64_t lease_ms, libd_error *err)
+    int libd_alloc(libd_transport *t, const libd_wanted *wanted, uint64_t *addr, libd_error *err)
     int libd_free(libd_transport *t, uint64_t addr, libd_error *err)
     int libd_extend(libd_transport *t, uint64_t addr, uint64_t size, uint64_t *out, libd_error *err)
     int libd_region(libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, libd_error *err)

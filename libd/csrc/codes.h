@@ -34,6 +34,16 @@ enum libd_capacity {
     LIBD_CAP_REGIONS = 6,
 };
 
+/* What is missing, in `detail` of LIBD_EUNSUPPORTED. */
+enum libd_lack {
+    LIBD_LACK_OPERATION = 0, /* this kind of transport cannot do it */
+    LIBD_LACK_DOMAIN = 1,    /* the word is in another atomicity domain */
+    LIBD_LACK_BUILD = 2,     /* built without libibverbs' headers */
+    LIBD_LACK_LIBRARY = 3,   /* libibverbs is not installed */
+    LIBD_LACK_DEVICE = 4,    /* no RDMA device here, or none of that name */
+    LIBD_LACK_SERVER = 5,    /* the memory server has no RDMA device, or was not started with one */
+};
+
 struct libd_error {
     int code;
     uint64_t detail;

@@ -13,13 +13,13 @@ struct local_memory {
 
 static struct local_memory *local(struct libd_transport *t) { return (struct local_memory *)t->memory; }
 
-static int local_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint32_t *region, uint64_t *epoch,
+static int local_alloc(struct libd_transport *t, const struct libd_wanted *wanted, uint32_t *region, uint64_t *epoch,
                        struct libd_error *err)
 {
     struct local_memory *m = local(t);
 
     pthread_mutex_lock(&m->lock);
-    int code = pool_alloc(m->element, size, align, region, epoch, err);
+    int code = pool_alloc(m->element, wanted, region, epoch, err);
     pthread_mutex_unlock(&m->lock);
     return code;
 }
@@ -45,6 +45,16 @@ static int local_extend(struct libd_transport *t, uint64_t addr, uint64_t epoch,
     return code;
 }
 
+/* Whoever holds a lease here is this process, and the memory ends with it. */
+static int local_renew(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t lease_ms, struct libd_error *err)
+{
+    uint64_t now, size;
+    int code = mapped_region(t, addr & ~LIBD_OFFSET_MASK, &now, &size, err);
+
+    (void)lease_ms;
+    return code || now == epoch ? code : libd_fail(err, LIBD_ESTALE, now, 0);
+}
+
 static int local_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err)
 {
     struct local_memory *m = local(t);
@@ -66,6 +76,8 @@ static const struct libd_transport_ops ops = {
     .type = "rdma_local",
     .readv = mapped_readv,
     .writev = mapped_writev,
+    .atomic = mapped_atomic,
+    .renew = local_renew,
     .map = mapped_map,
     .alloc = local_alloc,
     .free = local_free,

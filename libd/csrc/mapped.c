@@ -14,10 +14,15 @@ static void snapshot(const struct libd_slot *slot, uint64_t *epoch, uint64_t *ba
         before = atomic_load_explicit(&slot->epoch, memory_order_acquire);
         *base = atomic_load_explicit(&slot->base, memory_order_relaxed);
         *size = atomic_load_explicit(&slot->size, memory_order_acquire);
-        *element = atomic_load_explicit(&slot->element, memory_order_relaxed);
+        *element = atomic_load_explicit(&slot->element, memory_order_relaxed) & ~LIBD_SLOT_NIC;
         atomic_thread_fence(memory_order_acquire);
         *epoch = atomic_load_explicit(&slot->epoch, memory_order_relaxed);
     } while (*epoch != before);
+}
+
+static bool slot_nic(const struct libd_slot *slot)
+{
+    return (atomic_load_explicit(&slot->element, memory_order_relaxed) & LIBD_SLOT_NIC) != 0;
 }
 
 static const struct libd_slot *slot_of(struct libd_transport *t, uint64_t addr)
@@ -106,6 +111,30 @@ int mapped_readv(struct libd_transport *t, const struct libd_vec *vec, size_t co
 int mapped_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
 {
     return transfer(t, vec, count, false, err);
+}
+
+/* The word changes in the CPU's atomicity domain, which every process with the mapping and the server's thread share. The
+ * epoch is looked at before: a word of a region that is freed at this moment may be changed after, as with a write. */
+int mapped_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a, uint64_t b,
+                  uint64_t *old, struct libd_error *err)
+{
+    const struct libd_slot *slot;
+    uint8_t *remote;
+    int code = locate(t, addr, epoch, sizeof *old, &slot, &remote, err);
+
+    if (code)
+        return code;
+    if (slot_nic(slot))
+        return libd_fail(err, LIBD_EUNSUPPORTED, LIBD_LACK_DOMAIN, 0);
+    if (op == LIBD_FETCH_ADD) {
+        *old = __atomic_fetch_add((uint64_t *)(void *)remote, a, __ATOMIC_SEQ_CST);
+    } else {
+        *old = a;
+        __atomic_compare_exchange_n((uint64_t *)(void *)remote, old, b, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    if (atomic_load_explicit(&slot->epoch, memory_order_relaxed) != epoch)
+        return libd_fail(err, LIBD_ESTALE, 0, 0);
+    return LIBD_OK;
 }
 
 int mapped_map(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, void **out,

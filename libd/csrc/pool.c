@@ -414,7 +414,8 @@ static void slot_publish(struct tenant *tenant, uint32_t slot)
 
     atomic_store_explicit(&shared->base, region->base, memory_order_relaxed);
     atomic_store_explicit(&shared->size, region->size, memory_order_relaxed);
-    atomic_store_explicit(&shared->element, region->element->id, memory_order_relaxed);
+    atomic_store_explicit(&shared->element, region->element->id | (region->nic ? LIBD_SLOT_NIC : 0),
+                          memory_order_relaxed);
     atomic_store_explicit(&shared->epoch, region->epoch, memory_order_release);
 }
 
@@ -509,12 +510,19 @@ int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uin
     return LIBD_OK;
 }
 
-int pool_alloc(struct element *element, uint64_t size, uint64_t align, uint32_t *out, uint64_t *epoch,
+int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32_t *out, uint64_t *epoch,
                struct libd_error *err)
 {
     struct tenant *tenant = element->tenant;
-    uint64_t charged = 0, origin = 0;
+    uint64_t size = wanted->size, align = wanted->align, charged = 0, origin = 0;
+    bool nic = (wanted->flags & LIBD_ALLOC_NIC) != 0;
     int code;
+
+    if (wanted->flags & ~LIBD_ALLOC_NIC)
+        return libd_fail(err, LIBD_EINVAL, 0, 0);
+    /* The bytes of a window can be reached through region 0 too, whose domain is the CPU's. */
+    if (nic && (!tenant->pool->nic || !element->elastic))
+        return libd_fail(err, LIBD_EUNSUPPORTED, tenant->pool->nic ? LIBD_LACK_DOMAIN : LIBD_LACK_SERVER, 0);
 
     if (align == 0 || (align & (align - 1)) || align > (UINT64_C(1) << 30))
         return libd_fail(err, LIBD_EINVAL, 0, 0);
@@ -534,6 +542,7 @@ int pool_alloc(struct element *element, uint64_t size, uint64_t align, uint32_t 
         return code;
     }
     region_link(element, *out);
+    tenant->regions[*out].nic = nic;
     *epoch = tenant->regions[*out].epoch;
     slot_publish(tenant, *out);
     return LIBD_OK;
@@ -583,7 +592,7 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
         return LIBD_OK;
     }
     discharge(element, more);
-    code = pool_alloc(element, size, HEAP_GRAIN, out, new_epoch, err);
+    code = pool_alloc(element, &(struct libd_wanted){.size = size, .align = HEAP_GRAIN, .flags = region->nic}, out, new_epoch, err);
     if (code)
         return code;
     region = &tenant->regions[slot]; /* the table may have moved */

@@ -20,8 +20,10 @@ struct libd_slot {
     _Atomic uint64_t epoch; /* 0: no region here */
     _Atomic uint64_t base;
     _Atomic uint64_t size;
-    _Atomic uint64_t element;
+    _Atomic uint64_t element; /* its number, and LIBD_SLOT_NIC */
 };
+
+#define LIBD_SLOT_NIC (UINT64_C(1) << 63) /* the region's words are in the RDMA device's atomicity domain */
 
 /* What clients on this host share with the owner of the memory, read-only: a sealed memfd beside the arena.
  *
@@ -38,10 +40,18 @@ struct libd_table {
 struct element;
 struct pool;
 
+/* A region to allocate. */
+struct libd_wanted {
+    uint64_t size, align;
+    uint64_t lease_ms; /* it goes back this long after the connection that holds it is gone; 0: it stays */
+    uint16_t flags;    /* enum libd_alloc_flags */
+};
+
 struct region {
     uint64_t epoch, base, size, charged;
     struct block *block;
     struct element *element;
+    bool nic;            /* its words are in the RDMA device's atomicity domain */
     uint32_t prev, next; /* others of the element; in `next`: the queue of free slots */
 };
 
@@ -79,6 +89,7 @@ struct pool {
     uint64_t size, reserved, epoch, next_id;
     uint8_t incarnation[16];
     bool anonymous; /* private memory of this process, not memfds */
+    bool nic;       /* an RDMA device serves it */
     double checked_at;
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
     struct tenant *tenants;
@@ -102,7 +113,7 @@ struct element *pool_element_by_id(struct tenant *tenant, uint64_t id);
 uint64_t pool_element_limit(const struct element *element);
 void pool_element_stats(struct element *element, struct libd_element_stats *out);
 
-int pool_alloc(struct element *element, uint64_t size, uint64_t align, uint32_t *region, uint64_t *epoch,
+int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32_t *region, uint64_t *epoch,
                struct libd_error *err);
 int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct libd_error *err);
 /* In place if it can be; else a new region with the old one's bytes, and the old one freed. */

@@ -236,7 +236,7 @@ void serve_request(struct conn *conn)
         serve_read(conn);
         return;
     case LIBD_OP_ALLOC:
-        code = pool_alloc(conn->element, r->size, r->addr, &slot, &epoch, &err);
+        code = pool_alloc(conn->element, &(struct libd_wanted){r->size, r->addr, r->epoch, r->flags}, &slot, &epoch, &err);
         break;
     case LIBD_OP_FREE:
         code = pool_free(conn->element, r->addr, r->epoch, &err);

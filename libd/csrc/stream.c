@@ -304,10 +304,42 @@ static int stream_writev(struct libd_transport *t, const struct libd_vec *vec, s
     return stream_vector(t, vec, count, false, err);
 }
 
-static int stream_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint32_t *region, uint64_t *epoch,
+static int stream_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a,
+                         uint64_t b, uint64_t *old, struct libd_error *err)
+{
+    struct libd_call call = {.request = {.op = LIBD_OP_FETCH_ADD, .addr = addr, .epoch = epoch, .size = a}};
+    int code;
+
+    if (op == LIBD_COMPARE_SWAP) {
+        call.request.op = LIBD_OP_COMPARE_SWAP;
+        call.request.length = call.payload_size = sizeof b;
+        call.payload = &b;
+    }
+    code = libd_stream_call(t, &call, err);
+    *old = call.reply.a;
+    return code;
+}
+
+static int stream_renew(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t lease_ms,
                         struct libd_error *err)
 {
-    struct libd_call call = {.request = {.op = LIBD_OP_ALLOC, .size = size, .addr = align}};
+    struct libd_call call = {.request = {.op = LIBD_OP_RENEW, .addr = addr, .epoch = epoch, .size = lease_ms}};
+
+    return libd_stream_call(t, &call, err);
+}
+
+static int stream_alloc(struct libd_transport *t, const struct libd_wanted *wanted, uint32_t *region, uint64_t *epoch,
+                        struct libd_error *err)
+{
+    struct libd_call call = {
+        .request = {
+            .op = LIBD_OP_ALLOC,
+            .flags = wanted->flags,
+            .size = wanted->size,
+            .addr = wanted->align,
+            .epoch = wanted->lease_ms,
+        },
+    };
     int code = libd_stream_call(t, &call, err);
 
     if (!code && (call.reply.a == 0 || call.reply.a >= LIBD_SLOTS))
@@ -381,6 +413,8 @@ static const struct libd_transport_ops tcp_ops = {
     .type = "rdma_tcp",
     .readv = stream_readv,
     .writev = stream_writev,
+    .atomic = stream_atomic,
+    .renew = stream_renew,
     .alloc = stream_alloc,
     .free = stream_free,
     .extend = stream_extend,
@@ -396,6 +430,8 @@ static const struct libd_transport_ops shm_ops = {
     .type = "rdma_shm",
     .readv = mapped_readv,
     .writev = mapped_writev,
+    .atomic = mapped_atomic,
+    .renew = stream_renew,
     .map = mapped_map,
     .alloc = stream_alloc,
     .free = stream_free,

@@ -85,6 +85,27 @@ static void count(_Atomic uint64_t *calls, uint64_t n, _Atomic uint64_t *bytes, 
     atomic_fetch_add_explicit(bytes, amount, memory_order_relaxed);
 }
 
+/* A batch as a call that waits. Only its end frees the caller's memory for other uses: after a signal the connection is
+ * given up rather than the wait. */
+static int run_batch(struct libd_transport *t, struct libd_vec *vec, size_t n, size_t reads, struct libd_error *err)
+{
+    struct libd_batch batch = {.vec = vec, .count = n, .reads = reads};
+    int code = t->ops->submit(t, &batch, err);
+
+    if (code)
+        return code;
+    code = t->ops->progress(t, &batch, -1, err);
+    if (!libd_batch_done(&batch)) {
+        struct libd_error ignored;
+        t->ops->abandon(t);
+        while (!libd_batch_done(&batch))
+            t->ops->progress(t, &batch, -1, &ignored);
+        return code;
+    }
+    *err = batch.err;
+    return batch.err.code;
+}
+
 int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
 {
     uint64_t bytes;
@@ -92,7 +113,7 @@ int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t n, struct 
 
     if (code || n == 0)
         return code;
-    code = t->ops->readv(t, vec, n, err);
+    code = t->ops->readv ? t->ops->readv(t, vec, n, err) : run_batch(t, vec, n, n, err);
     if (!code)
         count(&t->counters.reads, n, &t->counters.bytes_read, bytes);
     return code;
@@ -105,7 +126,7 @@ int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t n, struct
 
     if (code || n == 0)
         return code;
-    code = t->ops->writev(t, vec, n, err);
+    code = t->ops->writev ? t->ops->writev(t, vec, n, err) : run_batch(t, vec, n, 0, err);
     if (!code)
         count(&t->counters.writes, n, &t->counters.bytes_written, bytes);
     return code;
@@ -128,14 +149,84 @@ int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, int writabl
     return code;
 }
 
-int libd_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, struct libd_error *err)
+int libd_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err)
+{
+    int code = prepare(t, batch->vec, batch->reads, &batch->bytes_in, err);
+
+    if (!code)
+        code = prepare(t, batch->vec + batch->reads, batch->count - batch->reads, &batch->bytes_out, err);
+    if (code)
+        return code;
+    batch->err.code = LIBD_OK;
+    atomic_store_explicit(&batch->done, false, memory_order_relaxed);
+    atomic_store_explicit(&batch->counted, false, memory_order_relaxed);
+    if (batch->count && t->ops->submit)
+        return t->ops->submit(t, batch, err);
+    if (batch->reads)
+        code = t->ops->readv(t, batch->vec, batch->reads, &batch->err);
+    if (!code && batch->count > batch->reads)
+        t->ops->writev(t, batch->vec + batch->reads, batch->count - batch->reads, &batch->err);
+    atomic_store_explicit(&batch->done, true, memory_order_release);
+    return LIBD_OK;
+}
+
+int libd_wait(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
+{
+    int code = LIBD_OK;
+
+    if (!libd_batch_done(batch))
+        code = t->ops->progress(t, batch, timeout, err);
+    if (!libd_batch_done(batch))
+        return code ? code : libd_fail(err, LIBD_ETIMEOUT, 0, 0);
+    *err = batch->err;
+    if (!batch->err.code && !atomic_exchange(&batch->counted, true)) {
+        count(&t->counters.reads, batch->reads, &t->counters.bytes_read, batch->bytes_in);
+        count(&t->counters.writes, batch->count - batch->reads, &t->counters.bytes_written, batch->bytes_out);
+    }
+    return err->code;
+}
+
+int libd_fd(struct libd_transport *t) { return t->ops->fd ? t->ops->fd(t) : -1; }
+
+int libd_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old,
+                struct libd_error *err)
+{
+    struct libd_vec word = {.addr = addr, .size = sizeof *old};
+    uint64_t bytes;
+    int code;
+
+    if (!t->ops->atomic)
+        return libd_fail(err, LIBD_EUNSUPPORTED, 0, 0);
+    code = prepare(t, &word, 1, &bytes, err);
+    if (!code && addr % sizeof *old)
+        code = libd_fail(err, LIBD_EINVAL, 0, 0);
+    if (!code)
+        code = t->ops->atomic(t, op, addr, word.epoch, a, b, old, err);
+    if (!code)
+        atomic_fetch_add_explicit(&t->counters.atomics, 1, memory_order_relaxed);
+    return code;
+}
+
+int libd_renew(struct libd_transport *t, uint64_t addr, uint64_t lease_ms, struct libd_error *err)
+{
+    uint64_t epoch;
+    int code = usable(t, err);
+
+    if (!code)
+        code = held_epoch(t, addr, &epoch, err);
+    if (!code && !t->ops->renew)
+        code = libd_fail(err, LIBD_EUNSUPPORTED, 0, 0);
+    return code ? code : t->ops->renew(t, addr, epoch, lease_ms, err);
+}
+
+int libd_alloc(struct libd_transport *t, const struct libd_wanted *wanted, uint64_t *addr, struct libd_error *err)
 {
     uint32_t region;
     uint64_t epoch;
     int code = usable(t, err);
 
     if (!code)
-        code = t->ops->alloc(t, size, align, &region, &epoch, err);
+        code = t->ops->alloc(t, wanted, &region, &epoch, err);
     if (!code)
         code = bind_epoch(t, region, epoch, err);
     if (!code)

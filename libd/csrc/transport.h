@@ -3,10 +3,9 @@
  * Operations are called without the GIL and from several threads at once. Addresses are region << 40 | offset. A transport
  * remembers, for each region that it allocated, resolved or first touched, the epoch that the region had then, and every
  * access carries it: an address that outlived its region is refused (LIBD_ESTALE), never answered with other bytes.
- * Operations return an enum libd_code and say more in `err`.
- *
- * Later operations (atomic words, submit and poll) are added at the end of the struct; a transport leaves NULL what it
- * cannot do and the dispatcher answers LIBD_EUNSUPPORTED. */
+ * Operations return an enum libd_code and say more in `err`. A transport leaves NULL what it cannot do, and the dispatcher
+ * answers LIBD_EUNSUPPORTED; one that moves bytes with loads and stores has readv and writev, one that sends requests has
+ * submit and progress, and the dispatcher makes each out of the other. */
 #ifndef LIBD_TRANSPORT_H
 #define LIBD_TRANSPORT_H
 
@@ -29,12 +28,41 @@ struct libd_vec {
     uint64_t size;
 };
 
+/* Reads and writes that are under way. Whoever submits it keeps it, the vector and the buffers in place until `done`. There
+ * is no order among its parts, or among batches; `libd_flush` waits for all of them. */
+struct libd_batch {
+    struct libd_vec *vec; /* the reads, then the writes */
+    size_t count, reads;
+    uint64_t bytes_in, bytes_out;
+    atomic_bool done, counted;
+    struct libd_error err; /* how it ended: valid once done */
+    /* The transport's own: */
+    unsigned left; /* parts that have not come back */
+    struct libd_batch *prev, *next;
+    void *parts;
+};
+
+enum libd_atomic_op { LIBD_FETCH_ADD, LIBD_COMPARE_SWAP };
+
 struct libd_transport_ops {
     const char *type;
     int (*readv)(struct libd_transport *, const struct libd_vec *, size_t, struct libd_error *);
     int (*writev)(struct libd_transport *, const struct libd_vec *, size_t, struct libd_error *);
+    /* Starts a batch; does not wait. After an error nothing of it was started. */
+    int (*submit)(struct libd_transport *, struct libd_batch *, struct libd_error *);
+    /* Moves what is under way along, from the calling thread, until `batch` is done or `timeout` seconds have passed (0: does
+     * not wait; negative: for ever). LIBD_ESIGNAL: gave up waiting; the batch goes on. */
+    int (*progress)(struct libd_transport *, struct libd_batch *batch, double timeout, struct libd_error *);
+    /* Gives the connection up: everything that is under way on it fails, and is done then. */
+    void (*abandon)(struct libd_transport *);
+    /* A descriptor that polls readable when `progress` may have something to do. */
+    int (*fd)(struct libd_transport *);
+    /* One 64-bit word, `addr` a multiple of 8: a = what to add, or what is expected and b = the new word. */
+    int (*atomic)(struct libd_transport *, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a, uint64_t b,
+                  uint64_t *old, struct libd_error *);
+    int (*renew)(struct libd_transport *, uint64_t addr, uint64_t epoch, uint64_t lease_ms, struct libd_error *);
     int (*map)(struct libd_transport *, uint64_t addr, uint64_t epoch, uint64_t size, void **, struct libd_error *);
-    int (*alloc)(struct libd_transport *, uint64_t size, uint64_t align, uint32_t *, uint64_t *, struct libd_error *);
+    int (*alloc)(struct libd_transport *, const struct libd_wanted *, uint32_t *, uint64_t *, struct libd_error *);
     int (*free)(struct libd_transport *, uint64_t addr, uint64_t epoch, struct libd_error *);
     int (*extend)(struct libd_transport *, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *, uint64_t *,
                   struct libd_error *);
@@ -56,7 +84,7 @@ struct libd_memory {
 };
 
 struct libd_counters {
-    _Atomic uint64_t reads, writes, maps, bytes_read, bytes_written, bytes_mapped, bytes_mapped_writable;
+    _Atomic uint64_t reads, writes, maps, atomics, bytes_read, bytes_written, bytes_mapped, bytes_mapped_writable;
 };
 
 #define LIBD_BOUND_CHUNK 512u
@@ -95,6 +123,10 @@ unsigned libd_generation(void);
 int libd_open_local(uint64_t size, bool elastic, struct libd_memory **memory, struct libd_transport **out,
                     struct libd_error *err);
 int libd_open_stream(const struct libd_address *address, struct libd_transport **out, struct libd_error *err);
+/* Connects over TCP, and then queue pair to queue pair; LIBD_EUNSUPPORTED with what is missing (enum libd_verbs_lack) if
+ * this machine, this build or the server has no RDMA device. */
+int libd_open_verbs(const struct libd_address *address, const char *device, struct libd_transport **out,
+                    struct libd_error *err);
 /* Turns a stream over a Unix socket into a transport that touches `memory` directly. */
 void libd_use_memory(struct libd_transport *transport, struct libd_memory *memory);
 /* Fetches the descriptors of the tenant's arena and maps them. */
@@ -106,7 +138,20 @@ int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t count, str
 int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t count, struct libd_error *err);
 int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, int writable, void **out,
              struct libd_error *err);
-int libd_alloc(struct libd_transport *t, uint64_t size, uint64_t align, uint64_t *addr, struct libd_error *err);
+/* `batch` has vec, count and reads set. The caller waits for it, or polls it, until it is done. */
+int libd_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err);
+/* True once it is done; otherwise moves things along for at most `timeout` seconds (as `progress`). LIBD_ETIMEOUT: not yet. */
+int libd_wait(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err);
+static inline bool libd_batch_done(const struct libd_batch *batch)
+{
+    return atomic_load_explicit(&batch->done, memory_order_acquire);
+}
+/* A descriptor to wait for, or -1 if batches are always done at once. */
+int libd_fd(struct libd_transport *t);
+int libd_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old,
+                struct libd_error *err);
+int libd_renew(struct libd_transport *t, uint64_t addr, uint64_t lease_ms, struct libd_error *err);
+int libd_alloc(struct libd_transport *t, const struct libd_wanted *wanted, uint64_t *addr, struct libd_error *err);
 int libd_free(struct libd_transport *t, uint64_t addr, struct libd_error *err);
 int libd_extend(struct libd_transport *t, uint64_t addr, uint64_t size, uint64_t *out, struct libd_error *err);
 /* The epoch that this transport holds `addr`'s region to (asking for it the first time), and the region's size now. */
@@ -125,6 +170,8 @@ int mapped_readv(struct libd_transport *t, const struct libd_vec *vec, size_t co
 int mapped_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err);
 int mapped_map(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, void **out,
                struct libd_error *err);
+int mapped_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a, uint64_t b,
+                  uint64_t *old, struct libd_error *err);
 int mapped_flush(struct libd_transport *t, struct libd_error *err);
 
 /* ---- requests on a stream, also those of the administrator ---- */

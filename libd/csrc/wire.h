@@ -1,4 +1,4 @@
-/* The wire protocol, version 1. docs/libd-protocol.md is its description; keep the two alike.
+/* The wire protocol, version 2. docs/libd-protocol.md is its description; keep the two alike.
  * Little-endian throughout; both sides refuse to build elsewhere rather than swap bytes on the data path. */
 #ifndef LIBD_WIRE_H
 #define LIBD_WIRE_H
@@ -10,7 +10,7 @@
 #endif
 
 #define LIBD_MAGIC "SCADMEM1"
-#define LIBD_VERSION 1
+#define LIBD_VERSION 2
 #define LIBD_REPLY_MAGIC 0x5343u
 #define LIBD_OFFSET_BITS 40
 #define LIBD_OFFSET_MASK ((UINT64_C(1) << LIBD_OFFSET_BITS) - 1)
@@ -28,14 +28,19 @@ enum libd_op {
     LIBD_OP_WRITE = 2,     /* addr, epoch, size; payload: data */
     LIBD_OP_READV = 3,     /* count; payload: segments -> data */
     LIBD_OP_WRITEV = 4,    /* count; payload: segments, data */
-    LIBD_OP_ALLOC = 5,     /* size, addr = alignment -> region, epoch */
+    LIBD_OP_ALLOC = 5,     /* size, addr = alignment, epoch = lease in ms, flags = enum libd_alloc_flags -> region, epoch */
     LIBD_OP_FREE = 6,      /* addr, epoch */
     LIBD_OP_EXTEND = 7,    /* addr, epoch, size -> region, epoch */
     LIBD_OP_REGION = 8,    /* addr -> epoch, size */
     LIBD_OP_FLUSH = 9,     /* -> nothing: requests of a connection are done in order */
     LIBD_OP_STAT = 10,     /* -> struct libd_element_stats */
     LIBD_OP_ATTACH = 11,   /* Unix sockets only -> arena size; the two descriptors go with the reply */
-    /* 16 to 31 are kept for atomic operations. */
+    LIBD_OP_RENEW = 12,    /* addr, epoch, size = lease in ms, 0: keep for good; this connection becomes its holder */
+    LIBD_OP_FETCH_ADD = 16,    /* addr, epoch, size = what to add -> the word as it was */
+    LIBD_OP_COMPARE_SWAP = 17, /* addr, epoch, size = expected; payload: the new word, 8 bytes -> the word as it was */
+    LIBD_OP_VERBS_OPEN = 20,   /* payload: struct libd_verbs_peer -> the server's; this connection keeps the queue pair */
+    LIBD_OP_VERBS_REGION = 21, /* addr, epoch -> struct libd_verbs_region */
+    LIBD_OP_VERBS_CLOSE = 22,  /* destroys this connection's queue pair */
     LIBD_OP_TENANT_CREATE = 32, /* size = quota; payload: name -> id; payload: token */
     LIBD_OP_TENANT_DROP = 33,   /* payload: name */
     LIBD_OP_ELEMENT_CREATE = 34, /* size, epoch = limit, flags = elastic; payload: tenant NUL name -> id; payload: key */
@@ -43,6 +48,14 @@ enum libd_op {
     LIBD_OP_ELEMENT_STATS = 36, /* addr = id; payload: tenant -> struct libd_element_stats */
     LIBD_OP_SERVER_STATS = 37,  /* -> struct libd_server_stats */
     LIBD_OP_TENANT_STATS = 38,  /* payload: name -> struct libd_tenant_stats */
+};
+
+enum libd_alloc_flags {
+    LIBD_ALLOC_NIC = 1, /* the region's words are changed atomically by the RDMA device, by nobody else */
+};
+
+enum libd_features {
+    LIBD_FEATURE_VERBS = 1, /* the server has an RDMA device: LIBD_OP_VERBS_OPEN works */
 };
 
 struct libd_hello {
@@ -92,7 +105,27 @@ struct libd_welcome {
     uint32_t root;  /* slot of region 0; 0: none */
     uint32_t elastic;
     uint32_t name_length; /* the element's name follows */
+    uint32_t features;    /* enum libd_features */
+};
+
+/* One end of a reliable connection between two queue pairs. */
+struct libd_verbs_peer {
+    uint8_t gid[16];
+    uint32_t qpn;
+    uint32_t psn;
+    uint16_t lid;
+    uint8_t mtu;    /* enum ibv_mtu; both sides use the smaller one */
+    uint8_t atomic; /* RDMA READs and atomics that this side answers at a time */
     uint32_t zero;
+};
+
+/* A region as one-sided operations reach it. */
+struct libd_verbs_region {
+    uint64_t addr; /* what remote_addr is for offset 0 */
+    uint64_t size;
+    uint64_t epoch;
+    uint32_t rkey;
+    uint32_t nic; /* 1: its words are in the device's atomicity domain */
 };
 
 struct libd_element_stats {
@@ -118,6 +151,8 @@ _Static_assert(sizeof(struct libd_request) == 48, "wire layout");
 _Static_assert(sizeof(struct libd_reply) == 40, "wire layout");
 _Static_assert(sizeof(struct libd_segment) == 24, "wire layout");
 _Static_assert(sizeof(struct libd_welcome) == 64, "wire layout");
+_Static_assert(sizeof(struct libd_verbs_peer) == 32, "wire layout");
+_Static_assert(sizeof(struct libd_verbs_region) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_element_stats) == 64, "wire layout");
 _Static_assert(sizeof(struct libd_tenant_stats) == 56, "wire layout");
 _Static_assert(sizeof(struct libd_server_stats) == 104, "wire layout");

@@ -74,7 +74,7 @@ EXPORT int64_t p_alloc(uint64_t size)
     uint32_t slot;
 
     pool.checked_at = -1; /* looks at the machine every time, not only every 50 ms */
-    int code = pool_alloc(element, size, 64, &slot, &epoch, &err);
+    int code = pool_alloc(element, &(struct libd_wanted){.size = size, .align = 64}, &slot, &epoch, &err);
     return code ? -code : (int64_t)((uint64_t)slot << LIBD_OFFSET_BITS);
 }
 

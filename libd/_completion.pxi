@@ -1,0 +1,156 @@
+"""Buffers of callers, and batches of reads and writes that are under way."""
+
+cdef class Transport
+
+
+cdef object array_interface(obj, Py_buffer *view, bint writable):
+    """Fill `view` from ``__array_interface__``: for objects that have memory but no buffer protocol."""
+    about = getattr(obj, "__array_interface__", None)
+    if about is None:
+        raise TypeError(f"{type(obj).__name__} has neither the buffer protocol nor __array_interface__")
+    address, readonly = about["data"]
+    size = int(about["typestr"][2:])
+    strides = about.get("strides")
+    for extent, stride in zip(reversed(about["shape"]), reversed(strides) if strides else repeat(None)):
+        if stride is not None and stride != size and extent > 1:
+            raise BufferError(f"{type(obj).__name__} is not contiguous")
+        size *= extent
+    if readonly and writable:
+        raise BufferError(f"{type(obj).__name__} is read-only")
+    PyBuffer_FillInfo(view, obj, <void *><size_t>address, size, readonly, PyBUF_CONTIG_RO)
+
+
+cdef inline int acquire(obj, Py_buffer *view, bint writable) except -1:
+    """Get the contiguous memory of `obj`; whoever acquired it calls `PyBuffer_Release`."""
+    if PyObject_CheckBuffer(obj):
+        PyObject_GetBuffer(obj, view, PyBUF_CONTIG if writable else PyBUF_CONTIG_RO)
+    else:
+        array_interface(obj, view, writable)
+    return 0
+
+
+@cython.final
+cdef class Flight:
+    """A batch and the buffers that it moves to and from, held until it is done."""
+
+    cdef Py_buffer *views
+    cdef libd_batch batch
+    cdef Py_ssize_t held
+
+    def __init__(self):
+        raise TypeError("made by Transport.submit")
+
+    cdef int board(self, list reads, list writes) except -1:
+        cdef Py_ssize_t n = len(reads) + len(writes)
+        cdef bint writable = True
+        self.batch.reads = len(reads)
+        self.views = <Py_buffer *>PyMem_Malloc(n * sizeof(Py_buffer))
+        self.batch.vec = <libd_vec *>PyMem_Malloc(n * sizeof(libd_vec))
+        if n and (self.views is NULL or self.batch.vec is NULL):
+            raise MemoryError
+        for segments in (reads, writes):
+            for addr, data in segments:
+                self.batch.vec[self.held].addr = as_u64(addr, "address")
+                acquire(data, &self.views[self.held], writable)
+                self.batch.vec[self.held].data = self.views[self.held].buf
+                self.batch.vec[self.held].size = self.views[self.held].len
+                self.held += 1
+            writable = False
+        self.batch.count = n
+        return 0
+
+    cdef uint64_t total(self):
+        cdef uint64_t sum = 0
+        cdef Py_ssize_t i
+        for i in range(self.held):
+            sum += self.batch.vec[i].size
+        return sum
+
+    cdef void land(self):
+        """Let go of the buffers."""
+        cdef Py_ssize_t i, held = self.held
+        self.held = 0
+        for i in range(held):
+            PyBuffer_Release(&self.views[i])
+
+    def __dealloc__(self):
+        self.land()
+        PyMem_Free(self.views)
+        PyMem_Free(self.batch.vec)
+
+
+cdef Flight flight(reads, writes):
+    cdef Flight made = Flight.__new__(Flight)
+    made.board(reads if type(reads) is list else list(reads), writes if type(writes) is list else list(writes))
+    return made
+
+
+@cython.final
+cdef class Completion:
+    """A batch that was submitted: poll it, wait for it, or await it.
+
+    Its parts are done in any order. The buffers that it reads into have their contents, and those that it writes from may be
+    changed, once it is done. A completion may be dropped: the batch goes on, and `Transport.flush` waits for it.
+    """
+
+    cdef Transport transport
+    cdef Flight flight
+    cdef readonly object bytes
+    """Bytes that the batch moves."""
+
+    def __init__(self):
+        raise TypeError("completions are made by Transport.submit")
+
+    @property
+    def done(self):
+        """Whether the batch has ended, well or not. Does not move anything along; `poll` does."""
+        return libd_batch_done(&self.flight.batch)
+
+    def poll(self):
+        """Move things along without waiting; return whether the batch has ended."""
+        cdef libd_error err
+        if not libd_batch_done(&self.flight.batch):
+            with nogil:
+                libd_wait(self.transport.t, &self.flight.batch, 0, &err)
+            if not libd_batch_done(&self.flight.batch):
+                return False
+        self.transport.landed(self.flight)
+        return True
+
+    def wait(self, timeout=None):
+        """Wait for the batch to end; return the number of bytes that it moved.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait at most; None for as long as it takes.
+
+        Raises
+        ------
+        TransportTimeoutError
+            if `timeout` has passed; the batch goes on.
+        LibdError
+            whatever the same reads and writes would have raised; the contents of buffers that were read into are undefined.
+        """
+        cdef libd_error err
+        cdef double seconds = -1 if timeout is None else max(<double>timeout, 0.0)
+        cdef int code
+        with nogil:
+            code = libd_wait(self.transport.t, &self.flight.batch, seconds, &err)
+        if libd_batch_done(&self.flight.batch):
+            self.transport.landed(self.flight)
+        if code:
+            self.transport.fail(
+                &err, f"batch of {self.flight.batch.reads} reads and "
+                f"{self.flight.batch.count - self.flight.batch.reads} writes, {self.bytes} bytes"
+            )
+        return self.bytes
+
+    def __await__(self):
+        if not self.poll():
+            yield from landing(self, libd_fd(self.transport.t)).__await__()
+        return self.wait()
+
+    def __repr__(self):
+        state = "done" if self.done else "under way"
+        return f"<libd.Completion of {self.flight.batch.count} parts, {self.bytes} bytes, {state}>"

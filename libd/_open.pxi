@@ -1,0 +1,118 @@
+"""Opening transports: where a memory server is, and what to show it."""
+
+cdef Transport wrap(libd_transport *t, Memory memory, str name, str element):
+    cdef Transport transport = Transport.__new__(Transport)
+    transport.t = t
+    transport.memory = memory
+    transport.name = name
+    transport.type = t.ops.type.decode()
+    try:
+        transport.element = element or (<bytes>t.name).decode() or name
+    except UnicodeDecodeError:
+        raise errors.ProtocolError(f"transport {name!r}: the server's name for the element is no text") from None
+    transport.buffer = Buffer(0)
+    transport.buffer.transport = weakref.ref(transport)
+    return transport
+
+
+def open_local(str name, size, bint elastic=False, str element=""):
+    """Open a memory element of `size` bytes in this process."""
+    cdef libd_transport *t
+    cdef libd_error err
+    cdef uint64_t n = as_u64(size, "size")
+    cdef Memory memory = Memory.__new__(Memory)
+    cdef int code
+    with nogil:
+        code = libd_open_local(n, elastic, &memory.memory, &t, &err)
+    if code:
+        memory.memory = NULL
+        raise_error(&err, f"rdma_local transport {name!r} of {format_size(n)}")
+    return wrap(t, memory, name, element)
+
+
+cdef class Endpoint:
+    """Where a memory server is and what to show it; not printable, it holds secrets."""
+
+    cdef readonly bytes host, port, path
+    cdef bytes token, key
+    cdef readonly int kind
+    cdef readonly object tenant, eid
+    cdef readonly double timeout
+
+    def __init__(self, *, str host="", str port="", str path="", int kind=LIBD_KIND_DEFAULT, str token="",
+                 tenant=0, eid=0, bytes key=b"", double timeout=5.0):
+        self.host = host.encode()
+        self.port = port.encode()
+        self.path = path.encode()
+        self.kind = kind
+        self.token = token.encode()
+        self.tenant = tenant
+        self.eid = eid
+        self.key = key.ljust(LIBD_KEY_BYTES, b"\0")
+        self.timeout = timeout
+        if len(self.key) != LIBD_KEY_BYTES:
+            raise errors.DurlError("a key has 32 hexadecimal digits")
+        if len(self.token) > LIBD_MAX_TOKEN or b"\0" in self.token:
+            raise errors.AuthError("a token has at most 255 bytes and no NUL")
+
+    def __reduce__(self):
+        raise TypeError("an endpoint holds secrets and is not pickled")
+
+    @property
+    def url(self):
+        """The address as text."""
+        return f"unix://@{self.path.decode()}" if self.path else f"tcp://{self.host.decode()}:{self.port.decode()}"
+
+    cdef libd_transport *open(self, what) except NULL:
+        cdef libd_address address
+        cdef libd_transport *t
+        cdef libd_error err
+        cdef int code
+        memset(&address, 0, sizeof(address))
+        address.host = self.host
+        address.port = self.port
+        address.path = <const char *>self.path if self.path else NULL
+        address.kind = self.kind
+        address.token = self.token
+        address.tenant = self.tenant
+        address.element = self.eid
+        memcpy(address.key, <const char *>self.key, LIBD_KEY_BYTES)
+        address.timeout = self.timeout
+        with nogil:
+            code = libd_open_stream(&address, &t, &err)
+        if code:
+            raise_error(&err, f"{what} at {self.url}")
+        return t
+
+
+def open_tcp(str name, Endpoint endpoint, str element=""):
+    """Connect to a memory element over TCP."""
+    return wrap(endpoint.open(f"rdma_tcp transport {name!r}"), None, name, element)
+
+
+def open_shm(str name, Endpoint endpoint, cache, str element=""):
+    """Connect to a memory element on this host and map its tenant's arena.
+
+    `cache` is a mapping-like object with ``get(key)`` and ``add(key, memory) -> memory``: attached arenas by server
+    incarnation and tenant.
+    """
+    cdef libd_transport *t = endpoint.open(f"rdma_shm transport {name!r}")
+    cdef Memory memory
+    cdef libd_error err
+    cdef int code
+    try:
+        key = ((<char *>t.who.incarnation)[:16], t.who.tenant)
+        memory = cache.get(key)
+        if memory is None:
+            memory = Memory.__new__(Memory)
+            with nogil:
+                code = libd_attach(t, &memory.memory, &err)
+            if code:
+                memory.memory = NULL
+                raise_error(&err, f"rdma_shm transport {name!r} at {endpoint.url}: attaching the arena")
+            memory = cache.add(key, memory)
+    except BaseException:
+        libd_destroy(t)
+        raise
+    libd_use_memory(t, memory.memory)
+    return wrap(t, memory, name, element)

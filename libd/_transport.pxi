@@ -1,0 +1,555 @@
+"""`Transport`: the operations of a connection to one memory element."""
+
+cdef uint64_t as_u64(value, what) except? 0:
+    number = value.__index__()
+    if not 0 <= number < 1 << 64:
+        raise BoundsError(f"{what} {number} is not a 64-bit number")
+    return number
+
+
+cdef uint64_t as_word(value) except? 0:
+    number = value.__index__()
+    if not -(1 << 63) <= number < 1 << 64:
+        raise BoundsError(f"{number} does not fit into a 64-bit word")
+    return number & ((1 << 64) - 1)
+
+
+cdef uint64_t as_lease(lease) except? 0:
+    if lease is None:
+        return 0
+    if not 0 < lease < 1e9:
+        raise errors.LibdError(f"a lease is a positive number of seconds, not {lease}")
+    return max(int(lease * 1000), 1)
+
+
+@cython.no_gc_clear  # the buffers of what is under way must outlive the connection
+cdef class Transport:
+    """A connection to one memory element. Thread-safe; whatever moves bytes or waits releases the GIL.
+
+    Made by `LibdAction.get_transport`, not by hand. Addresses are ``region << 40 | offset``.
+    """
+
+    cdef libd_transport *t
+    cdef Memory memory
+    cdef readonly str name
+    cdef readonly str type
+    cdef readonly str element
+    cdef Buffer buffer
+    cdef set flights
+    cdef Py_ssize_t flights_limit
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.flights = set()
+        self.flights_limit = 64
+
+    def __init__(self):
+        raise TypeError("transports are made by LibdAction.get_transport")
+
+    def __dealloc__(self):
+        if self.t is not NULL:
+            libd_destroy(self.t)
+
+    cdef fail(self, libd_error *err, what):
+        raise_error(err, f"{self.type} transport {self.name!r} to element {self.element!r}: {what}")
+
+    cdef fail_at(self, libd_error *err, operation, uint64_t addr, uint64_t size):
+        self.fail(
+            err,
+            f"{operation} of {size} bytes at region {addr >> OFFSET_BITS} offset {addr & ((1 << OFFSET_BITS) - 1)}",
+        )
+
+    # -- the local buffer --
+
+    @property
+    def buf(self):
+        """The registered buffer; empty until `reg` is called."""
+        return self.buffer
+
+    def reg(self, size, share_with=None):
+        """Register a local buffer of `size` bytes, which becomes `buf`, and return it.
+
+        Parameters
+        ----------
+        size
+            Bytes.
+        share_with
+            A transport, or a buffer, whose memory is used instead of new memory; it must have at least `size` bytes.
+        """
+        cdef Buffer buffer
+        if share_with is None:
+            buffer = Buffer(size)
+            buffer.transport = weakref.ref(self)
+        else:
+            buffer = share_with.buf if isinstance(share_with, Transport) else share_with
+            if size > buffer.size:
+                raise BoundsError(f"transport {self.name!r}: the shared buffer has {buffer.size} bytes, not {size}")
+        self.buffer = buffer
+        return buffer
+
+    cdef void *local(self, void *data, Py_ssize_t have, uint64_t size, Py_ssize_t start, operation) except? NULL:
+        if start < 0 or size > <uint64_t>have or <uint64_t>start > <uint64_t>have - size:
+            raise BoundsError(
+                f"transport {self.name!r}: {operation} of {size} bytes at offset {start} is outside of the local "
+                f"buffer of {have} bytes; call trans.reg(size) first"
+            )
+        return <char *>data + start
+
+    def read(self, size, addr=0, offset=0, *, out=None):
+        """Read `size` bytes at `addr` of the memory element into ``buf[offset:offset + size]``.
+
+        Parameters
+        ----------
+        size, addr
+            Bytes, and where they are.
+        offset
+            Where they go in `buf`, or in `out`.
+        out
+            A writable contiguous buffer to read into instead of `buf`.
+        """
+        cdef libd_vec vec
+        cdef libd_error err
+        cdef int code
+        cdef Buffer keep = self.buffer
+        cdef Py_buffer view
+        vec.size = as_u64(size, "size")
+        vec.addr = as_u64(addr, "address")
+        if out is None:
+            vec.data = self.local(keep.data, keep.size, vec.size, offset, "read")
+            with nogil:
+                code = libd_readv(self.t, &vec, 1, &err)
+        else:
+            acquire(out, &view, True)
+            try:
+                vec.data = self.local(view.buf, view.len, vec.size, offset, "read")
+                with nogil:
+                    code = libd_readv(self.t, &vec, 1, &err)
+            finally:
+                PyBuffer_Release(&view)
+        if code:
+            self.fail_at(&err, "read", vec.addr, vec.size)
+
+    def write(self, size, addr=0, offset=0):
+        """Write ``buf[offset:offset + size]`` to `addr` of the memory element."""
+        cdef libd_vec vec
+        cdef libd_error err
+        cdef int code
+        cdef Buffer keep = self.buffer
+        vec.size = as_u64(size, "size")
+        vec.addr = as_u64(addr, "address")
+        vec.data = self.local(keep.data, keep.size, vec.size, offset, "write")
+        with nogil:
+            code = libd_writev(self.t, &vec, 1, &err)
+        if code:
+            self.fail_at(&err, "write", vec.addr, vec.size)
+
+    # -- any buffer --
+
+    def read_into(self, addr, out):
+        """Read ``len(out)`` bytes at `addr` into `out`, any writable contiguous buffer; return how many."""
+        cdef Py_buffer view
+        cdef libd_vec vec
+        cdef libd_error err
+        cdef int code
+        vec.addr = as_u64(addr, "address")
+        acquire(out, &view, True)
+        vec.data = view.buf
+        vec.size = view.len
+        with nogil:
+            code = libd_readv(self.t, &vec, 1, &err)
+        PyBuffer_Release(&view)
+        if code:
+            self.fail_at(&err, "read", vec.addr, vec.size)
+        return vec.size
+
+    def write_from(self, addr, data):
+        """Write `data`, any contiguous buffer, to `addr`; return the number of bytes."""
+        cdef Py_buffer view
+        cdef libd_vec vec
+        cdef libd_error err
+        cdef int code
+        vec.addr = as_u64(addr, "address")
+        acquire(data, &view, False)
+        vec.data = view.buf
+        vec.size = view.len
+        with nogil:
+            code = libd_writev(self.t, &vec, 1, &err)
+        PyBuffer_Release(&view)
+        if code:
+            self.fail_at(&err, "write", vec.addr, vec.size)
+        return vec.size
+
+    cdef vectored(self, segments, bint reading):
+        cdef Flight f = flight(segments, []) if reading else flight([], segments)
+        cdef libd_error err
+        cdef uint64_t total = f.total()
+        cdef int code
+        with nogil:
+            if reading:
+                code = libd_readv(self.t, f.batch.vec, f.batch.count, &err)
+            else:
+                code = libd_writev(self.t, f.batch.vec, f.batch.count, &err)
+        if code:
+            what = "vectored read" if reading else "vectored write"
+            self.fail_at(&err, f"{what} of {f.batch.count} segments,", f.batch.vec[0].addr, total)
+        return total
+
+    def readv(self, segments):
+        """Read all ``(addr, out)`` of `segments`, in one round trip per 4096 of them; return the number of bytes.
+
+        Every segment of a round trip is checked before its first byte moves.
+        """
+        return self.vectored(segments, True)
+
+    def writev(self, segments):
+        """Write all ``(addr, data)`` of `segments`, in one round trip per 4096 of them; return the number of bytes."""
+        return self.vectored(segments, False)
+
+    # -- batches --
+
+    def submit(self, reads=(), writes=()):
+        """Start a batch of reads and writes, and return its `Completion` at once.
+
+        Parameters
+        ----------
+        reads
+            ``(addr, out)`` pairs.
+        writes
+            ``(addr, data)`` pairs.
+
+        Returns
+        -------
+        Completion
+            Poll it, wait for it, or await it. There is no order among the parts of a batch, nor among batches: what
+            must come after something waits for it.
+
+        Raises
+        ------
+        BoundsError, StaleRefError, TransportClosedError
+            where that is known at once; everything else is raised by the completion.
+
+        Notes
+        -----
+        Nothing runs in the background: a batch is moved along by calls on the same transport from any thread (`poll`,
+        `wait`, other reads and writes), or by the event loop while it is awaited.
+        """
+        cdef Flight f = flight(reads, writes)
+        cdef Completion completion
+        cdef libd_error err
+        cdef int code
+        completion = Completion.__new__(Completion)
+        completion.transport = self
+        completion.flight = f
+        completion.bytes = f.total()
+        self.depart(f)
+        with nogil:
+            code = libd_submit(self.t, &f.batch, &err)
+        if code:
+            self.flights.discard(f)
+            self.fail_at(&err, f"batch of {f.batch.count} parts,", f.batch.vec[0].addr, completion.bytes)
+        if libd_batch_done(&f.batch):
+            self.landed(f)
+        return completion
+
+    cdef int depart(self, Flight f) except -1:
+        # Whoever drops completions without looking at them must not make this set grow for ever.
+        if len(self.flights) >= self.flights_limit:
+            for old in list(self.flights):
+                if libd_batch_done(&(<Flight>old).batch):
+                    self.landed(<Flight>old)
+            self.flights_limit = max(64, 2 * len(self.flights))
+        self.flights.add(f)
+        return 0
+
+    cdef int landed(self, Flight f) except -1:
+        self.flights.discard(f)
+        f.land()
+        return 0
+
+    # -- atomic words --
+
+    def fetch_add(self, addr, delta=1):
+        """Add `delta` to the 64-bit word at `addr`, modulo 2**64, and return what it was before.
+
+        Parameters
+        ----------
+        addr
+            A multiple of 8.
+        delta
+            Between -2**63 and 2**64 - 1.
+
+        Raises
+        ------
+        UnsupportedError
+            if words of that region change in another atomicity domain (`alloc`).
+        LibdError
+            if `addr` is not a multiple of 8.
+        """
+        return self.atomic(LIBD_FETCH_ADD, addr, as_word(delta), 0)
+
+    def compare_swap(self, addr, expected, desired):
+        """Set the 64-bit word at `addr` to `desired` if it is `expected`, and return what it was before.
+
+        It was set if the result equals `expected`. Raises what `fetch_add` raises.
+        """
+        return self.atomic(LIBD_COMPARE_SWAP, addr, as_word(expected), as_word(desired))
+
+    cdef atomic(self, libd_atomic_op op, addr, uint64_t a, uint64_t b):
+        cdef libd_error err
+        cdef uint64_t at = as_u64(addr, "address"), old
+        cdef int code
+        with nogil:
+            code = libd_atomic(self.t, op, at, a, b, &old, &err)
+        if code:
+            self.fail_at(&err, "fetch_add" if op == LIBD_FETCH_ADD else "compare_swap", at, 8)
+        return old
+
+    # -- mapping --
+
+    def map(self, addr, size, writable=False):
+        """Return a memoryview of `size` bytes at `addr`, without copying.
+
+        The view keeps the mapping alive, also after `close`. What it shows after its region was freed is undefined.
+
+        Raises
+        ------
+        UnsupportedError
+            if this transport cannot map (see `mappable`).
+        """
+        cdef libd_error err
+        cdef void *data
+        cdef uint64_t at = as_u64(addr, "address"), n = as_u64(size, "size")
+        cdef View view
+        if libd_map(self.t, at, n, writable, &data, &err):
+            self.fail_at(&err, "map", at, n)
+        view = View.__new__(View)
+        view.owner = self.memory
+        view.data = data
+        view.size = n
+        view.readonly = not writable
+        return PyMemoryView_FromObject(view)
+
+    # -- regions --
+
+    def alloc(self, size, align=64, *, lease=None, atomics="cpu"):
+        """Allocate a region of `size` bytes and return its address. The contents are undefined.
+
+        In a fixed element the region is a window carved out of region 0 (address 0 … size), so use either flat addresses
+        or regions; in an elastic element it is fresh bytes, charged to the element until they are freed.
+
+        Parameters
+        ----------
+        size, align
+            Bytes; `align` is a power of two.
+        lease
+            Seconds for which the region survives the connection that allocated it: if this process vanishes, its memory
+            comes back. None keeps it until it is freed. See `renew`.
+        atomics
+            Who changes the region's 64-bit words atomically: ``"cpu"`` (local, shm and tcp transports, and RDMA
+            transports by way of the server) or ``"nic"`` (RDMA transports, without the server's CPU).
+
+        Raises
+        ------
+        CapacityError
+            if the element, the tenant, the server or the machine has no room; nothing was reserved then.
+        UnsupportedError
+            if the memory server has no RDMA device for ``atomics="nic"``, or the element is not elastic.
+        """
+        cdef libd_error err
+        cdef libd_wanted wanted
+        cdef uint64_t addr
+        cdef int code
+        if atomics not in ("cpu", "nic"):
+            raise errors.LibdError(f"atomics is 'cpu' or 'nic', not {atomics!r}")
+        wanted.size = as_u64(size, "size")
+        wanted.align = as_u64(align, "alignment")
+        wanted.lease_ms = as_lease(lease)
+        wanted.flags = LIBD_ALLOC_NIC if atomics == "nic" else 0
+        with nogil:
+            code = libd_alloc(self.t, &wanted, &addr, &err)
+        if code:
+            self.fail(&err, f"alloc of {wanted.size} bytes aligned to {wanted.align}")
+        return addr
+
+    def renew(self, addr, lease=None):
+        """Hold a region by a lease of this connection, or (`lease` None) keep it until it is freed.
+
+        The lease of a connection that lives does not run out; after its end the region stays for `lease` seconds, in which
+        another connection may renew it.
+        """
+        cdef libd_error err
+        cdef uint64_t at = as_u64(addr, "address"), ms = as_lease(lease)
+        cdef int code
+        with nogil:
+            code = libd_renew(self.t, at, ms, &err)
+        if code:
+            self.fail_at(&err, "renew", at, 0)
+
+    def free(self, addr):
+        """Give a region back. Its address and refs to it are refused from now on."""
+        cdef libd_error err
+        cdef uint64_t at = as_u64(addr, "address")
+        cdef int code
+        with nogil:
+            code = libd_free(self.t, at, &err)
+        if code:
+            self.fail_at(&err, "free", at, 0)
+
+    def extend(self, addr, new_size):
+        """Grow a region to `new_size` bytes and return its address.
+
+        In place where the bytes behind it are free, and then the address is the same; otherwise the bytes move to a new
+        region, whose address is returned, and the old one is freed.
+        """
+        cdef libd_error err
+        cdef uint64_t at = as_u64(addr, "address"), n = as_u64(new_size, "size"), out
+        cdef int code
+        with nogil:
+            code = libd_extend(self.t, at, n, &out, &err)
+        if code:
+            self.fail_at(&err, "extend", at, n)
+        return out
+
+    def region(self, addr):
+        """Return the `RegionStat` of the region that `addr` is in."""
+        cdef libd_error err
+        cdef uint64_t at = as_u64(addr, "address"), epoch, size
+        cdef int code
+        with nogil:
+            code = libd_region(self.t, at, &epoch, &size, &err)
+        if code:
+            self.fail_at(&err, "region", at, 0)
+        return RegionStat(at >> OFFSET_BITS, epoch, size)
+
+    def ref(self, extents):
+        """Return the `Ref` of ``(addr, size)`` pairs, which must lie in one region."""
+        pairs = [(as_u64(a, "address"), as_u64(n, "size")) for a, n in extents]
+        if not pairs:
+            raise BoundsError(f"transport {self.name!r}: a ref needs at least one extent")
+        numbers = {a >> OFFSET_BITS for a, _ in pairs}
+        if len(numbers) != 1:
+            raise BoundsError(f"transport {self.name!r}: the extents of a ref must lie in one region, not {len(numbers)}")
+        stat = self.region(pairs[0][0])
+        mask = (1 << OFFSET_BITS) - 1
+        for a, n in pairs:
+            if (a & mask) + n > stat.size:
+                raise BoundsError(
+                    f"transport {self.name!r}: extent of {n} bytes at offset {a & mask} is outside of region "
+                    f"{stat.region} of {stat.size} bytes"
+                )
+        return Ref(self.element, stat.region, stat.epoch, [(a & mask, n) for a, n in pairs])
+
+    def resolve(self, ref):
+        """Return the ``(addr, size)`` pairs of a `Ref`, checked against the owner of the memory.
+
+        Raises
+        ------
+        StaleRefError
+            if the region was freed, or freed and allocated again, since the ref was made.
+        CapabilityError
+            if the ref names another element.
+        BoundsError
+            if an extent is outside of the region.
+        """
+        cdef libd_error err
+        cdef uint64_t size, epoch = ref.epoch
+        cdef uint32_t region = ref.region
+        cdef int code
+        if ref.element != self.element:
+            raise CapabilityError(
+                f"transport {self.name!r} reaches element {self.element!r}, but the ref is to {ref.element!r}"
+            )
+        with nogil:
+            code = libd_resolve(self.t, region, epoch, &size, &err)
+        if code:
+            self.fail(&err, f"ref to region {region}, epoch {epoch}")
+        base = ref.region << OFFSET_BITS
+        for offset, length in ref.extents:
+            if offset + length > size:
+                raise BoundsError(
+                    f"ref to element {self.element!r}: extent of {length} bytes at offset {offset} is outside of region "
+                    f"{region} of {size} bytes"
+                )
+        return [(base | offset, length) for offset, length in ref.extents]
+
+    # -- about --
+
+    def flush(self):
+        """Return once everything written before is visible to every other reader of the element."""
+        cdef libd_error err
+        cdef int code
+        with nogil:
+            code = libd_flush(self.t, &err)
+        if code:
+            self.fail(&err, "flush")
+
+    def stat(self):
+        """Return the element's statistics: reserved bytes now and at most, byte·seconds, regions, bytes moved."""
+        cdef libd_error err
+        cdef libd_element_stats s
+        cdef int code
+        with nogil:
+            code = libd_stat(self.t, &s, &err)
+        if code:
+            self.fail(&err, "stat")
+        return {
+            "element": self.element,
+            "elastic": bool(self.t.who.elastic),
+            "reserved": s.reserved,
+            "peak": s.peak,
+            "limit": s.limit,
+            "regions": s.regions,
+            "byte_seconds": s.byte_seconds,
+            "bytes_read": s.bytes_read,
+            "bytes_written": s.bytes_written,
+            "age": s.age,
+        }
+
+    @property
+    def counters(self):
+        """What this transport moved so far (a snapshot)."""
+        return Counters(
+            reads=self.t.counters.reads,
+            writes=self.t.counters.writes,
+            maps=self.t.counters.maps,
+            atomics=self.t.counters.atomics,
+            bytes_read=self.t.counters.bytes_read,
+            bytes_written=self.t.counters.bytes_written,
+            bytes_mapped=self.t.counters.bytes_mapped,
+            bytes_mapped_writable=self.t.counters.bytes_mapped_writable,
+        )
+
+    @property
+    def size(self):
+        """Bytes of region 0, or the most that an elastic element may hold: its limit, or its tenant's quota."""
+        return self.t.who.size
+
+    @property
+    def elastic(self):
+        """Whether the element has no region 0 and grows by `alloc`."""
+        return bool(self.t.who.elastic)
+
+    @property
+    def mappable(self):
+        """Whether `map` works: the memory is reachable with loads and stores."""
+        return self.t.ops.map is not NULL
+
+    @property
+    def closed(self):
+        """Whether `close` was called."""
+        return bool(self.t.closed)
+
+    def close(self):
+        """Close the connection. Calls in other threads fail at once; live views stay valid. May be called twice."""
+        with nogil:
+            libd_shutdown(self.t)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.close()
+
+    def __repr__(self):
+        state = "closed" if self.closed else "open"
+        return f"<libd.Transport {self.name!r} ({self.type}) to element {self.element!r}, {state}>"
