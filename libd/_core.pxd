@@ -126,6 +126,8 @@ cdef extern from "transport.h" nogil:
         uint64_t element
         uint8_t key[16]
         double timeout
+        double stall
+        unsigned stripes
 
     struct libd_call:
         libd_request request

@@ -137,6 +137,8 @@ class Endpoint:
         eid: int = 0,
         key: bytes = b"",
         timeout: float = 5.0,
+        stall: float = 60.0,
+        stripes: int = 1,
     ) -> None: ...
     @property
     def url(self) -> str: ...

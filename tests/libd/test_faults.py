@@ -29,6 +29,7 @@ from libd import (
     StaleRefError,
     TransportClosedError,
     TransportTimeoutError,
+    _core,
     join_address,
 )
 
@@ -39,7 +40,7 @@ REQUEST = struct.Struct("<HHIQQQQQ")
 REPLY = struct.Struct("<HHiQQQQ")
 
 
-def hello(version: int = 1, kind: int = 1, token: bytes = b"") -> bytes:
+def hello(version: int = _core.PROTOCOL_VERSION, kind: int = 1, token: bytes = b"") -> bytes:
     return HELLO.pack(b"SCADMEM1", version, kind, len(token), 0, 0, 0, bytes(16)) + token
 
 
@@ -220,7 +221,7 @@ def test_another_version_is_told_ours(stand: Stand) -> None:
     with dial(stand.server) as sock:
         sock.sendall(hello(version=7))
         reply = REPLY.unpack(receive(sock, REPLY.size))
-        assert (reply[2], reply[4]) == (14, 1)
+        assert (reply[2], reply[4]) == (14, _core.PROTOCOL_VERSION)
         assert sock.recv(1) == b""
 
 
@@ -550,7 +551,7 @@ def test_writers_are_told_when_their_region_is_freed_under_way(stand: Stand) -> 
         sock.sendall(
             HELLO.pack(
                 b"SCADMEM1",
-                1,
+                _core.PROTOCOL_VERSION,
                 2,
                 len(token),
                 0,
