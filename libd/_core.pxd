@@ -152,6 +152,7 @@ cdef extern from "transport.h" nogil:
     bint libd_batch_done(const libd_batch *batch)
     int libd_submit(libd_transport *t, libd_batch *batch, libd_error *err)
     int libd_wait(libd_transport *t, libd_batch *batch, double timeout, libd_error *err)
+    void libd_poll(libd_transport *t)
     int libd_fd(libd_transport *t)
     int libd_atomic(libd_transport *t, libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old, libd_error *err)
     int libd_renew(libd_transport *t, uint64_t addr, uint64_t lease_ms, libd_error *err)

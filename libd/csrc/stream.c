@@ -290,7 +290,7 @@ static int await(struct stream *s, const struct goal *goal, double timeout, stru
 static int stream_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
 {
     struct stream *s = stream_of(t);
-    struct goal goal = {.batch = batch};
+    struct goal goal = {.batch = batch, .mark = UINT64_MAX};
     eventfd_t ignored;
     int code;
 
@@ -753,9 +753,7 @@ void libd_use_memory(struct libd_transport *t, struct libd_memory *memory)
 
 static bool copied(const char **text)
 {
-    if (*text)
-        *text = strdup(*text);
-    return *text != NULL;
+    return !*text || (*text = strdup(*text)) != NULL;
 }
 
 int libd_open_stream(const struct libd_address *address, struct libd_transport **out, struct libd_error *err)
@@ -778,9 +776,7 @@ int libd_open_stream(const struct libd_address *address, struct libd_transport *
     const char **texts[] = {&s->address.host, &s->address.port, &s->address.path, &s->address.token};
     bool whole = true;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        whole &= copied(texts[i]) || !*texts[i];
-    whole &= !s->address.host == !address->host && !s->address.port == !address->port &&
-             !s->address.path == !address->path && !s->address.token == !address->token;
+        whole &= copied(texts[i]);
     s->lanes_wanted = address->stripes < 1 ? 1 : address->stripes > LANES_MAX ? LANES_MAX : address->stripes;
     fd = whole ? stream_connect(&s->address, &s->transport.who, s->transport.name, err)
                : (libd_fail(err, LIBD_ENOMEM, 0, 0), -1);

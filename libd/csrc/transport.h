@@ -79,7 +79,7 @@ struct libd_transport_ops {
     int (*writev)(struct libd_transport *, const struct libd_vec *, size_t, struct libd_error *);
     /* Starts a batch; does not wait. After an error nothing of it was started. */
     int (*submit)(struct libd_transport *, struct libd_batch *, struct libd_error *);
-    /* Moves what is under way along, from the calling thread, until `batch` is done or `timeout` seconds have passed (0: does
+    /* Moves what is under way along, from the calling thread, until `batch` (NULL: everything) is done or `timeout` seconds have passed (0: does
      * not wait; negative: for ever). LIBD_ESIGNAL: gave up waiting; the batch goes on. */
     int (*progress)(struct libd_transport *, struct libd_batch *batch, double timeout, struct libd_error *);
     /* Gives the connection up: everything that is under way on it fails, and is done then. */
@@ -173,6 +173,8 @@ int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, int writabl
 int libd_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err);
 /* True once it is done; otherwise moves things along for at most `timeout` seconds (as `progress`). LIBD_ETIMEOUT: not yet. */
 int libd_wait(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err);
+/* Moves along whatever can be without waiting. */
+void libd_poll(struct libd_transport *t);
 static inline bool libd_batch_done(const struct libd_batch *batch)
 {
     return atomic_load_explicit(&batch->done, memory_order_acquire);
