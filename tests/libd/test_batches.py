@@ -290,7 +290,7 @@ def test_two_threads_wait_for_the_same_batch(make: Maker) -> None:
         done = trans.submit(reads=[(0, np.empty(1 << 22, np.uint8))])
         results: list[int] = []
         threads = [
-            threading.Thread(target=lambda d=done: results.append(d.wait())) for _ in range(4)
+            threading.Thread(target=lambda d=done, r=results: r.append(d.wait())) for _ in range(4)
         ]
         for thread in threads:
             thread.start()

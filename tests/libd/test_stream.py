@@ -185,9 +185,8 @@ def test_a_server_that_lies(lie: str) -> None:
         trans = action.get_transport("m")
         first = trans.submit(reads=[(0, bytearray(1000))])
         second = trans.submit(reads=[(0, bytearray(1000))])
-        with pytest.raises((ProtocolError, TransportClosedError)):
-            first.wait(timeout=30)
-            second.wait(timeout=30)
+        with suppress(ProtocolError, TransportClosedError):
+            first.wait(timeout=30)  # a lie may be in what comes after its reply
         with pytest.raises((ProtocolError, TransportClosedError)):
             second.wait(timeout=30)
         action.close()
