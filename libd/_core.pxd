@@ -183,4 +183,6 @@ cdef extern from "server.h" nogil:
 
     int server_start(const server_options *options, server **out, libd_error *err)
     uint16_t server_port(const server *server)
+    void server_drain(server *s, uint64_t ms)
+    bint server_over(server *s, double seconds)
     void server_stop(server *server)

@@ -303,7 +303,11 @@ def test_a_refused_write_does_not_lose_step(stand: Stand) -> None:
         (3, 4097, bytes(24 * 4097)),
         (3, 1, bytes(25)),
         (4, 1, bytes(23)),
-        (12, 0, b""),
+        (13, 0, b""),
+        (17, 0, b""),
+        (17, 0, bytes(7)),
+        (16, 0, bytes(8)),
+        (12, 0, b"?"),
         (32, 0, b"a tenant"),
         (32, 0, bytes(512)),
     ],
@@ -349,10 +353,10 @@ def random_frame(rng: random.Random) -> bytes:
         (1 << 64) - 1,
         rng.getrandbits(64),
     ]
-    body = rng.randbytes(rng.choice([0, 0, 1, 24, 48, 300, 5000]))
+    body = rng.randbytes(rng.choice([0, 0, 1, 8, 24, 48, 300, 5000]))
     length = rng.choice([len(body), len(body), rng.choice(big)])
     frame = REQUEST.pack(
-        rng.choice([*range(40), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
+        rng.choice([*range(44), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
         rng.choice([0, 1, 2, 12, 4096, 4097, rng.getrandbits(32)]),
         rng.getrandbits(64), rng.choice(big),
         rng.choice([0, 0, 1, rng.getrandbits(53)]), rng.choice(big), length,

@@ -293,6 +293,8 @@ def proxy(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
             while True:
                 ready, _, _ = select.select([listener, stop, *peers], [], [])
                 if stop in ready:
+                    for sock in peers:
+                        sock.close()
                     return
                 for sock in ready:
                     if sock is listener:
@@ -538,16 +540,17 @@ trans.write_from(0, data)
 out = np.empty_like(data)
 hits = 0
 threading.Thread(
-    target=lambda: [time.sleep(0.02) or os.kill(os.getpid(), signal.SIGINT) for _ in range(20)],
+    target=lambda: [time.sleep(0.02) or os.kill(os.getpid(), signal.SIGINT) for _ in iter(int, 1)],
     daemon=True,
 ).start()
 while hits < 10:
     try:
-        trans.read_into(0, out)
-        trans.submit(reads=[(0, out)]).wait()
+        while True:
+            trans.read_into(0, out)
+            trans.submit(reads=[(0, out)]).wait()
     except KeyboardInterrupt:
         hits += 1
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if hits == 10 else signal.default_int_handler)
 out[:] = 0
 trans.read_into(0, out)
 print((out == 3).all(), flush=True)
