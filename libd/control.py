@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Self
 
@@ -187,6 +187,9 @@ class ServerStats:
     errors: Mapping[str, int]
 
 
+_SERVER_FIELDS = tuple(f.name for f in fields(ServerStats))[:16]
+
+
 class ServerControl:
     """The administrator's connection to a memory server.
 
@@ -364,8 +367,9 @@ class ServerControl:
         reply = self._admin.request(_SERVER_STATS, what="statistics")[2]
         values = _SERVER_LAYOUT.unpack(reply)
         operations, errors = values[17:65], values[65:]
+        plain = dict(zip(_SERVER_FIELDS, values, strict=False))
         return ServerStats(
-            *values[:16],
+            **plain,
             draining=bool(values[16]),
             operations={name: operations[number] for number, name in OPERATIONS.items()},
             errors={name: errors[number] for number, name in ERRORS.items()},

@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <linux/sockios.h>
 #include <unistd.h>
 
 #include "conn.h"
@@ -114,12 +116,23 @@ static bool reads(const struct conn *conn)
     return conn->reply.code == LIBD_OK && (conn->request.op == LIBD_OP_READ || conn->request.op == LIBD_OP_READV);
 }
 
-/* A socket that is closed with requests unread resets its connection, and the peer may lose the last reply. */
+/* A socket that is closed resets its connection if requests are unread or arrive later, and the peer may lose the last
+ * reply: it is closed when the peer has that. */
 static void linger(struct conn *conn)
 {
     shutdown(conn->watched.fd, SHUT_WR);
     conn->state = CONN_LINGER;
     conn->input_first = conn->input_last = 0;
+}
+
+static void end_lingering(struct server *server)
+{
+    for (struct conn *c = server->conns, *next; c; c = next) {
+        int unsent = 0;
+        next = c->next;
+        if (c->state == CONN_LINGER && (ioctl(c->watched.fd, SIOCOUTQ, &unsent) != 0 || unsent == 0))
+            conn_close(c);
+    }
 }
 
 static void finish(struct conn *conn)
@@ -509,8 +522,8 @@ static int patience(const struct server *server)
 
     if (next && next->deadline - now < due)
         due = next->deadline - now;
-    if (server->draining && server->drain_until - now < due)
-        due = server->drain_until - now;
+    if (server->draining) /* nobody says when a peer has received everything */
+        due = 0.005;
     return due >= 1e6 ? -1 : due > 0 ? (int)(due * 1000) + 1 : 0;
 }
 
@@ -579,6 +592,8 @@ static void loop(struct server *server)
             dismiss_silent(server);
         if (lease_next(&server->pool.leases))
             expire(server);
+        if (server->draining)
+            end_lingering(server);
         if (server->draining && (!server->conn_count || libd_now() >= server->drain_until))
             return;
     }
