@@ -85,8 +85,8 @@ def test_a_killed_server_fails_pending_and_following_calls(kind: str) -> None:
         with LibdAction("0", [grant.durl(f"m{i}", f"rdma_{kind}") for i in range(4)]) as action:
             outcomes: list[object] = []
 
-            def work(name: str) -> None:
-                trans, out = action.get_transport(name), np.empty(32 << 20, np.uint8)
+            def work(trans: Any) -> None:
+                out = np.empty(32 << 20, np.uint8)
                 try:
                     while True:
                         trans.read_into(0, out)
@@ -95,7 +95,8 @@ def test_a_killed_server_fails_pending_and_following_calls(kind: str) -> None:
                     outcomes.append(error)
 
             busy = threading.Event()
-            threads = [threading.Thread(target=work, args=(f"m{i}",)) for i in range(4)]
+            opened = [action.get_transport(f"m{i}") for i in range(4)]
+            threads = [threading.Thread(target=work, args=(trans,)) for trans in opened]
             for thread in threads:
                 thread.start()
             assert busy.wait(30)
