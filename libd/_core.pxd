@@ -31,7 +31,7 @@ cdef extern from "net.h" nogil:
 cdef extern from "wire.h":
     enum:
         LIBD_VERSION, LIBD_OFFSET_BITS, LIBD_KEY_BYTES, LIBD_MAX_TOKEN
-        LIBD_KIND_DEFAULT, LIBD_KIND_ELEMENT, LIBD_KIND_ADMIN, LIBD_ALLOC_NIC
+        LIBD_KIND_DEFAULT, LIBD_KIND_ELEMENT, LIBD_KIND_ADMIN, LIBD_ALLOC_NIC, LIBD_FEATURE_VERBS
 
     struct libd_request:
         uint16_t op
@@ -54,6 +54,7 @@ cdef extern from "wire.h":
         uint64_t epoch
         uint32_t root
         uint32_t elastic
+        uint32_t features
 
     struct libd_element_stats:
         uint64_t reserved

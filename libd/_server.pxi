@@ -36,6 +36,11 @@ cdef class Admin:
         return call.reply.a, call.reply.b, room[:call.reply.length]
 
     @property
+    def rdma(self):
+        """Whether the server has an RDMA device."""
+        return bool(self.t.who.features & LIBD_FEATURE_VERBS)
+
+    @property
     def incarnation(self):
         """16 bytes that no other start of a server has."""
         return (<char *>self.t.who.incarnation)[:16]

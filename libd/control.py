@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from libd import _core
+from libd.choice import host_id
 from libd.durl import Durl
 from libd.errors import DurlError, LibdError, TransportError
 from libd.transport import CONNECT_TIMEOUT, parse_url
@@ -85,6 +86,10 @@ class ElementGrant:
         The element's capability; a secret.
     tcp_url, unix_url
         Where the server is, as far as the control connection knows.
+    host
+        `libd.choice.host_id` of where the Unix socket is; None where that is not known.
+    rdma
+        Whether the server has an RDMA device.
     """
 
     name: str
@@ -93,6 +98,8 @@ class ElementGrant:
     key: bytes = field(repr=False)
     tcp_url: str | None = None
     unix_url: str | None = None
+    host: str | None = None
+    rdma: bool = False
 
     def durl(self, name: str, type: str = "rdma_shm") -> str:
         """Return the address that a compute element gets for its transport `name`.
@@ -104,13 +111,24 @@ class ElementGrant:
         DurlError
             if the server is not known to listen for transports of this type.
         """
-        url = {"rdma_shm": self.unix_url, "rdma_tcp": self.tcp_url}.get(type)
-        if url is None:
+        ways: dict[str, dict[str, str | None]] = {
+            "rdma_shm": {"url": self.unix_url},
+            "rdma_tcp": {"url": self.tcp_url},
+            "rdma_uverbs": {"url": self.tcp_url},
+            "rdma_auto": {
+                "url": self.tcp_url,
+                "unix": self.unix_url if self.host else None,
+                "host": self.host,
+                "rdma": "1" if self.rdma else None,
+            },
+        }
+        way = {k: v for k, v in ways.get(type, {}).items() if v is not None}
+        if not way:
             raise DurlError(
                 f"element {self.name!r}: its server has no address for transports of type {type!r}"
             )
         config = {
-            "url": url,
+            **way,
             "tenant": str(self.tenant.id),
             "token": self.tenant.token,
             "eid": str(self.id),
@@ -228,6 +246,7 @@ class ServerControl:
         host, port, path = parse_url(url, "memory server")
         self.tcp_url = tcp_url or (None if path else url)
         self.unix_url = unix_url or (url if path else None)
+        self.host = host_id() if path else None
         self._tenants: dict[str, TenantGrant] = {}
         self._admin = _core.Admin(
             _core.Endpoint(
@@ -321,7 +340,16 @@ class ServerControl:
             addr=lease_ms(lease),
             what=f"element {name!r} of tenant {grant.name!r}",
         )
-        return ElementGrant(name, id_, grant, key, self.tcp_url, self.unix_url)
+        return ElementGrant(
+            name,
+            id_,
+            grant,
+            key,
+            self.tcp_url,
+            self.unix_url,
+            self.host,
+            self._admin.rdma,
+        )
 
     def renew_element(
         self, tenant: TenantGrant | str, element_id: int, lease: float | None = None

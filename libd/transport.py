@@ -8,8 +8,14 @@ from typing import NamedTuple
 from libd import _core
 from libd._core import Endpoint, Transport
 from libd.cache import ArenaCache
+from libd.choice import choose
 from libd.durl import Durl
-from libd.errors import DurlError
+from libd.errors import (
+    DurlError,
+    TransportClosedError,
+    TransportTimeoutError,
+    UnsupportedError,
+)
 from libd.units import parse_size
 
 __all__ = [
@@ -122,7 +128,22 @@ def _shm(durl: Durl, cache: ArenaCache) -> Transport:
     return _core.open_shm(durl.name, endpoint(durl, "unix"), cache, durl.config.get("element", ""))
 
 
-_factories: dict[str, Factory] = {"rdma_local": _local, "rdma_tcp": _tcp, "rdma_shm": _shm}
+def _auto(durl: Durl, cache: ArenaCache) -> Transport:
+    open_ones = [c.durl for c in choose(durl) if c.durl is not None]
+    for best in open_ones[:-1]:
+        try:
+            return open_transport(best, cache)
+        except (TransportClosedError, TransportTimeoutError, UnsupportedError):
+            continue  # that way is closed after all; the last one says why
+    return open_transport(open_ones[-1], cache)
+
+
+_factories: dict[str, Factory] = {
+    "rdma_local": _local,
+    "rdma_tcp": _tcp,
+    "rdma_shm": _shm,
+    "rdma_auto": _auto,
+}
 
 
 def register_transport(type: str, factory: Factory) -> None:
