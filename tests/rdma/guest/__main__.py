@@ -39,7 +39,7 @@ examples:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.rdma.guest",
-        usage="%(prog)s [options] -- COMMAND…\n       %(prog)s [options] --pair -- SERVER… -- CLIENT…",
+        usage="%(prog)s [options] -- COMMAND… (with --pair: -- SERVER… -- CLIENT…)",
         description="Run a command where there is RDMA.",
         epilog=EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -90,7 +90,9 @@ def offered() -> tuple[str, str] | None:
     if shutil.which("apt-cache") is None:
         return None
     try:
-        depends = re.search(r"Depends: (linux-image-\S+)", _run("apt-cache", "depends", META_PACKAGE))
+        depends = re.search(
+            r"Depends: (linux-image-\S+)", _run("apt-cache", "depends", META_PACKAGE)
+        )
         if depends is None:
             return None
         about = _run("apt-cache", "show", "--no-all-versions", depends[1])

@@ -88,7 +88,7 @@ class Machine:
         root = "local,path=/,mount_tag=hostroot,security_model=none,readonly=on,multidevs=remap"
         share = f"local,path={self.share},mount_tag=share,security_model=none,multidevs=remap"
         arguments = [
-            emulator, "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35",
+            emulator, "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-machine", "q35",
             "-smp", str(size.cpus), "-m", str(size.memory),
             "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", str(kernel.image), "-initrd", str(self.folder / "initramfs"),

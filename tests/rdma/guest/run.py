@@ -28,10 +28,11 @@ PREFIX = "scad-guest-"
 INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "PYTHONPATH", "XDG_CACHE_HOME")
 # A server that we ended with SIGTERM has done its work; 143 is what a shell calls that.
 ENDED = (0, 143)
+PYTEST = "-p no:cacheprovider -p pytest_timeout"
 
 
 def guest_environment(**more: str) -> dict[str, str]:
-    """Environment of a command in a guest: some of ours, and what makes it quick and quiet there."""
+    """Environment of a command in a guest: some of ours, and what makes it quick there."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -46,7 +47,9 @@ def guest_environment(**more: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # What is written goes into the guest's memory and away with it.
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTEST_ADDOPTS": f"{kept.get('PYTEST_ADDOPTS', '')} -p no:cacheprovider".strip(),
+        # Every installed plugin that is not used here costs seconds.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": f"{kept.get('PYTEST_ADDOPTS', '')} {PYTEST}".strip(),
         "SCAD_RDMA": "1",
         "SCAD_GUEST_OUTPUT": str(SHARE / "output"),
         **more,
@@ -198,9 +201,7 @@ def run_shell(kernel: Kernel, command: Sequence[str], options: Options) -> int:
             _keep_output(machine, options.output)
 
 
-def run_pair(
-    kernel: Kernel, server: Sequence[str], client: Sequence[str], options: Options
-) -> int:
+def run_pair(kernel: Kernel, server: Sequence[str], client: Sequence[str], options: Options) -> int:
     """Run a server in one guest and, once it serves, a client in another.
 
     The server serves when its guest listens on a TCP port or it made ``$SCAD_GUEST_READY``. It gets
@@ -261,4 +262,3 @@ def _serve(running: _Running, server: Machine, client: Machine) -> int:
             _complain(f"the server ended with status {server.status()} before the client")
             return server.status() or BROKEN
     return 0 if server.status() in ENDED else server.status()
-
