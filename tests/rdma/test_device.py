@@ -63,6 +63,22 @@ def test_perftest_moves_data(pair: Any, converse: Converse, free_port: int, prog
         assert received(first.device) >= before + 20
 
 
+@pytest.mark.slow
+def test_perftest_reads_all_sizes(pair: Any, converse: Converse, free_port: int) -> None:
+    first, second = pair
+
+    def command(end: Any, *more: str) -> list[str]:
+        device = ["-d", end.device, "-i", str(end.port), "-x", str(end.gid_index)]
+        return ["ib_read_bw", *device, "-p", str(free_port), "-n", "5", "-a", *more]
+
+    before = received(second.device)
+    _, said = converse(command(first), command(second, first.address), free_port)
+    sizes = [int(line.split()[0]) for line in said.splitlines() if line.split()[1:2] == ["5"]]
+    assert sizes == [2**power for power in range(1, 24)], said
+    if before is not None:
+        assert received(second.device) >= before + 5 * sum(sizes) // 4096
+
+
 def test_the_connection_manager_connects(pair: Any, converse: Converse) -> None:
     address = pair[0].address
     if address == "127.0.0.1":

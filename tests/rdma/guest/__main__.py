@@ -26,7 +26,7 @@ With --pair there are two guests with a kernel and an rxe0 each, 10.20.0.1 (serv
 $SCAD_GUEST_READY; SERVER gets SIGTERM when CLIENT has ended. Either one's failure is the run's.
 
 status: the command's; 124 after the time limit; 125 if a guest ended without one (a kernel panic);
-77 if Debian packages are missing (they are named).
+77 if Debian packages are missing (they are named) or apt knows no kernel.
 
 examples:
   python -m tests.rdma.guest -- python -m pytest tests/rdma -x
@@ -89,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.cpus < 1 or (options.memory or 1024) < 256 or options.timeout <= 0:
         parser.error("a guest needs a processor, 256 MiB and some time")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
     if absent := packages.missing():
         print(packages.say_missing(absent), file=sys.stderr)
         return MISSING
@@ -108,6 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.pair:
             return run_pair(ready, server, client, chosen)
         return run(ready, command, chosen)
+    except kernel.NoKernelError as error:
+        print(error, file=sys.stderr)
+        return MISSING
     except kernel.GuestError as error:
         print(f"rdma guest: {error}", file=sys.stderr)
         return BROKEN

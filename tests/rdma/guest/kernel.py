@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.rdma.guest.packages import find_program
 
-__all__ = ["GuestError", "Kernel", "cache_folder", "ensure"]
+__all__ = ["GuestError", "Kernel", "NoKernelError", "cache_folder", "ensure"]
 
 META_PACKAGE = "linux-image-amd64"
 MODULES = (
@@ -43,6 +43,10 @@ MODULES = (
 
 class GuestError(Exception):
     """The guest cannot be made or started, or ended without the command's status."""
+
+
+class NoKernelError(GuestError):
+    """There is no kernel in the cache, and apt knows none."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,10 @@ def ensure(cache: Path | None = None) -> Kernel:
 
     Raises
     ------
+    NoKernelError
+        There is none in the cache and apt knows none.
     GuestError
-        There is none in the cache and none can be had.
+        It could not be downloaded or is not as expected.
     """
     cache = cache or cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
@@ -118,7 +124,10 @@ def ensure(cache: Path | None = None) -> Kernel:
     if offer is None:
         ready = sorted(cache.glob(f"*-{_recipe()}"), key=lambda path: path.stat().st_mtime)
         if not ready:
-            raise GuestError(f"apt knows no {META_PACKAGE}: run `apt-get update` (Debian amd64)")
+            raise NoKernelError(
+                f"the RDMA guest needs Debian's kernel, but apt knows no {META_PACKAGE}: "
+                "apt-get update"
+            )
         return Kernel(ready[-1])
     package, version = offer
     folder = cache / f"{package.removeprefix('linux-image-')}-{version}-{_recipe()}"

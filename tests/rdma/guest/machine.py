@@ -45,8 +45,7 @@ class Machine:
     Parameters
     ----------
     folder
-        An empty folder of its own: the guest's files, later its kernel's messages. A path without
-        commas.
+        An empty folder of its own: the guest's files, later its kernel's messages.
     role
         ``alone`` with rxe0 and rxe1 on a virtual cable; ``server`` or ``client`` of a pair with
         rxe0 each.
@@ -86,14 +85,15 @@ class Machine:
         if emulator is None:
             raise GuestError("there is no qemu-system-x86_64")
         root = "local,path=/,mount_tag=hostroot,security_model=none,readonly=on,multidevs=remap"
-        share = f"local,path={self.share},mount_tag=share,security_model=none,multidevs=remap"
+        folder = str(self.folder).replace(",", ",,")  # QEMU's way to write a comma
+        share = f"local,path={folder}/share,mount_tag=share,security_model=none,multidevs=remap"
         arguments = [
             emulator, "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-machine", "q35",
             "-smp", str(size.cpus), "-m", str(size.memory),
             "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", str(kernel.image), "-initrd", str(self.folder / "initramfs"),
             "-append", KERNEL_ARGUMENTS,
-            "-serial", f"file:{self.folder / 'kernel.log'}",
+            "-chardev", f"file,id=log,path={folder}/kernel.log", "-serial", "chardev:log",
             "-chardev", "stdio,id=out,signal=off", "-device", "virtio-serial-pci",
             "-device", "virtconsole,chardev=out",
             "-virtfs", root, "-virtfs", share,
