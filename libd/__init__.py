@@ -92,6 +92,7 @@ __all__ = [
     "Buffer",
     "CapabilityError",
     "CapacityError",
+    "Completion",
     "Durl",
     "DurlError",
     "ElementGrant",

@@ -148,6 +148,8 @@ cdef class Completion:
 
     def __await__(self):
         if not self.poll():
+            from libd.aio import landing  # asyncio is for those who use it
+
             yield from landing(self, libd_fd(self.transport.t)).__await__()
         return self.wait()
 

@@ -126,6 +126,8 @@ cdef extern from "transport.h" nogil:
         uint64_t element
         uint8_t key[16]
         double timeout
+        double stall
+        unsigned stripes
 
     struct libd_call:
         libd_request request
@@ -150,6 +152,7 @@ cdef extern from "transport.h" nogil:
     bint libd_batch_done(const libd_batch *batch)
     int libd_submit(libd_transport *t, libd_batch *batch, libd_error *err)
     int libd_wait(libd_transport *t, libd_batch *batch, double timeout, libd_error *err)
+    void libd_poll(libd_transport *t)
     int libd_fd(libd_transport *t)
     int libd_atomic(libd_transport *t, libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old, libd_error *err)
     int libd_renew(libd_transport *t, uint64_t addr, uint64_t lease_ms, libd_error *err)
@@ -180,4 +183,6 @@ cdef extern from "server.h" nogil:
 
     int server_start(const server_options *options, server **out, libd_error *err)
     uint16_t server_port(const server *server)
+    void server_drain(server *s, uint64_t ms)
+    bint server_over(server *s, double seconds)
     void server_stop(server *server)

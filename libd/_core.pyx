@@ -22,7 +22,6 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from libd import errors
-from libd.aio import landing
 from libd.errors import BoundsError, CapabilityError, StaleRefError
 from libd.ref import OFFSET_BITS, Ref
 from libd.units import format_size

@@ -29,6 +29,8 @@ cdef closed_text(libd_error *err):
         return "the transport is closed"
     if err.detail == 1:
         return "the transport belongs to the parent process; open a new one after fork"
+    if err.detail == 4:
+        return "the memory server is stopping"
     reason = f" ({os.strerror(err.have)})" if err.have else ""
     if err.detail == 3:
         return f"no memory server can be reached there{reason}"
@@ -68,6 +70,11 @@ cdef int raise_error(libd_error *err, what) except -1:
         raise BoundsError(f"{what}: outside of the region{inside}")
     if code == LIBD_ECAP:
         raise CapabilityError(f"{what}: this key or connection does not open that element")
+    if code == LIBD_ESTALE and err.have == 1:
+        raise StaleRefError(
+            f"{what}: the memory server was restarted, or the element dropped, since this transport was opened; what it "
+            "referred to is gone: open another transport"
+        )
     if code == LIBD_ESTALE:
         raise StaleRefError(f"{what}: the region was freed or replaced since (its memory may hold other data now)")
     if code == LIBD_ECAPACITY:

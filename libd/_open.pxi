@@ -37,10 +37,11 @@ cdef class Endpoint:
     cdef bytes token, key
     cdef readonly int kind
     cdef readonly object tenant, eid
-    cdef readonly double timeout
+    cdef readonly double timeout, stall
+    cdef readonly int stripes
 
     def __init__(self, *, str host="", str port="", str path="", int kind=LIBD_KIND_DEFAULT, str token="",
-                 tenant=0, eid=0, bytes key=b"", double timeout=5.0):
+                 tenant=0, eid=0, bytes key=b"", double timeout=5.0, double stall=60.0, int stripes=1):
         self.host = host.encode()
         self.port = port.encode()
         self.path = path.encode()
@@ -50,6 +51,8 @@ cdef class Endpoint:
         self.eid = eid
         self.key = key.ljust(LIBD_KEY_BYTES, b"\0")
         self.timeout = timeout
+        self.stall = stall
+        self.stripes = stripes
         if len(self.key) != LIBD_KEY_BYTES:
             raise errors.DurlError("a key has 32 hexadecimal digits")
         if len(self.token) > LIBD_MAX_TOKEN or b"\0" in self.token:
@@ -69,8 +72,8 @@ cdef class Endpoint:
         cdef libd_error err
         cdef int code
         memset(&address, 0, sizeof(address))
-        address.host = self.host
-        address.port = self.port
+        address.host = <const char *>self.host if self.host else NULL
+        address.port = <const char *>self.port if self.port else NULL
         address.path = <const char *>self.path if self.path else NULL
         address.kind = self.kind
         address.token = self.token
@@ -78,6 +81,8 @@ cdef class Endpoint:
         address.element = self.eid
         memcpy(address.key, <const char *>self.key, LIBD_KEY_BYTES)
         address.timeout = self.timeout
+        address.stall = self.stall
+        address.stripes = self.stripes
         with nogil:
             code = libd_open_stream(&address, &t, &err)
         if code:

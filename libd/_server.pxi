@@ -16,7 +16,7 @@ cdef class Admin:
         """Do one request; return ``(a, b, payload)`` of its reply."""
         cdef libd_call call
         cdef libd_error err
-        cdef char room[512]
+        cdef char room[704]
         cdef int code
         memset(&call, 0, sizeof(call))
         call.request.op = op
@@ -89,6 +89,19 @@ cdef class Server:
             where += [f"@{path}"] if path is not None else []
             raise_error(&err, f"memory server of {format_size(size)} at {' and '.join(where)}")
         self.port = server_port(self.s)
+
+    def drain(self, double seconds):
+        """Take no more connections and requests, let those that have begun end for `seconds`, and end. Does not wait."""
+        if self.s is not NULL:
+            server_drain(self.s, <uint64_t>(seconds * 1000))
+
+    def over(self, double seconds):
+        """Whether the thread has ended, waiting for that for `seconds`."""
+        cdef bint ended = True
+        if self.s is not NULL:
+            with nogil:
+                ended = server_over(self.s, seconds)
+        return bool(ended)
 
     def stop(self):
         """Stop the thread, close all connections, give the memory back. May be called twice."""

@@ -254,11 +254,17 @@ cdef class Transport:
     cdef int depart(self, Flight f) except -1:
         # Whoever drops completions without looking at them must not make this set grow for ever.
         if len(self.flights) >= self.flights_limit:
-            for old in list(self.flights):
-                if libd_batch_done(&(<Flight>old).batch):
-                    self.landed(<Flight>old)
+            with nogil:
+                libd_poll(self.t)
+            self.sweep()
             self.flights_limit = max(64, 2 * len(self.flights))
         self.flights.add(f)
+        return 0
+
+    cdef int sweep(self) except -1:
+        for f in list(self.flights):
+            if libd_batch_done(&(<Flight>f).batch):
+                self.landed(<Flight>f)
         return 0
 
     cdef int landed(self, Flight f) except -1:
@@ -480,6 +486,7 @@ cdef class Transport:
         cdef int code
         with nogil:
             code = libd_flush(self.t, &err)
+        self.sweep()
         if code:
             self.fail(&err, "flush")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Self
 
 from libd import _core
 from libd.durl import Durl
-from libd.errors import DurlError, LibdError
+from libd.errors import DurlError, LibdError, TransportError
 from libd.transport import CONNECT_TIMEOUT, parse_url
 from libd.units import parse_size
 
@@ -25,10 +27,27 @@ __all__ = [
 # Numbers of the requests, and the layouts of replies: csrc/wire.h.
 _TENANT_CREATE, _TENANT_DROP, _ELEMENT_CREATE, _ELEMENT_DROP = 32, 33, 34, 35
 _ELEMENT_STATS, _SERVER_STATS, _TENANT_STATS = 36, 37, 38
+_TENANT_NAME, _ELEMENT_RENEW = 39, 40
 _ELEMENT_LAYOUT = struct.Struct("<4Qd2Qd")
 _TENANT_LAYOUT = struct.Struct("<7Q")
-_SERVER_LAYOUT = struct.Struct("<12Qd")
+_SERVER_LAYOUT = struct.Struct("<12Qd4Q48Q20Q")
 _MAX_NAME = 255
+
+OPERATIONS = {
+    1: "read", 2: "write", 3: "readv", 4: "writev", 5: "alloc", 6: "free", 7: "extend", 8: "region",
+    9: "flush", 10: "stat", 11: "attach", 12: "renew", 16: "fetch_add", 17: "compare_swap",
+    20: "verbs_open", 21: "verbs_region", 22: "verbs_close", 32: "tenant_create", 33: "tenant_drop",
+    34: "element_create", 35: "element_drop", 36: "element_stats", 37: "server_stats",
+    38: "tenant_stats", 39: "tenant_name", 40: "element_renew",
+}  # fmt: skip
+"""Requests by number, as `ServerStats.operations` names them."""
+
+ERRORS = {
+    3: "auth", 4: "bounds", 5: "capability", 6: "stale", 7: "capacity", 8: "unsupported",
+    9: "protocol", 10: "exists", 11: "missing", 12: "invalid", 13: "memory", 14: "version",
+    16: "system",
+}  # fmt: skip
+"""Refusals by code, as `ServerStats.errors` names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +160,10 @@ class TenantStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """What a server holds and did. Sizes in bytes, `uptime` in seconds; `refused` counts strangers
-    and malformed requests.
+    """What a server holds and did. Sizes in bytes, `uptime` in seconds.
+
+    `refused` counts strangers and malformed requests; `overhead` is what the server's process takes
+    beyond the pool; `operations` counts requests by operation, `errors` refusals by reason.
     """
 
     size: int
@@ -158,6 +179,15 @@ class ServerStats:
     bytes_read: int
     bytes_written: int
     uptime: float
+    overhead: int
+    leases: int
+    leases_expired: int
+    draining: bool
+    operations: Mapping[str, int]
+    errors: Mapping[str, int]
+
+
+_SERVER_FIELDS = tuple(f.name for f in fields(ServerStats))[:16]
 
 
 class ServerControl:
@@ -250,6 +280,7 @@ class ServerControl:
         *,
         elastic: bool = False,
         limit: int | str | None = None,
+        lease: float | None = None,
     ) -> ElementGrant:
         """Create a memory element.
 
@@ -267,6 +298,9 @@ class ServerControl:
             allocated.
         limit
             The most that an elastic element may hold; its tenant's quota by default.
+        lease
+            Seconds for which the element outlives this connection: if the administrator vanishes
+            without dropping it, its memory comes back. None keeps it. See `renew_element`.
 
         Raises
         ------
@@ -284,9 +318,23 @@ class ServerControl:
             size=0 if elastic else size,
             epoch=most,
             flags=int(elastic),
+            addr=lease_ms(lease),
             what=f"element {name!r} of tenant {grant.name!r}",
         )
         return ElementGrant(name, id_, grant, key, self.tcp_url, self.unix_url)
+
+    def renew_element(
+        self, tenant: TenantGrant | str, element_id: int, lease: float | None = None
+    ) -> None:
+        """Hold an element by a lease of this connection, or (`lease` None) keep it for good.
+
+        The lease of a connection that lives does not run out.
+        """
+        name = tenant if isinstance(tenant, str) else tenant.name
+        what = f"element number {element_id} of tenant {name!r}"
+        self._admin.request(
+            _ELEMENT_RENEW, _name(name), addr=element_id, size=lease_ms(lease), what=what
+        )
 
     def drop_element(self, tenant: TenantGrant | str, element_id: int) -> ElementStats:
         """Drop an element and all its regions; return its last statistics.
@@ -316,9 +364,39 @@ class ServerControl:
 
     def stats(self) -> ServerStats:
         """Return the server's statistics."""
+        reply = self._admin.request(_SERVER_STATS, what="statistics")[2]
+        values = _SERVER_LAYOUT.unpack(reply)
+        operations, errors = values[17:65], values[65:]
+        plain = dict(zip(_SERVER_FIELDS, values, strict=False))
         return ServerStats(
-            *_SERVER_LAYOUT.unpack(self._admin.request(_SERVER_STATS, what="statistics")[2])
+            **plain,
+            draining=bool(values[16]),
+            operations={name: operations[number] for number, name in OPERATIONS.items()},
+            errors={name: errors[number] for number, name in ERRORS.items()},
         )
+
+    def tenants(self) -> list[str]:
+        """Return the names of all tenants, oldest first."""
+        names: list[str] = []
+        last = 0
+        while True:
+            try:
+                last, _, name = self._admin.request(_TENANT_NAME, addr=last, what="tenants")
+            except LibdError as error:
+                if isinstance(error, TransportError):
+                    raise
+                return names
+            names.append(name.decode())
+
+    def metrics(self) -> str:
+        """Return everything that is counted, in the text format of Prometheus."""
+        from libd.metrics import exposition
+
+        tenants = {}
+        for name in self.tenants():
+            with suppress(LibdError):  # dropped meanwhile
+                tenants[name] = self.tenant_stats(name)
+        return exposition(self.stats(), tenants)
 
     def close(self) -> None:
         """Close the connection; tenants and elements stay."""
@@ -334,6 +412,15 @@ class ServerControl:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def lease_ms(lease: float | None) -> int:
+    """Return a lease in ms as the protocol has it; 0 for none."""
+    if lease is None:
+        return 0
+    if not 0 < lease < 1e9:
+        raise LibdError(f"a lease is a positive number of seconds, not {lease}")
+    return max(int(lease * 1000), 1)
 
 
 def _name(name: str) -> bytes:

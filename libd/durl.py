@@ -22,6 +22,10 @@ Settings that the transports of this package read:
     ``rdma_local``: ``true`` for an element without a region 0 that grows up to ``size``.
 ``timeout``
     Seconds to connect.
+``stall``
+    Seconds without a byte after which a server that owes an answer is given up.
+``stripes``
+    ``rdma_tcp``: connections that transfers of 4 MiB or more are cut up over, 1 to 16.
 """
 
 from __future__ import annotations

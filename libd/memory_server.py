@@ -74,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         "--unix", metavar="@NAME", help="listen on this abstract Unix socket too (rdma_shm)"
     )
     parser.add_argument(
+        "--drain",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="after SIGTERM, how long requests under way may take to end; a second signal ends "
+        "it at once (default: %(default)s)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="say where it listens as one line of JSON on stdout"
     )
     # For programs: exit when this pipe closes; its first line is the administrator's token.
@@ -149,6 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.lifeline is None:
         logger.info("serving %s (%d bytes) at %s", format_size(size), size, " and ".join(urls))
     reason = _wait(wake_read, options.lifeline)
+    if reason == signal.SIGTERM.name and options.drain > 0:
+        server.drain(options.drain)
+        while not server.over(0.05):
+            if select.select([wake_read], [], [], 0)[0]:
+                os.read(wake_read, 1)
+                break
     server.stop()
     if options.lifeline is None:
         logger.info("stopped (%s)", reason)

@@ -94,8 +94,29 @@ class MemoryServer:
         """The address for durls of type ``rdma_shm``."""
         return f"unix://@{self._unix}" if self._unix else None
 
-    def stop(self) -> None:
-        """Close all connections and give the memory back. May be called twice."""
+    def drain(self, seconds: float) -> None:
+        """Begin to stop: take no more connections and requests, let what has begun come to its end.
+
+        Does not wait. The server ends when nothing is under way any more, at the latest after
+        `seconds`; a second call ends it at once. `over` says when.
+        """
+        self._server.drain(seconds)
+
+    def over(self, seconds: float = 0.0) -> bool:
+        """Return whether the server has ended, after waiting for that for at most `seconds`."""
+        return self._server.over(seconds)
+
+    def stop(self, drain: float = 0.0) -> None:
+        """Close all connections and give the memory back. May be called twice.
+
+        Parameters
+        ----------
+        drain
+            Seconds that requests which have begun may take to come to their end.
+        """
+        if drain > 0:
+            self._server.drain(drain)
+            self._server.over(drain + 1)
         self._server.stop()
 
     def __enter__(self) -> Self:

@@ -24,6 +24,14 @@ __all__ = [
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect, where the durl does not say otherwise."""
 
+STALL = 60.0
+"""Seconds without a byte after which a server that owes an answer is given up, by default."""
+
+STRIPES = 1
+"""Connections that a large transfer is cut up over, where the durl does not say otherwise."""
+
+MAX_STRIPES = 16
+
 Factory = Callable[[Durl, ArenaCache], Transport]
 """Makes a connected transport; raises `DurlError` if the durl lacks a setting."""
 
@@ -73,11 +81,15 @@ def endpoint(durl: Durl, scheme: str) -> Endpoint:
     config = durl.config
     try:
         timeout = float(config.get("timeout", CONNECT_TIMEOUT))
+        stall = float(config.get("stall", STALL))
         key = bytes.fromhex(config.get("key", ""))
     except ValueError:
-        raise DurlError(f"durl {durl.name!r}: timeout or key is malformed") from None
-    if not 0 < timeout < 1e6:
-        raise DurlError(f"durl {durl.name!r}: timeout must be a positive number of seconds")
+        raise DurlError(f"durl {durl.name!r}: timeout, stall or key is malformed") from None
+    if not (0 < timeout < 1e6 and 0 < stall < 1e9):
+        raise DurlError(f"durl {durl.name!r}: timeout and stall must be positive seconds")
+    stripes = number(durl, "stripes") if "stripes" in config else STRIPES
+    if not 1 <= stripes <= MAX_STRIPES:
+        raise DurlError(f"durl {durl.name!r}: stripes must be between 1 and {MAX_STRIPES}")
     granted = "eid" in config
     return Endpoint(
         host="127.0.0.1" if host in ("*", "localhost") else host,
@@ -89,6 +101,8 @@ def endpoint(durl: Durl, scheme: str) -> Endpoint:
         eid=number(durl, "eid") if granted else 0,
         key=key,
         timeout=timeout,
+        stall=stall,
+        stripes=stripes,
     )
 
 

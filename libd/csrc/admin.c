@@ -1,6 +1,7 @@
 /* What the server does for its administrator: tenants, elements, statistics. */
 #include <string.h>
 
+#include "capacity.h"
 #include "conn.h"
 
 /* Splits the body into one or two NUL-separated names; false if it is anything else. */
@@ -25,7 +26,7 @@ static bool names(struct conn *conn, char *first, char *second)
 
 /* Connections to what is dropped stay open, so that their next request is told why it fails; a transfer in progress cannot
  * be told and is cut (the loop does that when it finds its piece invalid). */
-static void orphan(struct server *server, const struct tenant *tenant, const struct element *element)
+void serve_orphan(struct server *server, const struct tenant *tenant, const struct element *element)
 {
     for (struct conn *c = server->conns; c; c = c->next) {
         if (c->tenant != tenant || (element && c->element != element))
@@ -57,7 +58,13 @@ static void server_stats(struct server *server, struct libd_server_stats *out)
         .bytes_read = server->bytes_read,
         .bytes_written = server->bytes_written,
         .uptime = libd_now() - server->started,
+        .overhead = libd_private_memory(),
+        .leases = server->pool.leases.held,
+        .leases_expired = server->pool.leases.expired,
+        .draining = server->draining,
     };
+    memcpy(out->operations, server->operations, sizeof out->operations);
+    memcpy(out->errors, server->errors, sizeof out->errors);
     for (const struct tenant *t = server->pool.tenants; t; t = t->next) {
         out->tenants++;
         out->elements += t->elements_live;
@@ -75,7 +82,7 @@ void serve_admin(struct conn *conn)
     struct libd_error err = {0};
     int code;
 
-    if (r->op < LIBD_OP_TENANT_CREATE || r->op > LIBD_OP_TENANT_STATS) {
+    if (r->op < LIBD_OP_TENANT_CREATE || r->op > LIBD_OP_ELEMENT_RENEW) {
         conn_reply(conn, LIBD_EUNSUPPORTED, 0, 0);
         return;
     }
@@ -83,6 +90,19 @@ void serve_admin(struct conn *conn)
         struct libd_server_stats stats;
         server_stats(server, &stats);
         answer(conn, &stats, sizeof stats);
+        return;
+    }
+    if (r->op == LIBD_OP_TENANT_NAME) {
+        const struct tenant *next = NULL;
+        for (const struct tenant *t = server->pool.tenants; t; t = t->next)
+            if (t->id > r->addr && (!next || t->id < next->id))
+                next = t;
+        if (!next) {
+            conn_reply(conn, LIBD_ENOENT, 1, 0);
+            return;
+        }
+        answer(conn, next->name, strlen(next->name));
+        conn->reply.a = next->id;
         return;
     }
     if (!names(conn, first, r->op == LIBD_OP_ELEMENT_CREATE ? second : NULL)) {
@@ -110,7 +130,7 @@ void serve_admin(struct conn *conn)
             conn_reply(conn, LIBD_EINVAL, 0, 0);
             return;
         }
-        orphan(server, tenant, NULL);
+        serve_orphan(server, tenant, NULL);
         pool_tenant_drop(tenant);
         conn_reply(conn, LIBD_OK, 0, 0);
         return;
@@ -126,6 +146,11 @@ void serve_admin(struct conn *conn)
             conn_reply(conn, code, err.detail, err.have);
             return;
         }
+        if (r->addr && pool_lease(element, 0, &conn->holder, r->addr, &err)) {
+            pool_element_drop(element);
+            conn_reply(conn, err.code, err.detail, err.have);
+            return;
+        }
         answer(conn, element->key, LIBD_KEY_BYTES);
         conn->reply.a = element->id;
         conn->reply.b = tenant->id;
@@ -137,9 +162,14 @@ void serve_admin(struct conn *conn)
             conn_reply(conn, LIBD_ENOENT, 2, 0);
             return;
         }
+        if (r->op == LIBD_OP_ELEMENT_RENEW) {
+            code = pool_lease(element, 0, &conn->holder, r->size, &err);
+            conn_reply(conn, code, err.detail, err.have);
+            return;
+        }
         pool_element_stats(element, &stats);
         if (r->op == LIBD_OP_ELEMENT_DROP) {
-            orphan(server, tenant, element);
+            serve_orphan(server, tenant, element);
             pool_element_drop(element);
         }
         answer(conn, &stats, sizeof stats);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What is never promised: the kernel and everybody else need room too. */
 #define MARGIN_MIN (UINT64_C(64) << 20)
@@ -110,4 +111,17 @@ uint64_t libd_available(void)
     limit_by_cgroups(&left);
     margin = total / MARGIN_SHARE > MARGIN_MIN ? total / MARGIN_SHARE : MARGIN_MIN;
     return left > margin ? left - margin : 0;
+}
+
+uint64_t libd_private_memory(void)
+{
+    unsigned long size, resident = 0, shared = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    if (!f)
+        return 0;
+    if (fscanf(f, "%lu %lu %lu", &size, &resident, &shared) != 3)
+        resident = shared = 0;
+    fclose(f);
+    return (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
 }

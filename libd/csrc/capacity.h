@@ -6,5 +6,7 @@
 
 /* The least of MemAvailable and what every enclosing memory cgroup (v1 or v2) has left, less a margin that is kept free. */
 uint64_t libd_available(void);
+/* Resident bytes of this process that are backed neither by files nor by shared memory. */
+uint64_t libd_private_memory(void);
 
 #endif

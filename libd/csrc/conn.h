@@ -10,7 +10,7 @@
 
 #define CONN_INPUT 4096u
 #define BODY_MAX (LIBD_MAX_SEGMENTS * sizeof(struct libd_segment))
-#define PAYLOAD_MAX 512u
+#define PAYLOAD_MAX 704u
 
 enum conn_state {
     CONN_HELLO,  /* waiting for the greeting */
@@ -19,6 +19,7 @@ enum conn_state {
     CONN_DATA,   /* receiving into the arena */
     CONN_DRAIN,  /* skipping the data of a request that was refused */
     CONN_SEND,   /* sending a reply, the arena's bytes included */
+    CONN_LINGER, /* all is said; waiting for the peer to hang up, so that what was sent arrives */
 };
 
 /* What a watched descriptor is. */
@@ -44,6 +45,7 @@ struct conn {
     double accepted;
     struct tenant *tenant;   /* NULL once dropped */
     struct element *element; /* NULL once dropped */
+    struct holder holder;    /* of leases */
 
     uint8_t input[CONN_INPUT];
     uint32_t input_first, input_last;
@@ -74,10 +76,15 @@ struct server {
     struct conn *conns, *graveyard;
     uint64_t conn_count, greeting;
     uint64_t accepted, requests, refused, bytes_read, bytes_written;
+    uint64_t operations[LIBD_OPERATIONS], errors[LIBD_ERRORS];
+    bool draining;
+    bool looping; /* its descriptors are open */
+    double drain_until;
+    _Atomic uint64_t drain_ms; /* what a stop asks for */
     double started;
     pthread_mutex_t lock; /* start-up only */
     pthread_cond_t ready;
-    int outcome; /* -1: starting */
+    int outcome; /* -1: starting; -2: over */
     struct libd_error error;
 };
 
@@ -87,11 +94,14 @@ void conn_close(struct conn *conn);
 
 /* requests.c */
 void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token);
+/* A lease has run out. */
+void serve_expired(struct server *server, struct lease *lease);
 void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
 uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
 bool serve_piece_valid(const struct conn *conn, const struct piece *piece);
 
 /* admin.c */
+void serve_orphan(struct server *server, const struct tenant *tenant, const struct element *element);
 void serve_admin(struct conn *conn);
 
 #endif

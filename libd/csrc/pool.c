@@ -335,6 +335,7 @@ void pool_destroy(struct pool *pool)
 {
     while (pool->tenants)
         tenant_drop(pool->tenants, true);
+    leases_destroy(&pool->leases);
 }
 
 struct tenant *pool_tenant_by_name(struct pool *pool, const char *name)
@@ -470,6 +471,8 @@ static void region_destroy(struct element *element, struct heap *heap, uint32_t 
     struct region *region = &tenant->regions[slot];
 
     slot_retract(tenant, slot);
+    if (region->lease)
+        lease_end(region->lease);
     if (slot != element->root) {
         if (region->prev)
             tenant->regions[region->prev].next = region->next;
@@ -548,6 +551,35 @@ int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32
     return LIBD_OK;
 }
 
+int pool_lease(struct element *element, uint32_t slot, struct holder *holder, uint64_t ms, struct libd_error *err)
+{
+    struct lease **place = slot ? &element->tenant->regions[slot].lease : &element->lease;
+
+    if (ms == 0) {
+        if (*place)
+            lease_end(*place);
+        *place = NULL;
+        return LIBD_OK;
+    }
+    if (slot && slot == element->root) /* it lives and goes with its element */
+        return libd_fail(err, LIBD_EINVAL, 0, 0);
+    if (*place) {
+        lease_renew(*place, holder, ms);
+        return LIBD_OK;
+    }
+    *place = lease_new(&element->tenant->pool->leases, holder, element, slot, ms);
+    return *place ? LIBD_OK : libd_fail(err, LIBD_ENOMEM, 0, 0);
+}
+
+void pool_expire(struct lease *lease)
+{
+    lease->all->expired++;
+    if (lease->slot)
+        region_destroy(lease->element, heap_of(lease->element), lease->slot);
+    else
+        pool_element_drop(lease->element);
+}
+
 int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct libd_error *err)
 {
     uint32_t slot;
@@ -596,6 +628,10 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
     if (code)
         return code;
     region = &tenant->regions[slot]; /* the table may have moved */
+    tenant->regions[*out].lease = region->lease;
+    if (region->lease)
+        region->lease->slot = *out;
+    region->lease = NULL;
     memcpy(tenant->arena + tenant->regions[*out].base, tenant->arena + region->base, region->size);
     region_destroy(element, heap, slot);
     return LIBD_OK;
@@ -667,6 +703,8 @@ void pool_element_drop(struct element *element)
     struct tenant *tenant = element->tenant;
     struct element **link = &tenant->elements;
 
+    if (element->lease)
+        lease_end(element->lease);
     while (element->first)
         region_destroy(element, heap_of(element), element->first);
     if (element->root)

@@ -12,6 +12,7 @@
 
 #include "codes.h"
 #include "heap.h"
+#include "lease.h"
 #include "wire.h"
 
 /* A region as clients on this host see it, read-only, in the tenant's table. A writer clears `epoch` first and sets it
@@ -51,6 +52,7 @@ struct region {
     uint64_t epoch, base, size, charged;
     struct block *block;
     struct element *element;
+    struct lease *lease; /* NULL: it stays until it is freed */
     bool nic;            /* its words are in the RDMA device's atomicity domain */
     uint32_t prev, next; /* others of the element; in `next`: the queue of free slots */
 };
@@ -80,6 +82,7 @@ struct element {
     uint8_t key[LIBD_KEY_BYTES];
     char name[LIBD_MAX_NAME + 1];
     bool elastic;
+    struct lease *lease; /* NULL: it stays until it is dropped */
     uint32_t root;      /* slot of region 0; 0: none */
     uint32_t first;     /* its other regions */
     struct heap window; /* of a fixed element: what `alloc` carves out of region 0 */
@@ -93,6 +96,7 @@ struct pool {
     double checked_at;
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
     struct tenant *tenants;
+    struct leases leases;
 };
 
 int pool_init(struct pool *pool, uint64_t size, bool anonymous, struct libd_error *err);
@@ -115,6 +119,9 @@ void pool_element_stats(struct element *element, struct libd_element_stats *out)
 
 int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32_t *region, uint64_t *epoch,
                struct libd_error *err);
+/* Holds a region (or, slot 0, the element) by a lease of `holder`; `ms` 0: it stays. */
+int pool_lease(struct element *element, uint32_t slot, struct holder *holder, uint64_t ms, struct libd_error *err);
+void pool_expire(struct lease *lease);
 int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct libd_error *err);
 /* In place if it can be; else a new region with the old one's bytes, and the old one freed. */
 int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,

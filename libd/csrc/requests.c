@@ -106,12 +106,15 @@ uint64_t serve_body_size(const struct conn *conn)
         return r->count * sizeof(struct libd_segment);
     case LIBD_OP_WRITE:
         return 0;
+    case LIBD_OP_COMPARE_SWAP:
+        return r->length == sizeof(uint64_t) ? r->length : UINT64_MAX;
     case LIBD_OP_TENANT_CREATE:
     case LIBD_OP_TENANT_DROP:
     case LIBD_OP_ELEMENT_CREATE:
     case LIBD_OP_ELEMENT_DROP:
     case LIBD_OP_ELEMENT_STATS:
     case LIBD_OP_TENANT_STATS:
+    case LIBD_OP_ELEMENT_RENEW:
         return r->length <= 2 * LIBD_MAX_NAME + 1 ? r->length : UINT64_MAX;
     default:
         return r->length == 0 ? 0 : UINT64_MAX;
@@ -209,6 +212,38 @@ static void serve_write(struct conn *conn)
     conn->state = CONN_DATA;
 }
 
+/* The word changes in the CPU's atomicity domain, which clients that have the arena mapped share. */
+static int serve_atomic(struct conn *conn, uint64_t *old, struct libd_error *err)
+{
+    const struct libd_request *r = &conn->request;
+    struct piece piece;
+    uint64_t desired;
+    int code = check_piece(conn, r->addr, r->epoch, sizeof *old, &piece, err);
+
+    if (code)
+        return code;
+    if (r->addr % sizeof *old)
+        return libd_fail(err, LIBD_EINVAL, 0, 0);
+    if (conn->tenant->regions[piece.slot].nic)
+        return libd_fail(err, LIBD_EUNSUPPORTED, LIBD_LACK_DOMAIN, 0);
+    uint64_t *word = (uint64_t *)(void *)(conn->tenant->arena + piece.offset);
+    if (r->op == LIBD_OP_FETCH_ADD) {
+        *old = __atomic_fetch_add(word, r->size, __ATOMIC_SEQ_CST);
+    } else {
+        memcpy(&desired, conn->body, sizeof desired);
+        *old = r->size;
+        __atomic_compare_exchange_n(word, old, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    return LIBD_OK;
+}
+
+void serve_expired(struct server *server, struct lease *lease)
+{
+    if (!lease->slot)
+        serve_orphan(server, lease->element->tenant, lease->element);
+    pool_expire(lease);
+}
+
 void serve_request(struct conn *conn)
 {
     const struct libd_request *r = &conn->request;
@@ -218,6 +253,7 @@ void serve_request(struct conn *conn)
     int code;
 
     conn->server->requests++;
+    conn->server->operations[r->op < LIBD_OPERATIONS ? r->op : 0]++;
     if (r->op == LIBD_OP_WRITE || r->op == LIBD_OP_WRITEV) {
         serve_write(conn);
         return;
@@ -237,7 +273,27 @@ void serve_request(struct conn *conn)
         return;
     case LIBD_OP_ALLOC:
         code = pool_alloc(conn->element, &(struct libd_wanted){r->size, r->addr, r->epoch, r->flags}, &slot, &epoch, &err);
+        if (!code && r->epoch) {
+            code = pool_lease(conn->element, slot, &conn->holder, r->epoch, &err);
+            if (code)
+                pool_free(conn->element, (uint64_t)slot << LIBD_OFFSET_BITS, epoch, &(struct libd_error){0});
+        }
         break;
+    case LIBD_OP_RENEW:
+        code = pool_check(conn->element, r->addr, r->epoch, 0, &slot, &err);
+        if (!code)
+            code = pool_lease(conn->element, slot, &conn->holder, r->size, &err);
+        break;
+    case LIBD_OP_FETCH_ADD:
+    case LIBD_OP_COMPARE_SWAP: {
+        uint64_t old;
+        code = serve_atomic(conn, &old, &err);
+        if (!code) {
+            conn_reply(conn, LIBD_OK, old, 0);
+            return;
+        }
+        break;
+    }
     case LIBD_OP_FREE:
         code = pool_free(conn->element, r->addr, r->epoch, &err);
         break;

@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <linux/sockios.h>
 #include <unistd.h>
 
 #include "conn.h"
@@ -52,6 +54,7 @@ void conn_close(struct conn *conn)
     /* Not merely closed: a child of fork may hold the descriptor too, and the peer would wait forever. */
     shutdown(conn->watched.fd, SHUT_RDWR);
     close(conn->watched.fd);
+    lease_run(&server->pool.leases, &conn->holder, libd_now());
     drop_request(conn);
     if (conn->state == CONN_HELLO)
         server->greeting--;
@@ -82,6 +85,8 @@ void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b)
         conn->server->greeting--;
     if (code)
         conn->payload_size = 0;
+    if (code > 0 && code < LIBD_ERRORS)
+        conn->server->errors[code]++;
     conn->reply = (struct libd_reply){
         .magic = LIBD_REPLY_MAGIC,
         .op = conn->request.op,
@@ -111,6 +116,25 @@ static bool reads(const struct conn *conn)
     return conn->reply.code == LIBD_OK && (conn->request.op == LIBD_OP_READ || conn->request.op == LIBD_OP_READV);
 }
 
+/* A socket that is closed resets its connection if requests are unread or arrive later, and the peer may lose the last
+ * reply: it is closed when the peer has that. */
+static void linger(struct conn *conn)
+{
+    shutdown(conn->watched.fd, SHUT_WR);
+    conn->state = CONN_LINGER;
+    conn->input_first = conn->input_last = 0;
+}
+
+static void end_lingering(struct server *server)
+{
+    for (struct conn *c = server->conns, *next; c; c = next) {
+        int unsent = 0;
+        next = c->next;
+        if (c->state == CONN_LINGER && (ioctl(c->watched.fd, SIOCOUTQ, &unsent) != 0 || unsent == 0))
+            conn_close(c);
+    }
+}
+
 static void finish(struct conn *conn)
 {
     drop_request(conn);
@@ -118,6 +142,8 @@ static void finish(struct conn *conn)
     conn->state = CONN_HEADER;
     if (conn->closing)
         conn_close(conn);
+    else if (conn->server->draining)
+        linger(conn);
 }
 
 /* Sends what it can; true if the reply is out. */
@@ -340,6 +366,14 @@ static bool step_drain(struct conn *conn, uint64_t *turn)
     return true;
 }
 
+static bool step_linger(struct conn *conn)
+{
+    uint8_t scratch[4096];
+    size_t got;
+
+    return receive(conn, scratch, sizeof scratch, &got) > 0;
+}
+
 static void serve(struct conn *conn)
 {
     uint64_t turn = TURN;
@@ -361,6 +395,9 @@ static void serve(struct conn *conn)
             break;
         case CONN_DRAIN:
             go = step_drain(conn, &turn);
+            break;
+        case CONN_LINGER:
+            go = step_linger(conn);
             break;
         case CONN_SEND:
             go = send_reply(conn, &turn);
@@ -477,16 +514,71 @@ static int prepare(struct server *server, struct libd_error *err)
     return code ? code : listen_all(server, err);
 }
 
+/* How long the loop may sleep, in ms: until something is due; -1: for ever. */
+static int patience(const struct server *server)
+{
+    const struct lease *next = lease_next(&server->pool.leases);
+    double now = next || server->draining ? libd_now() : 0, due = server->greeting ? 1.0 : 1e9;
+
+    if (next && next->deadline - now < due)
+        due = next->deadline - now;
+    if (server->draining) /* nobody says when a peer has received everything */
+        due = 0.005;
+    return due >= 1e6 ? -1 : due > 0 ? (int)(due * 1000) + 1 : 0;
+}
+
+static void expire(struct server *server)
+{
+    double now = libd_now();
+    struct lease *next;
+
+    while ((next = lease_next(&server->pool.leases)) && next->deadline <= now)
+        serve_expired(server, next);
+}
+
+/* Takes no more connections and requests, and lets those that have begun come to their end; false: stop now. */
+static bool drain(struct server *server)
+{
+    uint64_t ms = atomic_exchange(&server->drain_ms, 0);
+    struct watched *listeners[] = {&server->tcp, &server->path};
+    eventfd_t ignored;
+
+    eventfd_read(server->stop.fd, &ignored);
+    if (!ms || server->draining)
+        return false;
+    server->drain_until = libd_now() + (double)ms / 1000;
+    for (size_t i = 0; i < sizeof listeners / sizeof *listeners; i++)
+        if (listeners[i]->fd >= 0) {
+            close(listeners[i]->fd);
+            listeners[i]->fd = -1;
+        }
+    for (struct conn *c = server->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_HELLO)
+            conn_close(c);
+        else if (c->state == CONN_HEADER)
+            linger(c);
+    }
+    pthread_mutex_lock(&server->lock);
+    server->draining = true;
+    pthread_cond_broadcast(&server->ready);
+    pthread_mutex_unlock(&server->lock);
+    return true;
+}
+
 static void loop(struct server *server)
 {
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(server->epoll, events, EVENTS, server->greeting ? 1000 : -1);
+        int n = epoll_wait(server->epoll, events, EVENTS, patience(server));
         for (int i = 0; i < n; i++) {
             struct watched *w = events[i].data.ptr;
-            if (w->kind == WATCH_STOP)
-                return;
+            if (w->kind == WATCH_STOP) {
+                if (!drain(server))
+                    return;
+                continue;
+            }
             if (w->kind == WATCH_CONN) {
                 struct conn *conn = (struct conn *)w;
                 if (!conn->dead)
@@ -498,6 +590,12 @@ static void loop(struct server *server)
         bury(server);
         if (server->greeting)
             dismiss_silent(server);
+        if (lease_next(&server->pool.leases))
+            expire(server);
+        if (server->draining)
+            end_lingering(server);
+        if (server->draining && (!server->conn_count || libd_now() >= server->drain_until))
+            return;
     }
 }
 
@@ -524,11 +622,20 @@ static void *run(void *argument)
     pthread_mutex_lock(&server->lock);
     server->outcome = code;
     server->error = err;
+    server->looping = !code;
     pthread_cond_signal(&server->ready);
     pthread_mutex_unlock(&server->lock);
     if (!code)
         loop(server);
+    pthread_mutex_lock(&server->lock);
+    server->looping = false;
+    pthread_cond_broadcast(&server->ready);
+    pthread_mutex_unlock(&server->lock);
     release(server);
+    pthread_mutex_lock(&server->lock);
+    server->outcome = -2;
+    pthread_cond_broadcast(&server->ready);
+    pthread_mutex_unlock(&server->lock);
     return NULL;
 }
 
@@ -585,7 +692,7 @@ int server_start(const struct server_options *options, struct server **out, stru
     pthread_mutex_lock(&server->lock);
     while (server->outcome == -1)
         pthread_cond_wait(&server->ready, &server->lock);
-    code = server->outcome;
+    code = server->outcome == -2 ? server->error.code : server->outcome;
     *err = server->error;
     pthread_mutex_unlock(&server->lock);
     if (code) {
@@ -599,16 +706,54 @@ int server_start(const struct server_options *options, struct server **out, stru
 
 uint16_t server_port(const struct server *server) { return server->port; }
 
-void server_stop(struct server *server)
+static void poke(struct server *server)
 {
     uint64_t one = 1;
-
-    if (server->generation != libd_generation())
-        return; /* the thread is the parent's */
     ssize_t n;
+
     do
         n = write(server->stop.fd, &one, sizeof one);
     while (n < 0 && errno == EINTR);
+}
+
+void server_drain(struct server *server, uint64_t ms)
+{
+    if (server->generation != libd_generation())
+        return;
+    atomic_store(&server->drain_ms, ms);
+    pthread_mutex_lock(&server->lock);
+    if (server->looping)
+        poke(server);
+    while (ms && server->looping && !server->draining)
+        pthread_cond_wait(&server->ready, &server->lock);
+    pthread_mutex_unlock(&server->lock);
+}
+
+bool server_over(struct server *server, double seconds)
+{
+    struct timespec until;
+    bool over;
+
+    if (server->generation != libd_generation())
+        return true;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
+    until.tv_sec += (time_t)seconds + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&server->lock);
+    while (server->outcome != -2 && pthread_cond_timedwait(&server->ready, &server->lock, &until) == 0)
+        ;
+    over = server->outcome == -2;
+    pthread_mutex_unlock(&server->lock);
+    return over;
+}
+
+void server_stop(struct server *server)
+{
+
+    if (server->generation != libd_generation())
+        return; /* the thread is the parent's */
+    server_drain(server, 0);
     pthread_join(server->thread, NULL);
     forget(server);
 }

@@ -22,6 +22,12 @@ struct server_options {
 /* Starts the server's thread, and returns once it listens. */
 int server_start(const struct server_options *options, struct server **out, struct libd_error *err);
 uint16_t server_port(const struct server *server);
+/* Takes no more connections and requests, lets those that have begun come to their end for at most `ms`, and ends; 0, or a
+ * second time: ends now. Returns when that has
+ * begun. */
+void server_drain(struct server *server, uint64_t ms);
+/* Whether it has ended, waiting for that for at most `seconds`. */
+bool server_over(struct server *server, double seconds);
 /* Stops the thread, closes every connection, gives the memory back. In a child of fork it only forgets. */
 void server_stop(struct server *server);
 

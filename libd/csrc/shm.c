@@ -29,14 +29,14 @@ static bool trustworthy(int fd, uint64_t size)
 
 int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_error *err)
 {
-    struct libd_call call = {.request = {.op = LIBD_OP_ATTACH}};
+    int fds[2] = {-1, -1}, nfds = 0, code;
+    struct libd_call call = {.request = {.op = LIBD_OP_ATTACH}, .fds = fds, .nfds = &nfds};
     struct libd_memory *memory = calloc(1, sizeof *memory);
     void *base = MAP_FAILED, *table = MAP_FAILED;
-    int fds[2] = {-1, -1}, nfds = 0, code;
 
     if (!memory)
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
-    code = libd_stream_call_fds(t, &call, fds, &nfds, err);
+    code = libd_stream_call(t, &call, err);
     if (!code && (nfds != 2 || !trustworthy(fds[0], call.reply.a) || !trustworthy(fds[1], TABLE_BYTES)))
         code = libd_fail(err, LIBD_EPROTO, 0, 0);
     if (!code) {

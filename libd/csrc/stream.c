@@ -1,5 +1,4 @@
-/* Requests over a stream socket: rdma_tcp as a whole, and the control half of rdma_shm. One request at a time per
- * connection; request numbers leave room for several in flight. Data goes from and to the caller's memory directly. */
+/* Requests over stream sockets: submitting, waiting, connecting again; and the transports made of them. */
 #define _GNU_SOURCE
 #include "stream.h"
 
@@ -7,302 +6,522 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "net.h"
 
-#define IOV_BATCH 64
-/* Seconds after which a system call that waits looks for signals: one that arrived just before the call began does not
- * interrupt it. */
-#define SIGNAL_CHECK 0.25
+#define STRIPE_FROM (UINT64_C(4) << 20) /* bytes of a batch from which on it is cut up over all lanes */
+#define STRIPE (UINT64_C(1) << 20)
+#define REFUSAL 0.05 /* seconds for which a server that could not be reached is not asked again */
 
-/* ---- sending and receiving scattered memory ---------------------------------------------------------------------- */
+/* ---- connections ------------------------------------------------------------------------------------------------- */
 
-/* A list of pieces that is consumed from the front. */
-struct cursor {
-    struct iovec head[2];
-    size_t heads;
-    const struct libd_vec *vec;
-    size_t count;
-    uint64_t done; /* bytes of the first piece */
-    bool patient;  /* the socket's time-outs are for looking at signals, not for giving up */
-};
-
-static size_t cursor_iov(const struct cursor *c, struct iovec *iov)
+void stream_watch(struct stream *s, struct lane *lane)
 {
-    size_t n = 0;
-    uint64_t skip = c->done;
+    uint32_t events = EPOLLIN | (lane->backlog ? EPOLLOUT : 0);
+    struct epoll_event event = {.events = events};
 
-    for (size_t i = 0; i < c->heads && n < IOV_BATCH; i++, skip = 0)
-        if (c->head[i].iov_len > skip)
-            iov[n++] = (struct iovec){(char *)c->head[i].iov_base + skip, c->head[i].iov_len - skip};
-    for (size_t i = 0; i < c->count && n < IOV_BATCH; i++, skip = 0)
-        if (c->vec[i].size > skip)
-            iov[n++] = (struct iovec){(char *)c->vec[i].data + skip, c->vec[i].size - skip};
-    return n;
+    if (lane->fd >= 0 && lane->watched != events &&
+        epoll_ctl(s->epoll, lane->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, lane->fd, &event) == 0)
+        lane->watched = events;
 }
 
-static void cursor_advance(struct cursor *c, uint64_t bytes)
+static void lane_open(struct stream *s, int fd)
 {
-    c->done += bytes;
-    while (c->heads && c->done >= c->head[0].iov_len) {
-        c->done -= c->head[0].iov_len;
-        c->head[0] = c->head[1];
-        c->heads--;
+    s->lanes[s->lane_count] = (struct lane){.fd = fd};
+    if (s->epoll >= 0)
+        stream_watch(s, &s->lanes[s->lane_count]);
+    s->lane_count++;
+}
+
+static void lanes_close(struct stream *s)
+{
+    for (unsigned i = 0; i < s->lane_count; i++)
+        close(s->lanes[i].fd);
+    s->lane_count = 0;
+}
+
+/* With the lock held; drops it to wait for at most a while. */
+static void pause_for(struct stream *s, double seconds)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)(seconds * 1e9);
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    s->waiting++;
+    pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    s->waiting--;
+}
+
+/* Signal handlers are Python and take the GIL, whose holder may want the lock. */
+static int interrupted(struct stream *s, struct libd_error *err)
+{
+    int raised;
+
+    pthread_mutex_unlock(&s->lock);
+    raised = libd_check_signals && libd_check_signals();
+    pthread_mutex_lock(&s->lock);
+    return raised ? libd_fail(err, LIBD_ESIGNAL, 0, 0) : LIBD_OK;
+}
+
+/* One more connection to what this stream is connected to, without the lock meanwhile. */
+static int another(struct stream *s, int *fd, struct libd_error *err)
+{
+    const struct libd_welcome *who = &s->transport.who;
+    struct libd_welcome now;
+    char name[LIBD_MAX_NAME + 1];
+
+    s->connecting = true;
+    pthread_mutex_unlock(&s->lock);
+    *fd = stream_connect(&s->address, &now, name, err);
+    pthread_mutex_lock(&s->lock);
+    s->connecting = false;
+    if (s->waiting)
+        pthread_cond_broadcast(&s->changed);
+    if (*fd >= 0 && atomic_load(&s->transport.closed)) {
+        close(*fd);
+        return libd_fail(err, LIBD_ECLOSED, 0, 0);
     }
-    while (!c->heads && c->count && c->done >= c->vec->size) {
-        c->done -= c->vec->size;
-        c->vec++;
-        c->count--;
+    if (*fd >= 0 && (memcmp(now.incarnation, who->incarnation, sizeof now.incarnation) != 0 ||
+                     now.tenant != who->tenant || now.element != who->element)) {
+        close(*fd);
+        s->stale = true;
     }
+    /* Who let us in before and now does not know us is another one, or has dropped us. */
+    if (*fd < 0 && (err->code == LIBD_EAUTH || err->code == LIBD_ECAP || err->code == LIBD_ENOENT))
+        s->stale = true;
+    if (s->stale)
+        return libd_fail(err, LIBD_ESTALE, 0, 1);
+    return *fd < 0 ? err->code : LIBD_OK;
 }
 
-static int interrupted(struct libd_error *err)
+/* Whether requests can be sent; connects again if the connection was lost. What was under way then has failed. */
+static int ready(struct stream *s, struct libd_error *err)
 {
-    if (libd_check_signals && libd_check_signals())
-        return libd_fail(err, LIBD_ESIGNAL, 0, 0);
-    return LIBD_OK;
-}
+    int fd;
 
-static int lost(struct libd_error *err, int error)
-{
-    return error == ETIMEDOUT || error == EAGAIN ? libd_fail(err, LIBD_ETIMEOUT, (uint64_t)error, 0)
-                                                 : libd_fail(err, LIBD_ECLOSED, 2, (uint64_t)error);
-}
-
-static int send_all(int fd, struct cursor *c, struct libd_error *err)
-{
-    struct iovec iov[IOV_BATCH];
-    size_t n;
-
-    while ((n = cursor_iov(c, iov)) > 0) {
-        struct msghdr message = {.msg_iov = iov, .msg_iovlen = n};
-        ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
-        if (sent >= 0) {
-            cursor_advance(c, (uint64_t)sent);
-        } else if (errno == EINTR || (errno == EAGAIN && c->patient)) {
-            if (interrupted(err))
-                return err->code;
-        } else {
-            return lost(err, errno);
-        }
-    }
-    return LIBD_OK;
-}
-
-/* Receives at least `least` bytes into the pieces; more only if they are there already. */
-static int recv_some(int fd, struct cursor *c, uint64_t least, int *fds, int *nfds, struct libd_error *err)
-{
-    union {
-        char bytes[CMSG_SPACE(2 * sizeof(int))];
-        struct cmsghdr align;
-    } control;
-    struct iovec iov[IOV_BATCH];
-    uint64_t got = 0;
-    size_t n;
-
-    while (got < least && (n = cursor_iov(c, iov)) > 0) {
-        struct msghdr message = {.msg_iov = iov, .msg_iovlen = n};
-        if (fds) {
-            message.msg_control = control.bytes;
-            message.msg_controllen = sizeof control.bytes;
-        }
-        ssize_t received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-        if (received > 0) {
-            got += (uint64_t)received;
-            cursor_advance(c, (uint64_t)received);
-            struct cmsghdr *h = fds ? CMSG_FIRSTHDR(&message) : NULL;
-            if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) {
-                *nfds = (int)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-                memcpy(fds, CMSG_DATA(h), (size_t)*nfds * sizeof(int));
-            }
-        } else if (received == 0) {
-            return libd_fail(err, LIBD_ECLOSED, 2, 0);
-        } else if (errno == EINTR || (errno == EAGAIN && c->patient)) {
-            if (interrupted(err))
-                return err->code;
-        } else {
-            return lost(err, errno);
-        }
-    }
-    return LIBD_OK;
-}
-
-/* ---- requests ---------------------------------------------------------------------------------------------------- */
-
-/* What the server says went wrong. It is not believed blindly: codes that only this side gives itself do not come from it,
- * and an errno is a small number. */
-static int told(struct libd_error *err, const struct libd_reply *reply)
-{
-    if (reply->code < 0 || reply->code == LIBD_ECLOSED || reply->code == LIBD_ETIMEOUT || reply->code == LIBD_ESIGNAL ||
-        (reply->code == LIBD_ESYS && reply->a > 4095))
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    return libd_fail(err, reply->code, reply->a, reply->b);
-}
-
-/* Waits for the connection, listening to signals meanwhile: the thread that has it may wait for the server. */
-static int take(struct stream *s, struct libd_error *err)
-{
-    while (pthread_mutex_trylock(&s->lock) != 0) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += 100000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
-        if (pthread_mutex_timedlock(&s->lock, &until) == 0)
+    for (;;) {
+        if (atomic_load(&s->transport.closed))
+            return libd_fail(err, LIBD_ECLOSED, 0, 0);
+        if (s->stale)
+            return libd_fail(err, LIBD_ESTALE, 0, 1);
+        if (!s->broken)
+            return LIBD_OK;
+        stream_fail_all(s);
+        if (!s->connecting && !s->in_calls)
             break;
-        if (interrupted(err))
+        pause_for(s, 0.1);
+        if (interrupted(s, err))
             return err->code;
     }
+    if (libd_now() - s->refused < REFUSAL)
+        return libd_fail(err, LIBD_ECLOSED, 2, (uint64_t)s->cause_detail);
+    if (another(s, &fd, err)) {
+        if (err->code == LIBD_ESIGNAL || err->code == LIBD_ESTALE)
+            return err->code;
+        s->refused = libd_now();
+        return libd_fail(err, LIBD_ECLOSED, 2, err->code == LIBD_ETIMEOUT ? ETIMEDOUT : err->have);
+    }
+    lanes_close(s);
+    lane_open(s, fd);
+    s->broken = false;
     return LIBD_OK;
 }
 
-static int exchange(struct stream *s, struct libd_call *call, int *fds, int *nfds, struct libd_error *err)
+/* As many lanes as are wanted, or as can be had. */
+static int widen(struct stream *s, struct libd_error *err)
 {
-    struct cursor out = {
-        .head = {{&call->request, sizeof call->request}, {(void *)call->payload, call->payload_size}},
-        .heads = call->payload_size ? 2 : 1,
-        .vec = call->out,
-        .count = call->out_count,
-        .patient = true,
-    };
-    /* The reply's data is received right behind its header, in one system call where possible; with an error nothing
-     * follows the header, so this never waits for more than the header. */
-    struct cursor in = {
-        .head = {{&call->reply, sizeof call->reply}, {call->reply_payload, call->reply_room}},
-        .heads = call->reply_room ? 2 : 1,
-        .vec = call->in,
-        .count = call->in_count,
-        .patient = true,
-    };
-    uint64_t expected = 0, received;
-    int code;
-
-    call->request.id = ++s->next_id;
-    code = send_all(s->fd, &out, err);
-    if (!code)
-        code = recv_some(s->fd, &in, sizeof call->reply, fds, nfds, err);
-    if (code)
-        return code;
-    if (call->reply.magic != LIBD_REPLY_MAGIC || call->reply.id != call->request.id ||
-        call->reply.op != call->request.op)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    for (size_t i = 0; i < call->in_count; i++)
-        expected += call->in[i].size;
-    if (call->reply.code == LIBD_OK ? (call->in_count ? call->reply.length != expected
-                                                      : call->reply.length > call->reply_room)
-                                    : call->reply.length != 0)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    if (in.heads == 2 || (in.heads && !call->reply_room)) /* unreachable: the header is complete */
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    received = in.done;
-    if (call->in_count)
-        for (const struct libd_vec *v = call->in; v < in.vec; v++)
-            received += v->size;
-    if (received > call->reply.length)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    return recv_some(s->fd, &in, call->reply.length - received, NULL, NULL, err);
+    while (s->lane_count < s->lanes_wanted) {
+        int fd;
+        if (s->connecting)
+            break; /* another thread sees to it */
+        if (another(s, &fd, err)) {
+            if (err->code == LIBD_ESIGNAL || err->code == LIBD_ESTALE)
+                return err->code;
+            s->lanes_wanted = s->lane_count;
+            break;
+        }
+        if (s->broken) {
+            close(fd);
+            break;
+        }
+        lane_open(s, fd);
+    }
+    return ready(s, err);
 }
 
-static int call_fds(struct libd_transport *t, struct libd_call *call, int *fds, int *nfds, struct libd_error *err)
+int libd_stream_alive(struct libd_transport *t, struct libd_error *err)
 {
-    struct stream *s = (struct stream *)t;
+    struct stream *s = stream_of(t);
+    int code;
+
+    pthread_mutex_lock(&s->lock);
+    if (!s->stale)
+        stream_break(s, LIBD_ECLOSED, 0);
+    code = ready(s, err);
+    pthread_mutex_unlock(&s->lock);
+    return code;
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+
+/* What a thread waits for: a batch, a call, or all that was submitted up to a number. */
+struct goal {
+    const struct libd_batch *batch;
+    const struct libd_call *call;
+    uint64_t mark;
+};
+
+static bool reached(const struct stream *s, const struct goal *goal)
+{
+    if (goal->batch)
+        return libd_batch_done(goal->batch);
+    if (goal->call)
+        return atomic_load_explicit(&goal->call->done, memory_order_acquire);
+    for (unsigned i = 0; i < s->lane_count; i++)
+        if (s->lanes[i].first && s->lanes[i].first->request.id <= goal->mark)
+            return false;
+    return true;
+}
+
+static bool owed(const struct lane *lane) { return lane->first && lane->first->sent && !lane->reading; }
+
+/* Waits until a lane can be read or written, for at most `seconds`. */
+static void look(struct stream *s, double seconds)
+{
+    struct pollfd p[LANES_MAX];
+    nfds_t n = 0;
+
+    for (unsigned i = 0; i < s->lane_count; i++) {
+        struct lane *lane = &s->lanes[i];
+        short events = (short)((owed(lane) ? POLLIN : 0) | (lane->backlog && !lane->writing ? POLLOUT : 0));
+        if (events)
+            p[n++] = (struct pollfd){.fd = lane->fd, .events = events};
+    }
+    if (n == 0) { /* others are at it */
+        pause_for(s, seconds < 0.1 ? seconds : 0.1);
+        return;
+    }
+    pthread_mutex_unlock(&s->lock);
+    poll(p, n, (int)(seconds * 1000) + 1);
+    pthread_mutex_lock(&s->lock);
+}
+
+/* One round of sending and receiving on all lanes; true if something moved. `block`: it may wait in a system call. */
+static bool turn(struct stream *s, const struct libd_call *until, bool block, bool *blocked)
+{
+    uint64_t moved = 0;
+    unsigned owing = 0, behind = 0;
+    struct lane *last = NULL;
+
+    *blocked = false;
+    for (unsigned i = 0; i < s->lane_count && !s->broken; i++) {
+        struct lane *lane = &s->lanes[i];
+        if (lane->unsent && !lane->writing)
+            moved += lane_send(s, lane, until);
+        behind += lane->backlog;
+        if (owed(lane)) {
+            owing++;
+            last = lane;
+        }
+    }
+    if (owing == 1 && !behind && block && !s->broken) {
+        moved += lane_receive(s, last, true, blocked);
+    } else {
+        for (unsigned i = 0; i < s->lane_count && !s->broken; i++)
+            if (owed(&s->lanes[i]))
+                moved += lane_receive(s, &s->lanes[i], false, blocked);
+    }
+    s->moved += moved;
+    return moved != 0;
+}
+
+/* With the lock held. Seconds: 0 does not wait, negative waits for ever. */
+static int await(struct stream *s, const struct goal *goal, double timeout, struct libd_error *err)
+{
+    const struct libd_call *until = timeout >= 0 ? NULL : goal->call ? goal->call
+                                    : goal->batch && goal->batch->part_count == 1 ? &goal->batch->part : NULL;
+    double deadline = timeout > 0 ? libd_now() + timeout : 0, since = 0;
+    uint64_t moved = s->moved;
+    int code = LIBD_OK;
+
+    while (!reached(s, goal)) {
+        bool blocked = false;
+        double left = SIGNAL_CHECK;
+        if (s->broken) {
+            stream_fail_all(s);
+            if (s->in_calls) /* whoever is in a call comes back now */
+                pause_for(s, 0.1);
+            else if (!goal->batch && !goal->call)
+                break;
+            continue;
+        }
+        if (turn(s, until, timeout < 0, &blocked) || reached(s, goal))
+            continue;
+        if (timeout == 0)
+            break;
+        if (timeout > 0 && (left = deadline - libd_now()) <= 0)
+            break;
+        if (!blocked)
+            look(s, left < SIGNAL_CHECK ? left : SIGNAL_CHECK);
+        if (interrupted(s, err)) {
+            code = err->code;
+            break;
+        }
+        double now = libd_now();
+        if (moved != s->moved || since == 0) {
+            moved = s->moved;
+            since = now;
+        } else if (now - since > s->address.stall && !s->broken) {
+            stream_break(s, LIBD_ETIMEOUT, ETIMEDOUT);
+        }
+    }
+    if (s->waiting)
+        pthread_cond_broadcast(&s->changed); /* somebody else goes on with the lanes */
+    return code;
+}
+
+static int stream_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
+{
+    struct stream *s = stream_of(t);
+    struct goal goal = {.batch = batch, .mark = UINT64_MAX};
+    eventfd_t ignored;
+    int code;
+
+    if (t->generation != libd_generation())
+        return libd_fail(err, LIBD_ECLOSED, 1, 0);
+    pthread_mutex_lock(&s->lock);
+    if (s->event >= 0)
+        eventfd_read(s->event, &ignored);
+    code = await(s, &goal, timeout, err);
+    pthread_mutex_unlock(&s->lock);
+    return code;
+}
+
+static void stream_abandon(struct libd_transport *t)
+{
+    struct stream *s = stream_of(t);
+
+    pthread_mutex_lock(&s->lock);
+    stream_break(s, LIBD_ECLOSED, 0);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static int stream_fd(struct libd_transport *t)
+{
+    struct stream *s = stream_of(t);
+    int fd;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->epoll < 0) {
+        s->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        s->epoll = epoll_create1(EPOLL_CLOEXEC);
+        struct epoll_event event = {.events = EPOLLIN};
+        if (s->event >= 0 && s->epoll >= 0)
+            epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->event, &event);
+        for (unsigned i = 0; i < s->lane_count && s->epoll >= 0; i++)
+            stream_watch(s, &s->lanes[i]);
+    }
+    fd = s->epoll;
+    pthread_mutex_unlock(&s->lock);
+    return fd;
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
+
+static struct lane *least_loaded(struct stream *s)
+{
+    struct lane *best = &s->lanes[0];
+
+    for (unsigned i = 1; i < s->lane_count; i++)
+        if (s->lanes[i].load < best->load)
+            best = &s->lanes[i];
+    return best;
+}
+
+int libd_stream_call(struct libd_transport *t, struct libd_call *call, struct libd_error *err)
+{
+    struct stream *s = stream_of(t);
+    struct goal goal = {.call = call};
     int code;
 
     /* In a child of fork the connection, and whoever held its lock, are the parent's. */
     if (t->generation != libd_generation())
         return libd_fail(err, LIBD_ECLOSED, 1, 0);
-    code = take(s, err);
-    if (code)
-        return code;
-    if (s->broken)
-        code = libd_fail(err, LIBD_ECLOSED, 2, 0);
-    else
-        code = exchange(s, call, fds, nfds, err);
-    if (code) {
-        /* In the middle of a message there is no way back into step. */
-        s->broken = true;
-        shutdown(s->fd, SHUT_RDWR);
-        if (atomic_load(&t->closed))
-            code = libd_fail(err, LIBD_ECLOSED, 0, 0);
+    pthread_mutex_lock(&s->lock);
+    code = ready(s, err);
+    if (!code) {
+        struct lane *lane = least_loaded(s);
+        atomic_store_explicit(&call->done, false, memory_order_relaxed);
+        lane_append(s, lane, call);
+        code = await(s, &goal, -1, err);
+        if (!atomic_load(&call->done)) {
+            /* The call is the caller's memory: after a signal the connection is given up rather than the wait. */
+            struct libd_error ignored;
+            stream_break(s, LIBD_ECLOSED, 0);
+            while (!atomic_load(&call->done))
+                await(s, &goal, -1, &ignored);
+        } else {
+            *err = call->err;
+            code = err->code;
+        }
     }
     pthread_mutex_unlock(&s->lock);
-    if (!code && call->reply.code)
-        code = told(err, &call->reply);
     return code;
 }
 
-int libd_stream_call(struct libd_transport *t, struct libd_call *call, struct libd_error *err)
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
+
+/* Cuts what is longer than a stripe. */
+static struct libd_vec *cut(const struct libd_batch *batch, size_t *reads, size_t *count)
 {
-    return call_fds(t, call, NULL, NULL, err);
+    struct libd_vec *pieces;
+    size_t n = 0;
+
+    for (size_t i = 0; i < batch->count; i++)
+        n += batch->vec[i].size ? (batch->vec[i].size + STRIPE - 1) / STRIPE : 1;
+    pieces = malloc(n * sizeof *pieces);
+    n = 0;
+    for (size_t i = 0; i < batch->count && pieces; i++) {
+        struct libd_vec left = batch->vec[i];
+        if (i == batch->reads)
+            *reads = n;
+        do {
+            struct libd_vec piece = left;
+            if (piece.size > STRIPE)
+                piece.size = STRIPE;
+            pieces[n++] = piece;
+            left.addr += piece.size;
+            left.data = (char *)left.data + piece.size;
+            left.size -= piece.size;
+        } while (left.size);
+    }
+    if (batch->reads == batch->count)
+        *reads = n;
+    *count = n;
+    return pieces;
 }
 
-int libd_stream_call_fds(struct libd_transport *t, struct libd_call *call, int *fds, int *nfds, struct libd_error *err)
+/* How many of the `count` segments make one request of at most `most` bytes (or of one segment). */
+static size_t group(const struct libd_vec *vec, size_t count, uint64_t most, uint64_t *bytes)
 {
-    return call_fds(t, call, fds, nfds, err);
+    size_t n = 0;
+
+    *bytes = 0;
+    while (n < count && n < LIBD_MAX_SEGMENTS && (n == 0 || vec[n].size <= most - *bytes))
+        *bytes += vec[n++].size;
+    return n;
+}
+
+static bool fill(struct libd_call *call, const struct libd_vec *vec, size_t n, uint64_t bytes, bool in)
+{
+    memset(call, 0, sizeof *call);
+    call->request.count = (uint32_t)n;
+    call->request.size = bytes;
+    if (n == 1) {
+        call->request.op = in ? LIBD_OP_READ : LIBD_OP_WRITE;
+        call->request.addr = vec->addr;
+        call->request.epoch = vec->epoch;
+    } else {
+        struct libd_segment *segments = malloc(n * sizeof *segments);
+        if (!segments)
+            return false;
+        for (size_t i = 0; i < n; i++)
+            segments[i] = (struct libd_segment){vec[i].addr, vec[i].epoch, vec[i].size};
+        call->request.op = in ? LIBD_OP_READV : LIBD_OP_WRITEV;
+        call->payload = segments;
+        call->payload_size = n * sizeof *segments;
+    }
+    call->request.length = call->payload_size + (in ? 0 : bytes);
+    if (in) {
+        call->in = vec;
+        call->in_count = n;
+    } else {
+        call->out = vec;
+        call->out_count = n;
+    }
+    return true;
+}
+
+/* Makes the parts of a batch out of `count` segments, the first `reads` of which are read; false: no memory. */
+static bool plan(struct libd_batch *batch, const struct libd_vec *vec, size_t reads, size_t count, uint64_t most)
+{
+    uint64_t bytes;
+    unsigned parts = 0;
+
+    for (size_t i = 0; i < count; parts++)
+        i += group(vec + i, (i < reads ? reads : count) - i, most, &bytes);
+    batch->parts = parts == 1 ? &batch->part : malloc(parts * sizeof *batch->parts);
+    if (!batch->parts)
+        return false;
+    batch->part_count = 0;
+    for (size_t i = 0; i < count;) {
+        bool in = i < reads;
+        size_t n = group(vec + i, (in ? reads : count) - i, most, &bytes);
+        struct libd_call *call = &batch->parts[batch->part_count];
+        if (!fill(call, vec + i, n, bytes, in))
+            return false;
+        call->batch = batch;
+        batch->part_count++;
+        i += n;
+    }
+    batch->left = parts;
+    return true;
+}
+
+static int stream_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err)
+{
+    struct stream *s = stream_of(t);
+    const struct libd_vec *vec = batch->vec;
+    size_t reads = batch->reads, count = batch->count;
+    uint64_t bytes = 0, most = UINT64_MAX;
+    int code;
+
+    batch->parts = NULL;
+    batch->part_count = 0;
+    batch->more = NULL;
+    batch->err.code = LIBD_OK;
+    for (size_t i = 0; i < count; i++)
+        bytes += vec[i].size;
+    pthread_mutex_lock(&s->lock);
+    code = ready(s, err);
+    if (!code && bytes >= STRIPE_FROM && s->lanes_wanted > 1) {
+        code = widen(s, err);
+        if (!code && s->lane_count > 1) {
+            vec = batch->more = cut(batch, &reads, &count);
+            most = STRIPE;
+        }
+    }
+    if (!code && (!vec || !plan(batch, vec, reads, count, most)))
+        code = libd_fail(err, LIBD_ENOMEM, 0, 0);
+    if (code) {
+        libd_batch_release(batch);
+    } else {
+        /* It may be over, and its owner's again, as soon as the last part is sent. */
+        unsigned parts = batch->part_count;
+        if (parts == 1) {
+            struct lane *lane = least_loaded(s);
+            lane_append(s, lane, batch->parts);
+            lane_send(s, lane, NULL);
+        } else {
+            struct libd_call *calls = batch->parts;
+            for (unsigned i = 0; i < parts; i++)
+                lane_append(s, most == STRIPE ? &s->lanes[i % s->lane_count] : least_loaded(s), &calls[i]);
+            for (unsigned i = 0; i < s->lane_count && !s->broken; i++)
+                lane_send(s, &s->lanes[i], NULL);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return code;
 }
 
 /* ---- operations -------------------------------------------------------------------------------------------------- */
-
-static int stream_vector(struct libd_transport *t, const struct libd_vec *vec, size_t count, bool in,
-                         struct libd_error *err)
-{
-    while (count) {
-        size_t n = count < LIBD_MAX_SEGMENTS ? count : LIBD_MAX_SEGMENTS;
-        struct libd_call call = {.request = {.count = (uint32_t)n}};
-        struct libd_segment one, *segments = n == 1 ? &one : malloc(n * sizeof *segments);
-        uint64_t bytes = 0;
-        int code;
-
-        if (!segments)
-            return libd_fail(err, LIBD_ENOMEM, 0, 0);
-        for (size_t i = 0; i < n; i++) {
-            segments[i] = (struct libd_segment){vec[i].addr, vec[i].epoch, vec[i].size};
-            bytes += vec[i].size;
-        }
-        if (n == 1) {
-            call.request.op = in ? LIBD_OP_READ : LIBD_OP_WRITE;
-            call.request.addr = one.addr;
-            call.request.epoch = one.epoch;
-        } else {
-            call.request.op = in ? LIBD_OP_READV : LIBD_OP_WRITEV;
-            call.payload = segments;
-            call.payload_size = n * sizeof *segments;
-        }
-        call.request.size = bytes;
-        call.request.length = call.payload_size + (in ? 0 : bytes);
-        if (in) {
-            call.in = vec;
-            call.in_count = n;
-        } else {
-            call.out = vec;
-            call.out_count = n;
-        }
-        code = libd_stream_call(t, &call, err);
-        if (segments != &one)
-            free(segments);
-        if (code)
-            return code;
-        vec += n;
-        count -= n;
-    }
-    return LIBD_OK;
-}
-
-static int stream_readv(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
-{
-    return stream_vector(t, vec, count, true, err);
-}
-
-static int stream_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
-{
-    return stream_vector(t, vec, count, false, err);
-}
 
 static int stream_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a,
                          uint64_t b, uint64_t *old, struct libd_error *err)
@@ -380,11 +599,19 @@ static int stream_region(struct libd_transport *t, uint64_t addr, uint64_t *epoc
     return code;
 }
 
+/* A write is visible to everybody when it is answered: waiting for all that was submitted is enough. The request says
+ * that the server lives. */
 static int stream_flush(struct libd_transport *t, struct libd_error *err)
 {
+    struct stream *s = stream_of(t);
     struct libd_call call = {.request = {.op = LIBD_OP_FLUSH}};
+    int code;
 
-    return libd_stream_call(t, &call, err);
+    pthread_mutex_lock(&s->lock);
+    struct goal goal = {.mark = s->next_id};
+    code = await(s, &goal, -1, err);
+    pthread_mutex_unlock(&s->lock);
+    return code ? code : libd_stream_call(t, &call, err);
 }
 
 static int stream_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err)
@@ -398,21 +625,40 @@ static int stream_stat(struct libd_transport *t, struct libd_element_stats *out,
     return libd_stream_call(t, &call, err);
 }
 
-static void stream_shutdown(struct libd_transport *t) { shutdown(((struct stream *)t)->fd, SHUT_RDWR); }
+static void stream_shutdown(struct libd_transport *t)
+{
+    struct stream *s = stream_of(t);
+
+    pthread_mutex_lock(&s->lock);
+    stream_break(s, LIBD_ECLOSED, 0);
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
 
 static void stream_destroy(struct libd_transport *t)
 {
-    struct stream *s = (struct stream *)t;
+    struct stream *s = stream_of(t);
 
-    close(s->fd);
+    lanes_close(s);
+    if (s->epoll >= 0)
+        close(s->epoll);
+    if (s->event >= 0)
+        close(s->event);
+    free((char *)s->address.host);
+    free((char *)s->address.port);
+    free((char *)s->address.path);
+    free((char *)s->address.token);
+    pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
 
 static const struct libd_transport_ops tcp_ops = {
     .type = "rdma_tcp",
-    .readv = stream_readv,
-    .writev = stream_writev,
+    .submit = stream_submit,
+    .progress = stream_progress,
+    .abandon = stream_abandon,
+    .fd = stream_fd,
     .atomic = stream_atomic,
     .renew = stream_renew,
     .alloc = stream_alloc,
@@ -425,19 +671,73 @@ static const struct libd_transport_ops tcp_ops = {
     .destroy = stream_destroy,
 };
 
-/* Data moves through the mapping; what changes regions asks the server. */
+/* Data moves through the mapping; what changes regions asks the server. If the owner of the memory is gone, the server that
+ * may be in its place by now is asked, too: its answer says that all refs are stale. */
+static int shm_lost(struct libd_transport *t, struct libd_error *err)
+{
+    struct libd_error now;
+
+    if (libd_stream_alive(t, &now) == LIBD_ESTALE || now.code == LIBD_ESIGNAL)
+        *err = now;
+    return err->code;
+}
+
+static int shm_readv(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
+{
+    int code = mapped_readv(t, vec, count, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
+{
+    int code = mapped_writev(t, vec, count, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a,
+                      uint64_t b, uint64_t *old, struct libd_error *err)
+{
+    int code = mapped_atomic(t, op, addr, epoch, a, b, old, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_map(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, void **out,
+                   struct libd_error *err)
+{
+    int code = mapped_map(t, addr, epoch, size, out, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *err)
+{
+    int code = mapped_region(t, addr, epoch, size, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_flush(struct libd_transport *t, struct libd_error *err)
+{
+    int code = mapped_flush(t, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
 static const struct libd_transport_ops shm_ops = {
     .type = "rdma_shm",
-    .readv = mapped_readv,
-    .writev = mapped_writev,
-    .atomic = mapped_atomic,
+    .readv = shm_readv,
+    .writev = shm_writev,
+    .atomic = shm_atomic,
     .renew = stream_renew,
-    .map = mapped_map,
+    .map = shm_map,
     .alloc = stream_alloc,
     .free = stream_free,
     .extend = stream_extend,
-    .region = mapped_region,
-    .flush = mapped_flush,
+    .region = shm_region,
+    .flush = shm_flush,
     .stat = stream_stat,
     .shutdown = stream_shutdown,
     .destroy = stream_destroy,
@@ -451,95 +751,40 @@ void libd_use_memory(struct libd_transport *t, struct libd_memory *memory)
 
 /* ---- connecting -------------------------------------------------------------------------------------------------- */
 
-static int connect_error(struct libd_error *err, int error)
+static bool copied(const char **text)
 {
-    if (error == EINTR) /* a signal handler raised */
-        return libd_fail(err, LIBD_ESIGNAL, 0, 0);
-    if (error == ETIMEDOUT)
-        return libd_fail(err, LIBD_ETIMEOUT, (uint64_t)error, 1);
-    return libd_fail(err, LIBD_ECLOSED, 3, (uint64_t)error);
-}
-
-static int greet(struct stream *s, const struct libd_address *address, struct libd_error *err)
-{
-    struct libd_hello hello = {
-        .magic = LIBD_MAGIC,
-        .version = LIBD_VERSION,
-        .kind = address->kind,
-        .tenant = address->tenant,
-        .element = address->element,
-    };
-    struct {
-        struct libd_welcome welcome;
-        char name[LIBD_MAX_NAME];
-    } answer;
-    struct libd_reply reply;
-    size_t token = address->token ? strlen(address->token) : 0;
-    struct cursor out = {.head = {{&hello, sizeof hello}, {(void *)address->token, token}}, .heads = token ? 2 : 1};
-    struct cursor in = {.head = {{&reply, sizeof reply}}, .heads = 1};
-    int code;
-
-    if (token > LIBD_MAX_TOKEN)
-        return libd_fail(err, LIBD_EAUTH, 0, 0);
-    hello.token_length = (uint16_t)token;
-    memcpy(hello.key, address->key, sizeof hello.key);
-    code = send_all(s->fd, &out, err);
-    if (!code)
-        code = recv_some(s->fd, &in, sizeof reply, NULL, NULL, err);
-    if (code)
-        return code;
-    if (reply.magic != LIBD_REPLY_MAGIC)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    if (reply.code)
-        return told(err, &reply);
-    if (reply.length < sizeof answer.welcome || reply.length > sizeof answer)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    in = (struct cursor){.head = {{&answer, reply.length}}, .heads = 1};
-    code = recv_some(s->fd, &in, reply.length, NULL, NULL, err);
-    if (code)
-        return code;
-    if (answer.welcome.name_length != reply.length - sizeof answer.welcome || answer.welcome.root >= LIBD_SLOTS)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    s->transport.who = answer.welcome;
-    memcpy(s->transport.name, answer.name, answer.welcome.name_length);
-    return LIBD_OK;
-}
-
-static void set_deadline(int fd, double seconds)
-{
-    struct timeval t = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
-
-    if (t.tv_sec == 0 && t.tv_usec == 0)
-        t.tv_usec = 1; /* zero would be forever */
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+    return !*text || (*text = strdup(*text)) != NULL;
 }
 
 int libd_open_stream(const struct libd_address *address, struct libd_transport **out, struct libd_error *err)
 {
-    struct stream *s;
-    int code;
-    int fd = address->path ? net_connect_unix(address->path, address->timeout)
-                           : net_connect_tcp(address->host, address->port, address->timeout);
+    struct stream *s = calloc(1, sizeof *s);
+    pthread_condattr_t clock;
+    int fd;
 
-    if (fd < 0)
-        return connect_error(err, -fd);
-    s = calloc(1, sizeof *s);
-    if (!s) {
-        close(fd);
+    if (!s)
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
-    }
     pthread_mutex_init(&s->lock, NULL);
-    s->fd = fd;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    s->epoll = s->event = -1;
     s->transport.ops = &tcp_ops;
     s->transport.generation = libd_generation();
-    set_deadline(fd, address->timeout);
-    code = greet(s, address, err);
-    if (code) {
+    s->address = *address;
+    const char **texts[] = {&s->address.host, &s->address.port, &s->address.path, &s->address.token};
+    bool whole = true;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        whole &= copied(texts[i]);
+    s->lanes_wanted = address->stripes < 1 ? 1 : address->stripes > LANES_MAX ? LANES_MAX : address->stripes;
+    fd = whole ? stream_connect(&s->address, &s->transport.who, s->transport.name, err)
+               : (libd_fail(err, LIBD_ENOMEM, 0, 0), -1);
+    if (fd < 0) {
         stream_destroy(&s->transport);
-        return code;
+        return err->code;
     }
-    set_deadline(fd, SIGNAL_CHECK);
+    lane_open(s, fd);
     *out = &s->transport;
     return LIBD_OK;
 }

@@ -1,16 +1,76 @@
+/* Requests over stream sockets: rdma_tcp as a whole, the control half of rdma_shm and of verbs, and the administrator.
+ *
+ * A stream has one or more lanes: connections to the same element. Requests go out on a lane in order and their replies
+ * may come back in any order; a large transfer is cut up over all lanes. There is no thread: whoever waits for something
+ * receives for everybody (one thread per lane at a time, without the lock), and whoever submits sends. */
 #ifndef LIBD_STREAM_H
 #define LIBD_STREAM_H
 
+#include <sys/uio.h>
+
 #include "transport.h"
+
+#define LANES_MAX 16
+#define IOV_BATCH 128
+/* Seconds after which a system call that waits looks for signals: one that arrived just before the call began does not
+ * interrupt it. */
+#define SIGNAL_CHECK 0.25
+
+struct lane {
+    int fd;                /* -1: not connected */
+    bool reading, writing; /* a thread is in a system call with it, without the lock */
+    bool backlog;          /* the socket did not take everything */
+    struct libd_call *first, *last; /* not answered yet, oldest first */
+    struct libd_call *unsent;       /* the first of them that is not out */
+    struct libd_call *current;      /* whose payload is arriving; NULL: a header comes next */
+    uint64_t got;                   /* bytes of that header */
+    uint64_t load;                  /* bytes that its calls have still to move */
+    uint32_t watched;               /* epoll events that it is registered for */
+};
 
 struct stream {
     struct libd_transport transport; /* first: a stream is a transport */
-    int fd;
-    bool broken;
-    uint64_t next_id;
+    struct libd_address address;     /* with strings of its own: for connecting again */
     pthread_mutex_t lock;
+    pthread_cond_t changed; /* a batch or call is done, a role is free, a connection is made or lost */
+    unsigned waiting;       /* threads that wait for that */
+    unsigned in_calls;      /* lanes being read or written */
+    struct lane lanes[LANES_MAX];
+    unsigned lane_count, lanes_wanted;
+    bool broken;     /* the lanes are shut down; the next request connects again */
+    bool connecting; /* a thread does that, without the lock */
+    bool stale;      /* another server is there now: what this transport knew is gone */
+    int cause, cause_detail; /* of `broken`: a code, and an errno */
+    uint64_t next_id;
+    uint64_t moved;  /* bytes that came and went */
+    double refused;  /* when connecting again last failed */
+    int epoll, event; /* for event loops; -1 until they are asked for */
 };
 
-int libd_stream_call_fds(struct libd_transport *t, struct libd_call *call, int *fds, int *nfds, struct libd_error *err);
+static inline struct stream *stream_of(struct libd_transport *t) { return (struct stream *)t; }
+
+/* ---- connect.c ---- */
+
+/* Connects and greets; the descriptor, or -1 and `err`. */
+int stream_connect(const struct libd_address *address, struct libd_welcome *who, char *name, struct libd_error *err);
+/* What the server says went wrong. */
+int stream_told(struct libd_error *err, const struct libd_reply *reply);
+
+/* ---- lane.c: with the stream's lock held; they drop it around system calls ---- */
+
+void lane_append(struct stream *s, struct lane *lane, struct libd_call *call);
+/* Sends what the socket takes, or (`until` set, and nothing else under way) waits until that call is out. Bytes sent. */
+uint64_t lane_send(struct stream *s, struct lane *lane, const struct libd_call *until);
+/* Receives what is there; `block`: waits for it, at most SIGNAL_CHECK. Bytes received. */
+uint64_t lane_receive(struct stream *s, struct lane *lane, bool block, bool *interrupted);
+/* Ends every call and batch of a broken stream, once no thread is in a system call for it. */
+void stream_fail_all(struct stream *s);
+/* Frees what submitting made. */
+void libd_batch_release(struct libd_batch *batch);
+void stream_break(struct stream *s, int code, int detail);
+
+/* ---- stream.c ---- */
+
+void stream_watch(struct stream *s, struct lane *lane);
 
 #endif

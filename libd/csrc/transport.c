@@ -186,6 +186,14 @@ int libd_wait(struct libd_transport *t, struct libd_batch *batch, double timeout
     return err->code;
 }
 
+void libd_poll(struct libd_transport *t)
+{
+    struct libd_error ignored;
+
+    if (t->ops->progress)
+        t->ops->progress(t, NULL, 0, &ignored);
+}
+
 int libd_fd(struct libd_transport *t) { return t->ops->fd ? t->ops->fd(t) : -1; }
 
 int libd_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old,

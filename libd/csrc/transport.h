@@ -28,6 +28,35 @@ struct libd_vec {
     uint64_t size;
 };
 
+/* Where in a list of pieces a transfer is. */
+struct libd_place {
+    size_t index;
+    uint64_t done;
+};
+
+/* A request and where its reply goes. Until it is done it belongs to the stream. */
+struct libd_call {
+    struct libd_request request;
+    const void *payload; /* request.length bytes of it: `payload`, then the data of `out` */
+    uint64_t payload_size;
+    const struct libd_vec *out;
+    size_t out_count;
+    const struct libd_vec *in; /* where the reply's payload goes: exactly its size */
+    size_t in_count;
+    void *reply_payload; /* or a small payload of at most `reply_room` bytes */
+    uint64_t reply_room;
+    int *fds, *nfds; /* descriptors that come with the reply, or NULL */
+    struct libd_reply reply;
+    /* The stream's own: */
+    struct libd_batch *batch; /* that it is a part of; NULL: somebody waits for this call alone */
+    struct libd_call *prev, *next;
+    struct libd_place out_at, in_at;
+    uint64_t head_done, expected, weight;
+    bool sent;
+    atomic_bool done;
+    struct libd_error err;
+};
+
 /* Reads and writes that are under way. Whoever submits it keeps it, the vector and the buffers in place until `done`. There
  * is no order among its parts, or among batches; `libd_flush` waits for all of them. */
 struct libd_batch {
@@ -37,9 +66,9 @@ struct libd_batch {
     atomic_bool done, counted;
     struct libd_error err; /* how it ended: valid once done */
     /* The transport's own: */
-    unsigned left; /* parts that have not come back */
-    struct libd_batch *prev, *next;
-    void *parts;
+    unsigned left, part_count; /* parts that have not come back; all of them */
+    struct libd_call *parts, part;
+    void *more;
 };
 
 enum libd_atomic_op { LIBD_FETCH_ADD, LIBD_COMPARE_SWAP };
@@ -50,7 +79,7 @@ struct libd_transport_ops {
     int (*writev)(struct libd_transport *, const struct libd_vec *, size_t, struct libd_error *);
     /* Starts a batch; does not wait. After an error nothing of it was started. */
     int (*submit)(struct libd_transport *, struct libd_batch *, struct libd_error *);
-    /* Moves what is under way along, from the calling thread, until `batch` is done or `timeout` seconds have passed (0: does
+    /* Moves what is under way along, from the calling thread, until `batch` (NULL: everything) is done or `timeout` seconds have passed (0: does
      * not wait; negative: for ever). LIBD_ESIGNAL: gave up waiting; the batch goes on. */
     int (*progress)(struct libd_transport *, struct libd_batch *batch, double timeout, struct libd_error *);
     /* Gives the connection up: everything that is under way on it fails, and is done then. */
@@ -111,7 +140,9 @@ struct libd_address {
     const char *token;
     uint64_t tenant, element;
     uint8_t key[LIBD_KEY_BYTES];
-    double timeout;
+    double timeout;   /* seconds to connect */
+    double stall;     /* seconds without a byte after which a server that owes us some is given up */
+    unsigned stripes; /* connections that large transfers are cut up over */
 };
 
 /* Called between interrupted system calls; non-zero: a Python signal handler raised, give up. */
@@ -142,6 +173,8 @@ int libd_map(struct libd_transport *t, uint64_t addr, uint64_t size, int writabl
 int libd_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err);
 /* True once it is done; otherwise moves things along for at most `timeout` seconds (as `progress`). LIBD_ETIMEOUT: not yet. */
 int libd_wait(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err);
+/* Moves along whatever can be without waiting. */
+void libd_poll(struct libd_transport *t);
 static inline bool libd_batch_done(const struct libd_batch *batch)
 {
     return atomic_load_explicit(&batch->done, memory_order_acquire);
@@ -176,19 +209,8 @@ int mapped_flush(struct libd_transport *t, struct libd_error *err);
 
 /* ---- requests on a stream, also those of the administrator ---- */
 
-struct libd_call {
-    struct libd_request request;
-    const void *payload; /* request.length bytes of it: `payload`, then the data of `out` */
-    uint64_t payload_size;
-    const struct libd_vec *out;
-    size_t out_count;
-    const struct libd_vec *in; /* where the reply's payload goes: exactly its size */
-    size_t in_count;
-    void *reply_payload; /* or a small payload of at most `reply_room` bytes */
-    uint64_t reply_room;
-    struct libd_reply reply;
-};
-
 int libd_stream_call(struct libd_transport *t, struct libd_call *call, struct libd_error *err);
+/* Whether the server that `t` knew is there still, connecting again if need be: LIBD_ESTALE if another is in its place. */
+int libd_stream_alive(struct libd_transport *t, struct libd_error *err);
 
 #endif

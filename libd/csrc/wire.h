@@ -19,6 +19,8 @@
 #define LIBD_MAX_NAME 255
 #define LIBD_MAX_TOKEN 255
 #define LIBD_KEY_BYTES 16
+#define LIBD_OPERATIONS 48          /* operations that are counted one by one */
+#define LIBD_ERRORS 20
 #define LIBD_TOKEN_HEX 64           /* characters of a tenant's token */
 
 enum libd_kind { LIBD_KIND_DEFAULT = 1, LIBD_KIND_ELEMENT = 2, LIBD_KIND_ADMIN = 3 };
@@ -43,11 +45,14 @@ enum libd_op {
     LIBD_OP_VERBS_CLOSE = 22,  /* destroys this connection's queue pair */
     LIBD_OP_TENANT_CREATE = 32, /* size = quota; payload: name -> id; payload: token */
     LIBD_OP_TENANT_DROP = 33,   /* payload: name */
-    LIBD_OP_ELEMENT_CREATE = 34, /* size, epoch = limit, flags = elastic; payload: tenant NUL name -> id; payload: key */
+    LIBD_OP_ELEMENT_CREATE = 34, /* size, epoch = limit, flags = elastic, addr = lease in ms; payload: tenant NUL name -> id;
+                                    payload: key */
     LIBD_OP_ELEMENT_DROP = 35,  /* addr = id; payload: tenant -> struct libd_element_stats */
     LIBD_OP_ELEMENT_STATS = 36, /* addr = id; payload: tenant -> struct libd_element_stats */
     LIBD_OP_SERVER_STATS = 37,  /* -> struct libd_server_stats */
     LIBD_OP_TENANT_STATS = 38,  /* payload: name -> struct libd_tenant_stats */
+    LIBD_OP_TENANT_NAME = 39,   /* addr = number of a tenant -> that of the next higher one, payload: its name */
+    LIBD_OP_ELEMENT_RENEW = 40, /* addr = id, size = lease in ms, 0: keep for good; payload: tenant */
 };
 
 enum libd_alloc_flags {
@@ -144,6 +149,10 @@ struct libd_server_stats {
     uint64_t size, reserved, resident, tenants, elements, regions;
     uint64_t connections, accepted, requests, refused, bytes_read, bytes_written;
     double uptime;
+    uint64_t overhead; /* private memory of the server's process: what it takes beyond the pool */
+    uint64_t leases, leases_expired, draining;
+    uint64_t operations[LIBD_OPERATIONS]; /* requests by operation */
+    uint64_t errors[LIBD_ERRORS];         /* replies by code */
 };
 
 _Static_assert(sizeof(struct libd_hello) == 48, "wire layout");
@@ -155,6 +164,6 @@ _Static_assert(sizeof(struct libd_verbs_peer) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_verbs_region) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_element_stats) == 64, "wire layout");
 _Static_assert(sizeof(struct libd_tenant_stats) == 56, "wire layout");
-_Static_assert(sizeof(struct libd_server_stats) == 104, "wire layout");
+_Static_assert(sizeof(struct libd_server_stats) == 680, "wire layout");
 
 #endif

@@ -29,6 +29,7 @@ from libd import (
     StaleRefError,
     TransportClosedError,
     TransportTimeoutError,
+    _core,
     join_address,
 )
 
@@ -39,7 +40,7 @@ REQUEST = struct.Struct("<HHIQQQQQ")
 REPLY = struct.Struct("<HHiQQQQ")
 
 
-def hello(version: int = 1, kind: int = 1, token: bytes = b"") -> bytes:
+def hello(version: int = _core.PROTOCOL_VERSION, kind: int = 1, token: bytes = b"") -> bytes:
     return HELLO.pack(b"SCADMEM1", version, kind, len(token), 0, 0, 0, bytes(16)) + token
 
 
@@ -84,8 +85,8 @@ def test_a_killed_server_fails_pending_and_following_calls(kind: str) -> None:
         with LibdAction("0", [grant.durl(f"m{i}", f"rdma_{kind}") for i in range(4)]) as action:
             outcomes: list[object] = []
 
-            def work(name: str) -> None:
-                trans, out = action.get_transport(name), np.empty(32 << 20, np.uint8)
+            def work(trans: Any) -> None:
+                out = np.empty(32 << 20, np.uint8)
                 try:
                     while True:
                         trans.read_into(0, out)
@@ -94,7 +95,8 @@ def test_a_killed_server_fails_pending_and_following_calls(kind: str) -> None:
                     outcomes.append(error)
 
             busy = threading.Event()
-            threads = [threading.Thread(target=work, args=(f"m{i}",)) for i in range(4)]
+            opened = [action.get_transport(f"m{i}") for i in range(4)]
+            threads = [threading.Thread(target=work, args=(trans,)) for trans in opened]
             for thread in threads:
                 thread.start()
             assert busy.wait(30)
@@ -220,7 +222,7 @@ def test_another_version_is_told_ours(stand: Stand) -> None:
     with dial(stand.server) as sock:
         sock.sendall(hello(version=7))
         reply = REPLY.unpack(receive(sock, REPLY.size))
-        assert (reply[2], reply[4]) == (14, 1)
+        assert (reply[2], reply[4]) == (14, _core.PROTOCOL_VERSION)
         assert sock.recv(1) == b""
 
 
@@ -302,7 +304,11 @@ def test_a_refused_write_does_not_lose_step(stand: Stand) -> None:
         (3, 4097, bytes(24 * 4097)),
         (3, 1, bytes(25)),
         (4, 1, bytes(23)),
-        (12, 0, b""),
+        (13, 0, b""),
+        (17, 0, b""),
+        (17, 0, bytes(7)),
+        (16, 0, bytes(8)),
+        (12, 0, b"?"),
         (32, 0, b"a tenant"),
         (32, 0, bytes(512)),
     ],
@@ -348,10 +354,10 @@ def random_frame(rng: random.Random) -> bytes:
         (1 << 64) - 1,
         rng.getrandbits(64),
     ]
-    body = rng.randbytes(rng.choice([0, 0, 1, 24, 48, 300, 5000]))
+    body = rng.randbytes(rng.choice([0, 0, 1, 8, 24, 48, 300, 5000]))
     length = rng.choice([len(body), len(body), rng.choice(big)])
     frame = REQUEST.pack(
-        rng.choice([*range(40), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
+        rng.choice([*range(44), rng.getrandbits(16)]), rng.choice([0, 1, 65535]),
         rng.choice([0, 1, 2, 12, 4096, 4097, rng.getrandbits(32)]),
         rng.getrandbits(64), rng.choice(big),
         rng.choice([0, 0, 1, rng.getrandbits(53)]), rng.choice(big), length,
@@ -550,7 +556,7 @@ def test_writers_are_told_when_their_region_is_freed_under_way(stand: Stand) -> 
         sock.sendall(
             HELLO.pack(
                 b"SCADMEM1",
-                1,
+                _core.PROTOCOL_VERSION,
                 2,
                 len(token),
                 0,

@@ -51,7 +51,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C compiler")
     out = tmp_path_factory.mktemp("native") / "harness.so"
-    sources = [HERE / "harness.c", CSRC / "heap.c", CSRC / "pool.c"]
+    sources = [HERE / "harness.c", *(CSRC / f"{n}.c" for n in ("heap", "lease", "pool"))]
     flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
     if sanitizers := os.environ.get("SCAD_SANITIZE"):
         flags += [f"-fsanitize={sanitizers}", "-g"]
