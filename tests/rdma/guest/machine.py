@@ -135,10 +135,11 @@ class Machine:
 
     def tell(self, what: str) -> None:
         """Leave a note in the shared folder; the guest waits for some."""
-        (self.share / what).touch()
+        if not self.has_note(what):
+            (self.share / what).touch()
 
-    def has_told(self, what: str) -> bool:
-        """Whether the guest left a note of that name."""
+    def has_note(self, what: str) -> bool:
+        """Whether there is a note of that name, ours or the guest's."""
         return (self.share / what).exists()
 
     def status(self) -> int:

@@ -251,13 +251,13 @@ def _serve(running: _Running, server: Machine, client: Machine) -> int:
     ended: set[Machine] = set()
     while client not in ended or server not in ended:
         ended.update(running.step())
-        if server.has_told("serving"):
+        if server.has_note("serving"):
             client.tell("go")
         if client in ended:
             if client.status() != 0:
                 return client.status()
             server.tell("stop")
-        elif server in ended and not (client.has_told("went") and server.status() == 0):
+        elif server in ended and not (client.has_note("went") and server.status() == 0):
             _complain(f"the server ended with status {server.status()} before the client")
             return server.status() or BROKEN
     return 0 if server.status() in ENDED else server.status()

@@ -77,9 +77,9 @@ if [ $role = server ]; then
         until $busybox grep -q ' 0A ' /proc/net/tcp /proc/net/tcp6 || [ -e $share/ready ]; do $busybox sleep 0.2; done
         : >$share/serving
         until [ -e $share/stop ]; do $busybox sleep 0.2; done
-        kill -TERM -- -$command
+        kill -s TERM -- -$command
         $busybox sleep 10
-        kill -KILL -- -$command
+        kill -s KILL -- -$command
     ) 2>/dev/null &
 fi
 wait $command
@@ -88,5 +88,5 @@ status=$?
     $busybox sleep 3 # something that the command left running may hold the pipe
     kill $output
 ) 2>/dev/null &
-wait $output
+wait $output 2>/dev/null
 finish $status
