@@ -104,7 +104,12 @@ class ElementGrant:
         DurlError
             if the server is not known to listen for transports of this type.
         """
-        url = {"rdma_shm": self.unix_url, "rdma_tcp": self.tcp_url}.get(type)
+        urls = {
+            "rdma_shm": self.unix_url,
+            "rdma_tcp": self.tcp_url,
+            "rdma_uverbs": self.tcp_url,
+        }
+        url = urls.get(type)
         if url is None:
             raise DurlError(
                 f"element {self.name!r}: its server has no address for transports of type {type!r}"

@@ -122,7 +122,17 @@ def _shm(durl: Durl, cache: ArenaCache) -> Transport:
     return _core.open_shm(durl.name, endpoint(durl, "unix"), cache, durl.config.get("element", ""))
 
 
-_factories: dict[str, Factory] = {"rdma_local": _local, "rdma_tcp": _tcp, "rdma_shm": _shm}
+def _uverbs(durl: Durl, cache: ArenaCache) -> Transport:
+    device, element = durl.config.get("device"), durl.config.get("element", "")
+    return _core.open_verbs(durl.name, endpoint(durl, "tcp"), device, element)
+
+
+_factories: dict[str, Factory] = {
+    "rdma_local": _local,
+    "rdma_tcp": _tcp,
+    "rdma_shm": _shm,
+    "rdma_uverbs": _uverbs,
+}
 
 
 def register_transport(type: str, factory: Factory) -> None:
