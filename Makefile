@@ -1,10 +1,11 @@
-# make setup | run | test | verify | sanitize | lint | wheel | clean. Needs Python >= 3.11 with venv, gcc and the Python headers.
+# make setup | run | test | test-rdma | verify | sanitize | lint | wheel | clean. Needs Python >= 3.11 with venv, gcc and the Python headers.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.scad-setup
+# Headers that are installed later make the build include verbs.
+STAMP  := $(VENV)/.scad-setup$(if $(wildcard /usr/include/infiniband/verbs.h),-verbs)
 
-.PHONY: setup run test verify sanitize lint wheel clean
+.PHONY: setup run test test-rdma verify sanitize lint wheel clean
 
 setup: $(STAMP)
 
@@ -22,6 +23,11 @@ run: setup
 
 test: setup lint
 	$(BIN)/python -m pytest -m 'not slow'
+
+# tests/rdma on this machine's RDMA device, or else in an emulated guest (docs/rdma-testing.md). RDMA_TESTS narrows what runs.
+RDMA_TESTS ?= tests/rdma
+test-rdma: setup
+	$(BIN)/python -m tests.rdma.guest.suite $(RDMA_TESTS)
 
 verify: setup lint
 	$(BIN)/python -m pytest

@@ -29,6 +29,17 @@ cdef inline int acquire(obj, Py_buffer *view, bint writable) except -1:
     return 0
 
 
+cdef Registration registration_for(libd_domain *domain, obj, Py_buffer *view):
+    """The registration of a caller's buffer; None: it is copied, or registered for one operation."""
+    if type(obj) is memoryview:
+        obj = obj.obj
+    if type(obj) is Buffer:
+        return (<Buffer>obj).registered(domain)
+    if <uint64_t>view.len < REGISTER_FROM:
+        return None
+    return registration_of(domain, obj, view.buf, view.len)
+
+
 @cython.final
 cdef class Flight:
     """A batch and the buffers that it moves to and from, held until it is done."""
@@ -36,14 +47,18 @@ cdef class Flight:
     cdef Py_buffer *views
     cdef libd_batch batch
     cdef Py_ssize_t held
+    cdef list registered
 
     def __init__(self):
         raise TypeError("made by Transport.submit")
 
-    cdef int board(self, list reads, list writes) except -1:
+    cdef int board(self, libd_domain *domain, list reads, list writes) except -1:
+        cdef Registration registration
         cdef Py_ssize_t n = len(reads) + len(writes)
         cdef bint writable = True
         self.batch.reads = len(reads)
+        if domain is not NULL:
+            self.registered = []
         self.views = <Py_buffer *>PyMem_Malloc(n * sizeof(Py_buffer))
         self.batch.vec = <libd_vec *>PyMem_Malloc(n * sizeof(libd_vec))
         if n and (self.views is NULL or self.batch.vec is NULL):
@@ -54,7 +69,13 @@ cdef class Flight:
                 acquire(data, &self.views[self.held], writable)
                 self.batch.vec[self.held].data = self.views[self.held].buf
                 self.batch.vec[self.held].size = self.views[self.held].len
+                self.batch.vec[self.held].local = NULL
                 self.held += 1
+                if domain is not NULL:
+                    registration = registration_for(domain, data, &self.views[self.held - 1])
+                    if registration is not None:
+                        self.batch.vec[self.held - 1].local = registration.local
+                        self.registered.append(registration)
             writable = False
         self.batch.count = n
         return 0
@@ -72,16 +93,19 @@ cdef class Flight:
         self.held = 0
         for i in range(held):
             PyBuffer_Release(&self.views[i])
+        self.registered = None
 
     def __dealloc__(self):
-        self.land()
+        cdef Py_ssize_t i
+        for i in range(self.held):
+            PyBuffer_Release(&self.views[i])
         PyMem_Free(self.views)
         PyMem_Free(self.batch.vec)
 
 
-cdef Flight flight(reads, writes):
+cdef Flight flight(libd_domain *domain, reads, writes):
     cdef Flight made = Flight.__new__(Flight)
-    made.board(reads if type(reads) is list else list(reads), writes if type(writes) is list else list(writes))
+    made.board(domain, reads if type(reads) is list else list(reads), writes if type(writes) is list else list(writes))
     return made
 
 

@@ -10,7 +10,7 @@ cdef extern from "codes.h":
         LIBD_ENOMEM, LIBD_EVERSION, LIBD_ESIGNAL, LIBD_ESYS
     enum:
         LIBD_CAP_ELEMENT, LIBD_CAP_TENANT, LIBD_CAP_SERVER, LIBD_CAP_MACHINE
-        LIBD_CAP_FRAGMENTED, LIBD_CAP_REGIONS
+        LIBD_CAP_FRAGMENTED, LIBD_CAP_REGIONS, LIBD_CAP_DEVICE
     enum:
         LIBD_LACK_OPERATION, LIBD_LACK_DOMAIN, LIBD_LACK_BUILD, LIBD_LACK_LIBRARY, LIBD_LACK_DEVICE, LIBD_LACK_SERVER
 
@@ -75,12 +75,52 @@ cdef extern from "pool.h":
         uint16_t flags
 
 
+cdef extern from "verbs.h" nogil:
+    enum:
+        LIBD_VERBS_PORTS
+
+    struct libd_verbs_gid:
+        unsigned index
+        uint8_t raw[16]
+        char type[24]
+
+    struct libd_verbs_port:
+        unsigned number, state, mtu, lid, gid_count
+        bint ethernet
+        libd_verbs_gid gids[16]
+
+    struct libd_verbs_device:
+        char name[64]
+        char firmware[64]
+        int error
+        unsigned ports, atomics
+        uint64_t max_mr_size
+        int max_mr, max_qp, max_reads
+        libd_verbs_port port[2]
+
+    struct libd_domain:
+        pass
+
+    struct libd_local:
+        pass
+
+    struct libd_local_counts:
+        uint64_t live, bytes, made, used, passing, staged
+
+    int libd_verbs_devices(libd_verbs_device **out, size_t *count, libd_error *err)
+    int libd_local_register(libd_domain *domain, void *data, uint64_t size, libd_local **out, libd_error *err)
+    void libd_local_release(libd_local *local)
+    bint libd_local_holds(const libd_local *local, const void *data, uint64_t size)
+    void libd_local_counts_of "libd_local_counts"(libd_domain *domain, libd_local_counts *out)
+
+
 cdef extern from "transport.h" nogil:
     struct libd_vec:
         uint64_t addr
         uint64_t epoch
         void *data
         uint64_t size
+        libd_local *local
 
     struct libd_transport_ops:
         const char *type
@@ -112,6 +152,7 @@ cdef extern from "transport.h" nogil:
     struct libd_transport:
         const libd_transport_ops *ops
         libd_memory *memory
+        libd_domain *domain
         libd_welcome who
         const char *name
         libd_counters counters
@@ -142,6 +183,7 @@ cdef extern from "transport.h" nogil:
 
     int libd_open_local(uint64_t size, bint elastic, libd_memory **memory, libd_transport **out, libd_error *err)
     int libd_open_stream(const libd_address *address, libd_transport **out, libd_error *err)
+    int libd_open_verbs(const libd_address *address, const char *device, libd_transport **out, libd_error *err)
     void libd_use_memory(libd_transport *transport, libd_memory *memory)
     int libd_attach(libd_transport *transport, libd_memory **out, libd_error *err)
     void libd_memory_destroy(libd_memory *memory)
@@ -181,9 +223,12 @@ cdef extern from "server.h" nogil:
         const char *path
         const char *token
         const char *admin_token
+        const char *device
+        bint device_optional
 
     int server_start(const server_options *options, server **out, libd_error *err)
     uint16_t server_port(const server *server)
     void server_drain(server *s, uint64_t ms)
     bint server_over(server *s, double seconds)
+    const char *server_device(const server *server)
     void server_stop(server *server)

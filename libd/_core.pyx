@@ -5,11 +5,14 @@ become exceptions.
 """
 
 import os
+import sys
 import weakref
+from ipaddress import IPv6Address
 from itertools import repeat
 
 cimport cython
 from cpython.buffer cimport (
+    PyBUF_ANY_CONTIGUOUS,
     PyBUF_CONTIG,
     PyBUF_CONTIG_RO,
     PyBuffer_FillInfo,
@@ -19,6 +22,7 @@ from cpython.buffer cimport (
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from libd import errors
@@ -50,11 +54,13 @@ KIND_ELEMENT = LIBD_KIND_ELEMENT
 KIND_ADMIN = LIBD_KIND_ADMIN
 
 include "_errors.pxi"
+include "_registration.pxi"
 include "_memory.pxi"
 include "_completion.pxi"
 include "_transport.pxi"
 include "_open.pxi"
 include "_server.pxi"
+include "_verbs.pxi"
 
 
 def available_memory():

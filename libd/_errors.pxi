@@ -19,6 +19,8 @@ cdef capacity_text(libd_error *err):
         return f"the memory server has {have} left; start it with a larger --size or free memory"
     if err.detail == LIBD_CAP_MACHINE:
         return f"this machine (or its memory cgroup) can promise {have} more"
+    if err.detail == LIBD_CAP_DEVICE:
+        return "the RDMA device can register no more memory (raise the limit of locked memory, ulimit -l, or free some)"
     if err.detail == LIBD_CAP_FRAGMENTED:
         return f"the largest free piece is {have}; free or ask for less at a time"
     return "the tenant has no region numbers left; free regions"

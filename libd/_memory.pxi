@@ -51,6 +51,8 @@ cdef class Buffer:
     cdef void *data
     cdef Py_ssize_t size
     cdef object transport
+    cdef libd_domain *domain
+    cdef Registration registration
     cdef object __weakref__
 
     def __cinit__(self, size):
@@ -68,6 +70,17 @@ cdef class Buffer:
     def __dealloc__(self):
         if self.data is not NULL:
             munmap(self.data, self.size)
+
+    cdef Registration registered(self, libd_domain *domain):
+        """The registration with a device, from the first use on; None if the device takes no more."""
+        if self.registration is None:
+            if self.size:
+                self.registration = register(domain, self.data, self.size)
+                self.domain = domain
+            return self.registration
+        if self.domain is domain:
+            return self.registration
+        return registration_of(domain, self, self.data, self.size)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)

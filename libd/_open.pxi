@@ -66,11 +66,14 @@ cdef class Endpoint:
         """The address as text."""
         return f"unix://@{self.path.decode()}" if self.path else f"tcp://{self.host.decode()}:{self.port.decode()}"
 
-    cdef libd_transport *open(self, what) except NULL:
+    cdef libd_transport *open(self, what, bytes device=None) except NULL:
         cdef libd_address address
         cdef libd_transport *t
         cdef libd_error err
+        cdef const char *name = NULL
         cdef int code
+        if device is not None:
+            name = <const char *>device
         memset(&address, 0, sizeof(address))
         address.host = <const char *>self.host if self.host else NULL
         address.port = <const char *>self.port if self.port else NULL
@@ -84,7 +87,10 @@ cdef class Endpoint:
         address.stall = self.stall
         address.stripes = self.stripes
         with nogil:
-            code = libd_open_stream(&address, &t, &err)
+            if name is NULL:
+                code = libd_open_stream(&address, &t, &err)
+            else:
+                code = libd_open_verbs(&address, name, &t, &err)
         if code:
             raise_error(&err, f"{what} at {self.url}")
         return t
@@ -93,6 +99,15 @@ cdef class Endpoint:
 def open_tcp(str name, Endpoint endpoint, str element=""):
     """Connect to a memory element over TCP."""
     return wrap(endpoint.open(f"rdma_tcp transport {name!r}"), None, name, element)
+
+
+def open_verbs(str name, Endpoint endpoint, str device=None, str element=""):
+    """Connect to a memory element over TCP, and then through an RDMA device.
+
+    `device` is ``NAME[:PORT[:GID INDEX]]``; None: the first that has an active port.
+    """
+    what = f"rdma_uverbs transport {name!r}" + (f" (device {device})" if device else "")
+    return wrap(endpoint.open(what, (device or "").encode()), None, name, element)
 
 
 def open_shm(str name, Endpoint endpoint, cache, str element=""):

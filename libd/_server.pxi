@@ -57,11 +57,11 @@ cdef class Server:
     cdef server *s
     cdef readonly int port
 
-    def __init__(self, *, size, default_region, host, int port, path, token, admin_token):
+    def __init__(self, *, size, default_region, host, int port, path, token, admin_token, rdma=None):
         cdef server_options opts
         cdef libd_error err
         cdef int code
-        cdef bytes host_b, path_b, token_b, admin_b
+        cdef bytes host_b, path_b, token_b, admin_b, device_b
         if not 0 <= port <= 65535:
             raise errors.LibdError(f"memory server: {port} is no TCP port")
         for secret in (token, admin_token):
@@ -86,12 +86,17 @@ cdef class Server:
         if admin_token is not None:
             admin_b = admin_token.encode()
             opts.admin_token = admin_b
+        if rdma is not None:
+            device_b = b"" if rdma in ("any", "auto") else rdma.encode()
+            opts.device = device_b
+            opts.device_optional = rdma == "auto"
         with nogil:
             code = server_start(&opts, &self.s, &err)
         if code:
             self.s = NULL
             where = [f"{host}:{port}"] if host is not None else []
             where += [f"@{path}"] if path is not None else []
+            where += [f"RDMA device {rdma}"] if rdma not in (None, "auto") else []
             raise_error(&err, f"memory server of {format_size(size)} at {' and '.join(where)}")
         self.port = server_port(self.s)
 
@@ -107,6 +112,12 @@ cdef class Server:
             with nogil:
                 ended = server_over(self.s, seconds)
         return bool(ended)
+
+    @property
+    def rdma_device(self):
+        """Name of the RDMA device that it serves, or None."""
+        cdef const char *name = server_device(self.s) if self.s is not NULL else NULL
+        return None if name is NULL else (<bytes>name).decode()
 
     def stop(self):
         """Stop the thread, close all connections, give the memory back. May be called twice."""

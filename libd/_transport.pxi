@@ -95,6 +95,10 @@ cdef class Transport:
             )
         return <char *>data + start
 
+    cdef libd_local *registered(self, Buffer buffer) except? NULL:
+        cdef Registration registration = buffer.registered(self.t.domain)
+        return NULL if registration is None else registration.local
+
     def read(self, size, addr=0, offset=0, *, out=None):
         """Read `size` bytes at `addr` of the memory element into ``buf[offset:offset + size]``.
 
@@ -111,17 +115,25 @@ cdef class Transport:
         cdef libd_error err
         cdef int code
         cdef Buffer keep = self.buffer
+        cdef Registration registration
         cdef Py_buffer view
         vec.size = as_u64(size, "size")
         vec.addr = as_u64(addr, "address")
+        vec.local = NULL
         if out is None:
             vec.data = self.local(keep.data, keep.size, vec.size, offset, "read")
+            if self.t.domain is not NULL:
+                vec.local = self.registered(keep)
             with nogil:
                 code = libd_readv(self.t, &vec, 1, &err)
         else:
             acquire(out, &view, True)
             try:
                 vec.data = self.local(view.buf, view.len, vec.size, offset, "read")
+                if self.t.domain is not NULL:
+                    registration = registration_for(self.t.domain, out, &view)
+                    if registration is not None:
+                        vec.local = registration.local
                 with nogil:
                     code = libd_readv(self.t, &vec, 1, &err)
             finally:
@@ -138,6 +150,7 @@ cdef class Transport:
         vec.size = as_u64(size, "size")
         vec.addr = as_u64(addr, "address")
         vec.data = self.local(keep.data, keep.size, vec.size, offset, "write")
+        vec.local = self.registered(keep) if self.t.domain is not NULL else NULL
         with nogil:
             code = libd_writev(self.t, &vec, 1, &err)
         if code:
@@ -148,6 +161,7 @@ cdef class Transport:
     def read_into(self, addr, out):
         """Read ``len(out)`` bytes at `addr` into `out`, any writable contiguous buffer; return how many."""
         cdef Py_buffer view
+        cdef Registration registration = None
         cdef libd_vec vec
         cdef libd_error err
         cdef int code
@@ -155,6 +169,11 @@ cdef class Transport:
         acquire(out, &view, True)
         vec.data = view.buf
         vec.size = view.len
+        vec.local = NULL
+        if self.t.domain is not NULL:
+            registration = registration_for(self.t.domain, out, &view)
+            if registration is not None:
+                vec.local = registration.local
         with nogil:
             code = libd_readv(self.t, &vec, 1, &err)
         PyBuffer_Release(&view)
@@ -165,6 +184,7 @@ cdef class Transport:
     def write_from(self, addr, data):
         """Write `data`, any contiguous buffer, to `addr`; return the number of bytes."""
         cdef Py_buffer view
+        cdef Registration registration = None
         cdef libd_vec vec
         cdef libd_error err
         cdef int code
@@ -172,6 +192,11 @@ cdef class Transport:
         acquire(data, &view, False)
         vec.data = view.buf
         vec.size = view.len
+        vec.local = NULL
+        if self.t.domain is not NULL:
+            registration = registration_for(self.t.domain, data, &view)
+            if registration is not None:
+                vec.local = registration.local
         with nogil:
             code = libd_writev(self.t, &vec, 1, &err)
         PyBuffer_Release(&view)
@@ -180,7 +205,7 @@ cdef class Transport:
         return vec.size
 
     cdef vectored(self, segments, bint reading):
-        cdef Flight f = flight(segments, []) if reading else flight([], segments)
+        cdef Flight f = flight(self.t.domain, segments, []) if reading else flight(self.t.domain, [], segments)
         cdef libd_error err
         cdef uint64_t total = f.total()
         cdef int code
@@ -233,7 +258,7 @@ cdef class Transport:
         Nothing runs in the background: a batch is moved along by calls on the same transport from any thread (`poll`,
         `wait`, other reads and writes), or by the event loop while it is awaited.
         """
-        cdef Flight f = flight(reads, writes)
+        cdef Flight f = flight(self.t.domain, reads, writes)
         cdef Completion completion
         cdef libd_error err
         cdef int code
@@ -524,6 +549,17 @@ cdef class Transport:
             bytes_written=self.t.counters.bytes_written,
             bytes_mapped=self.t.counters.bytes_mapped,
             bytes_mapped_writable=self.t.counters.bytes_mapped_writable,
+        )
+
+    @property
+    def registrations(self):
+        """`Registrations` with this transport's device; None if it has no device."""
+        cdef libd_local_counts c
+        if self.t.domain is NULL:
+            return None
+        libd_local_counts_of(self.t.domain, &c)
+        return Registrations(
+            live=c.live, bytes=c.bytes, made=c.made, used=c.used, passing=c.passing, staged=c.staged
         )
 
     @property

@@ -32,6 +32,10 @@ class MemoryServer:
     default_region
         Bytes of the default region, addresses 0 … size; by default all of `size`, or none if there
         is an `admin_token`.
+    rdma
+        RDMA device for transports of type ``rdma_uverbs``: ``NAME[:PORT[:GID INDEX]]``, ``any`` for
+        the first that has an active port, ``auto`` for the same if there is one; None for none.
+        Whoever uses it connects over TCP first.
 
     Raises
     ------
@@ -41,6 +45,8 @@ class MemoryServer:
         if this machine cannot promise `size` bytes.
     LibdError
         if it cannot listen there (address in use, name does not resolve).
+    UnsupportedError
+        if there is no RDMA device as `rdma` asks for.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class MemoryServer:
         token: str | None = None,
         admin_token: str | None = None,
         default_region: int | None = None,
+        rdma: str | None = None,
     ) -> None:
         if default_region is None:
             default_region = 0 if admin_token else size
@@ -74,12 +81,18 @@ class MemoryServer:
             path=self._unix,
             token=token or None,
             admin_token=admin_token or None,
+            rdma=rdma,
         )
 
     @property
     def port(self) -> int:
         """The TCP port; 0 if there is none."""
         return self._server.port
+
+    @property
+    def rdma_device(self) -> str | None:
+        """The RDMA device that it serves transports of type ``rdma_uverbs`` with, or None."""
+        return self._server.rdma_device
 
     @property
     def tcp_url(self) -> str | None:

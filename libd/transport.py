@@ -138,11 +138,17 @@ def _auto(durl: Durl, cache: ArenaCache) -> Transport:
     return open_transport(open_ones[-1], cache)
 
 
+def _uverbs(durl: Durl, cache: ArenaCache) -> Transport:
+    device, element = durl.config.get("device"), durl.config.get("element", "")
+    return _core.open_verbs(durl.name, endpoint(durl, "tcp"), device, element)
+
+
 _factories: dict[str, Factory] = {
     "rdma_local": _local,
     "rdma_tcp": _tcp,
     "rdma_shm": _shm,
     "rdma_auto": _auto,
+    "rdma_uverbs": _uverbs,
 }
 
 

@@ -62,12 +62,16 @@ struct conn {
     uint8_t payload[PAYLOAD_MAX];
     uint32_t payload_size;
     int fds[2], nfds;
+    struct verbs_link *link; /* its queue pair; NULL: none */
 };
+
+struct verbs_server;
 
 struct server {
     struct server_options options;
     struct pool pool;
     struct element *default_element;
+    struct verbs_server *verbs; /* NULL: no RDMA device */
     int epoll, spare;
     struct watched stop, tcp, path;
     uint16_t port;
@@ -99,6 +103,14 @@ void serve_expired(struct server *server, struct lease *lease);
 void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
 uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
 bool serve_piece_valid(const struct conn *conn, const struct piece *piece);
+
+/* verbs_server.c, or verbs_none.c where libibverbs' headers were not there. */
+/* Opens the device that the options ask for; LIBD_OK without one if they only prefer it. */
+int verbs_server_start(struct server *server, struct libd_error *err);
+void verbs_server_stop(struct server *server);
+const char *verbs_server_device(const struct server *server); /* its name, or NULL */
+void serve_verbs(struct conn *conn);
+void verbs_hang_up(struct conn *conn);
 
 /* admin.c */
 void serve_orphan(struct server *server, const struct tenant *tenant, const struct element *element);

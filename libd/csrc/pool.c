@@ -241,6 +241,8 @@ bool table_owned(const struct libd_table *table)
 
 static void tenant_release(struct tenant *tenant)
 {
+    if (tenant->domain)
+        tenant->pool->device->leave(tenant);
     if (tenant->arena)
         munmap(tenant->arena, tenant->arena_size);
     if (tenant->table)
@@ -473,6 +475,8 @@ static void region_destroy(struct element *element, struct heap *heap, uint32_t 
     slot_retract(tenant, slot);
     if (region->lease)
         lease_end(region->lease);
+    if (region->exported)
+        tenant->pool->device->withdraw(region);
     if (slot != element->root) {
         if (region->prev)
             tenant->regions[region->prev].next = region->next;
@@ -616,6 +620,8 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
     if (code)
         return code;
     if (heap_resize(heap, region->block, size)) {
+        if (region->exported)
+            tenant->pool->device->withdraw(region);
         region->charged += more;
         region->size = size;
         atomic_store_explicit(&tenant->table->slots[slot].size, size, memory_order_release);

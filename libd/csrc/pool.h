@@ -40,6 +40,16 @@ struct libd_table {
 
 struct element;
 struct pool;
+struct region;
+struct tenant;
+
+/* An RDMA device that reaches into the memory. */
+struct pool_device {
+    /* Called before the bytes of an exported region go elsewhere, or are no longer all of it; clears `exported`. */
+    void (*withdraw)(struct region *region);
+    /* Called before a tenant with a `domain` ends, which has no exported regions any more. */
+    void (*leave)(struct tenant *tenant);
+};
 
 /* A region to allocate. */
 struct libd_wanted {
@@ -54,6 +64,7 @@ struct region {
     struct element *element;
     struct lease *lease; /* NULL: it stays until it is freed */
     bool nic;            /* its words are in the RDMA device's atomicity domain */
+    void *exported;      /* what an RDMA device knows of it; NULL: nothing */
     uint32_t prev, next; /* others of the element; in `next`: the queue of free slots */
 };
 
@@ -66,6 +77,7 @@ struct tenant {
     int arena_fd, table_fd; /* -1 in an anonymous pool */
     uint8_t *arena;
     uint64_t arena_size;
+    void *domain; /* what an RDMA device knows of it; NULL: nothing */
     struct libd_table *table;
     struct heap heap;
     struct region *regions; /* by slot */
@@ -92,7 +104,8 @@ struct pool {
     uint64_t size, reserved, epoch, next_id;
     uint8_t incarnation[16];
     bool anonymous; /* private memory of this process, not memfds */
-    bool nic;       /* an RDMA device serves it */
+    bool nic;       /* an RDMA device serves it, and changes words atomically */
+    const struct pool_device *device; /* NULL: none serves it */
     double checked_at;
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
     struct tenant *tenants;

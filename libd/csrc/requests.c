@@ -87,6 +87,7 @@ void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *
         }
         welcome.name_length = (uint32_t)strlen(conn->element->name);
     }
+    welcome.features = server->verbs ? LIBD_FEATURE_VERBS : 0;
     memcpy(conn->payload, &welcome, sizeof welcome);
     if (conn->element)
         memcpy(conn->payload + sizeof welcome, conn->element->name, welcome.name_length);
@@ -108,6 +109,8 @@ uint64_t serve_body_size(const struct conn *conn)
         return 0;
     case LIBD_OP_COMPARE_SWAP:
         return r->length == sizeof(uint64_t) ? r->length : UINT64_MAX;
+    case LIBD_OP_VERBS_OPEN:
+        return r->length == sizeof(struct libd_verbs_peer) ? r->length : UINT64_MAX;
     case LIBD_OP_TENANT_CREATE:
     case LIBD_OP_TENANT_DROP:
     case LIBD_OP_ELEMENT_CREATE:
@@ -328,6 +331,11 @@ void serve_request(struct conn *conn)
         conn->fds[0] = conn->tenant->arena_fd;
         conn->fds[1] = conn->tenant->table_fd;
         conn->nfds = 2;
+        return;
+    case LIBD_OP_VERBS_OPEN:
+    case LIBD_OP_VERBS_REGION:
+    case LIBD_OP_VERBS_CLOSE:
+        serve_verbs(conn);
         return;
     default:
         refuse(conn, LIBD_EPROTO, 0);

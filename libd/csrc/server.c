@@ -56,6 +56,8 @@ void conn_close(struct conn *conn)
     close(conn->watched.fd);
     lease_run(&server->pool.leases, &conn->holder, libd_now());
     drop_request(conn);
+    if (conn->link)
+        verbs_hang_up(conn);
     if (conn->state == CONN_HELLO)
         server->greeting--;
     if (conn->prev)
@@ -506,6 +508,8 @@ static int prepare(struct server *server, struct libd_error *err)
     struct tenant *tenant;
     int code = pool_init(&server->pool, o->size, false, err);
 
+    if (!code && o->device)
+        code = verbs_server_start(server, err);
     if (!code && o->default_region) {
         code = pool_tenant_create(&server->pool, "default", o->default_region, &tenant, err);
         if (!code)
@@ -605,6 +609,7 @@ static void release(struct server *server)
         conn_close(server->conns);
     bury(server);
     pool_destroy(&server->pool);
+    verbs_server_stop(server);
     const int fds[] = {server->epoll, server->spare, server->stop.fd, server->tcp.fd, server->path.fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
@@ -645,6 +650,7 @@ static void forget(struct server *server)
     free((char *)server->options.path);
     free((char *)server->options.token);
     free((char *)server->options.admin_token);
+    free((char *)server->options.device);
     pthread_mutex_destroy(&server->lock);
     pthread_cond_destroy(&server->ready);
     free(server);
@@ -665,17 +671,20 @@ int server_start(const struct server_options *options, struct server **out, stru
     server->options.path = copy(options->path);
     server->options.token = copy(options->token);
     server->options.admin_token = copy(options->admin_token);
+    server->options.device = copy(options->device);
     server->epoll = server->spare = server->stop.fd = server->tcp.fd = server->path.fd = -1;
     server->outcome = -1;
     server->started = libd_now();
     server->generation = libd_generation();
     /* A token that could not be copied must not open the server to everybody. */
     if ((options->host && !server->options.host) || (options->path && !server->options.path) ||
-        (options->token && !server->options.token) || (options->admin_token && !server->options.admin_token)) {
+        (options->token && !server->options.token) || (options->admin_token && !server->options.admin_token) ||
+        (options->device && !server->options.device)) {
         free((char *)server->options.host);
         free((char *)server->options.path);
         free((char *)server->options.token);
         free((char *)server->options.admin_token);
+        free((char *)server->options.device);
         free(server);
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
     }
@@ -705,6 +714,8 @@ int server_start(const struct server_options *options, struct server **out, stru
 }
 
 uint16_t server_port(const struct server *server) { return server->port; }
+
+const char *server_device(const struct server *server) { return verbs_server_device(server); }
 
 static void poke(struct server *server)
 {

@@ -17,6 +17,8 @@ struct server_options {
     const char *path;        /* abstract Unix socket without '@'; NULL: none */
     const char *token;       /* of the default region; NULL: open */
     const char *admin_token; /* NULL: nobody administers this server */
+    const char *device;      /* RDMA: NAME[:PORT[:GID INDEX]], "": any; NULL: none */
+    bool device_optional;    /* go without one if there is none */
 };
 
 /* Starts the server's thread, and returns once it listens. */
@@ -28,6 +30,8 @@ uint16_t server_port(const struct server *server);
 void server_drain(struct server *server, uint64_t ms);
 /* Whether it has ended, waiting for that for at most `seconds`. */
 bool server_over(struct server *server, double seconds);
+/* The RDMA device that it serves, or NULL. */
+const char *server_device(const struct server *server);
 /* Stops the thread, closes every connection, gives the memory back. In a child of fork it only forgets. */
 void server_stop(struct server *server);
 

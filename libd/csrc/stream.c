@@ -3,6 +3,7 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,8 @@ void stream_watch(struct stream *s, struct lane *lane)
 static void lane_open(struct stream *s, int fd)
 {
     s->lanes[s->lane_count] = (struct lane){.fd = fd};
+    if (s->lane_count == 0)
+        atomic_fetch_add(&s->connection, 1);
     if (s->epoll >= 0)
         stream_watch(s, &s->lanes[s->lane_count]);
     s->lane_count++;
@@ -154,6 +157,18 @@ static int widen(struct stream *s, struct libd_error *err)
         lane_open(s, fd);
     }
     return ready(s, err);
+}
+
+int stream_connection(struct libd_transport *t, uint64_t *number)
+{
+    struct stream *s = stream_of(t);
+    int fd;
+
+    pthread_mutex_lock(&s->lock);
+    *number = atomic_load(&s->connection);
+    fd = s->lane_count && !s->broken ? fcntl(s->lanes[0].fd, F_DUPFD_CLOEXEC, 0) : -1;
+    pthread_mutex_unlock(&s->lock);
+    return fd;
 }
 
 int libd_stream_alive(struct libd_transport *t, struct libd_error *err)

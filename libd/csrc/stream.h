@@ -37,6 +37,7 @@ struct stream {
     unsigned in_calls;      /* lanes being read or written */
     struct lane lanes[LANES_MAX];
     unsigned lane_count, lanes_wanted;
+    _Atomic uint64_t connection; /* counts up with each time that it connects */
     bool broken;     /* the lanes are shut down; the next request connects again */
     bool connecting; /* a thread does that, without the lock */
     bool stale;      /* another server is there now: what this transport knew is gone */
@@ -72,5 +73,7 @@ void stream_break(struct stream *s, int code, int detail);
 /* ---- stream.c ---- */
 
 void stream_watch(struct stream *s, struct lane *lane);
+/* A descriptor, the caller's own, that hangs up when the connection of now ends; -1: there is none. */
+int stream_connection(struct libd_transport *t, uint64_t *number);
 
 #endif

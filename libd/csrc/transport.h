@@ -26,6 +26,7 @@ struct libd_vec {
     uint64_t epoch; /* filled in by the dispatcher */
     void *data;
     uint64_t size;
+    struct libd_local *local; /* a registration that holds the bytes, or NULL; only transports with a `domain` look */
 };
 
 /* Where in a list of pieces a transfer is. */
@@ -69,6 +70,8 @@ struct libd_batch {
     unsigned left, part_count; /* parts that have not come back; all of them */
     struct libd_call *parts, part;
     void *more;
+    struct libd_place at; /* what comes next of a batch that waits for its turn */
+    struct libd_batch *next;
 };
 
 enum libd_atomic_op { LIBD_FETCH_ADD, LIBD_COMPARE_SWAP };
@@ -124,6 +127,7 @@ typedef _Atomic uint64_t libd_bound;
 struct libd_transport {
     const struct libd_transport_ops *ops;
     struct libd_memory *memory; /* of mapped transports; whoever made the transport keeps it alive */
+    struct libd_domain *domain; /* of those whose device reaches local memory: what that is registered with (verbs.h) */
     struct libd_welcome who;
     char name[LIBD_MAX_NAME + 1]; /* of the element, as the server knows it; may be empty */
     struct libd_counters counters;

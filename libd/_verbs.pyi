@@ -1,3 +1,0 @@
-"""Types of the optional module that lists RDMA devices."""
-
-def devices() -> list[dict[str, str | int]]: ...

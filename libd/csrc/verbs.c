@@ -1,0 +1,415 @@
+/* rdma_uverbs: one-sided reads, writes and atomics over RDMA. What changes regions asks the server over TCP. */
+#ifdef LIBD_HAVE_VERBS
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "verbs_client.h"
+
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
+
+static void unregister(struct libd_batch *batch)
+{
+    for (size_t i = 0; i < batch->count && batch->part_count; i++) {
+        struct libd_local *local = batch->vec[i].local;
+        if (local && local->passing) {
+            libd_local_release(local);
+            batch->vec[i].local = NULL;
+            batch->part_count--;
+        }
+    }
+}
+
+/* What is too long to be copied and is registered by nobody is registered for this batch. */
+static int register_long(struct libd_domain *domain, struct libd_batch *batch, struct libd_error *err)
+{
+    uint64_t used = 0, staged = 0;
+
+    for (size_t i = 0; i < batch->count; i++) {
+        struct libd_vec *vec = &batch->vec[i];
+        if (vec->local) {
+            used++;
+        } else if (vec->size <= STAGE_MAX) {
+            staged++;
+        } else {
+            if (libd_local_register(domain, vec->data, vec->size, &vec->local, err)) {
+                unregister(batch);
+                return err->code;
+            }
+            vec->local->passing = true;
+            batch->part_count++;
+        }
+    }
+    if (used)
+        atomic_fetch_add_explicit(&domain->used, used, memory_order_relaxed);
+    if (staged)
+        atomic_fetch_add_explicit(&domain->staged, staged, memory_order_relaxed);
+    if (batch->part_count) {
+        atomic_fetch_add_explicit(&domain->passing, batch->part_count, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&domain->made, batch->part_count, memory_order_relaxed);
+    }
+    return LIBD_OK;
+}
+
+/* With the lock held, which it drops if the server has to be asked. */
+static int check(struct verbs *v, const struct libd_vec *vec, struct remote **out, struct libd_error *err)
+{
+    struct remote *remote = verbs_remote(v, vec->addr);
+    uint64_t offset = vec->addr & LIBD_OFFSET_MASK;
+
+    *out = remote;
+    if (!remote)
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    if (remote->fresh && remote->epoch == vec->epoch && offset <= remote->size && vec->size <= remote->size - offset)
+        return LIBD_OK;
+    /* Never asked for, or another one, or (somebody may have extended it) too short: the server knows. */
+    struct libd_verbs_region about;
+    pthread_mutex_unlock(&v->lock);
+    int code = verbs_remote_fetch(v, vec->addr, vec->epoch, &about, err);
+    verbs_lock(v);
+    if (code)
+        return code;
+    verbs_remote_set(remote, &about);
+    if (offset > about.size || vec->size > about.size - offset)
+        return libd_fail(err, LIBD_EBOUNDS, about.size, 0);
+    return LIBD_OK;
+}
+
+/* Puts a batch in the queue once its ranges are known to be right. */
+static int start(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
+{
+    struct remote *remote;
+    int code;
+
+    batch->left = batch->part_count = 0;
+    batch->at = (struct libd_place){0, 0};
+    batch->err.code = LIBD_OK;
+    code = register_long(v->domain, batch, err);
+    if (code)
+        return code;
+    verbs_lock(v);
+    code = verbs_link_ready(v, err);
+    for (size_t i = 0; i < batch->count && !code; i++)
+        code = check(v, &batch->vec[i], &remote, err);
+    if (!code && (!v->qp || v->linking))
+        code = verbs_link_ready(v, err);
+    if (!code) {
+        verbs_enqueue(v, batch);
+        verbs_pump(v);
+    }
+    pthread_mutex_unlock(&v->lock);
+    if (code)
+        unregister(batch);
+    return code;
+}
+
+static int verbs_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err)
+{
+    batch->more = NULL;
+    return start(verbs_of(t), batch, err);
+}
+
+static void verbs_abandon(struct libd_transport *t)
+{
+    struct verbs *v = verbs_of(t);
+
+    verbs_lock(v);
+    verbs_link_lose(v, LIBD_ECLOSED, atomic_load(&t->closed) ? 0 : 2, 0);
+    pthread_mutex_unlock(&v->lock);
+}
+
+/* A batch as a call that waits; after a signal the queue pair is given up rather than the wait. */
+static int run(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
+{
+    struct libd_error ignored;
+    int code = start(v, batch, err);
+
+    if (code)
+        return code;
+    code = verbs_progress(&v->transport, batch, -1, err);
+    if (!libd_batch_done(batch)) {
+        verbs_abandon(&v->transport);
+        while (!libd_batch_done(batch))
+            verbs_progress(&v->transport, batch, -1, &ignored);
+        return code;
+    }
+    *err = batch->err;
+    return err->code;
+}
+
+/* ---- operations -------------------------------------------------------------------------------------------------- */
+
+static int verbs_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a,
+                        uint64_t b, uint64_t *old, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+    struct libd_vec vec = {.addr = addr, .epoch = epoch, .data = old, .size = sizeof *old};
+    struct word word = {op, a, b};
+    struct libd_batch batch = {.vec = &vec, .count = 1, .reads = 1, .bytes_in = sizeof *old, .more = &word};
+    struct remote *remote;
+    bool nic;
+    int code;
+
+    verbs_lock(v);
+    code = verbs_link_ready(v, err);
+    if (!code)
+        code = check(v, &vec, &remote, err);
+    nic = !code && remote->nic;
+    pthread_mutex_unlock(&v->lock);
+    if (code)
+        return code;
+    if (!nic)
+        return v->control->ops->atomic(v->control, op, addr, epoch, a, b, old, err);
+    if (v->domain->port.atomics == IBV_ATOMIC_NONE)
+        return libd_fail(err, LIBD_EUNSUPPORTED, LIBD_LACK_DEVICE, 0);
+    return run(v, &batch, err);
+}
+
+/* That a WRITE has completed says that the other device has it, not that its memory has. A READ of the same connection
+ * pushes all earlier writes in front of it, and as work requests are done in order it also waits for them. */
+static int verbs_flush(struct libd_transport *t, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+    struct libd_call call = {.request = {.op = LIBD_OP_FLUSH}};
+    bool waited = false;
+
+    for (;;) {
+        char byte;
+        struct libd_vec vec = {.data = &byte, .size = 1};
+        struct libd_batch batch = {.vec = &vec, .count = 1, .reads = 1, .bytes_in = 1};
+        bool dirty = false;
+        verbs_lock(v);
+        if (v->dirty_count) {
+            dirty = true;
+            vec.addr = v->dirty[0];
+            vec.epoch = v->dirty_epoch[0];
+            v->dirty_count--;
+            memmove(v->dirty, v->dirty + 1, v->dirty_count * sizeof *v->dirty);
+            memmove(v->dirty_epoch, v->dirty_epoch + 1, v->dirty_count * sizeof *v->dirty_epoch);
+        }
+        pthread_mutex_unlock(&v->lock);
+        if (!dirty)
+            break;
+        int code = run(v, &batch, err);
+        if (code && code != LIBD_ESTALE)
+            return code;
+        if (code && err->have == 1)
+            return code; /* not the region: the server is another one */
+        waited = !code;
+        if (waited)
+            break;
+    }
+    if (waited) {
+        verbs_lock(v);
+        v->dirty_count = 0;
+        pthread_mutex_unlock(&v->lock);
+        return LIBD_OK;
+    }
+    return libd_stream_call(v->control, &call, err);
+}
+
+static int verbs_renew(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t lease_ms, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+
+    return v->control->ops->renew(v->control, addr, epoch, lease_ms, err);
+}
+
+static int verbs_alloc(struct libd_transport *t, const struct libd_wanted *wanted, uint32_t *region, uint64_t *epoch,
+                       struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+
+    return v->control->ops->alloc(v->control, wanted, region, epoch, err);
+}
+
+/* What is known about a region is out of date once it was freed or extended. */
+static void forget(struct verbs *v, uint64_t addr)
+{
+    verbs_lock(v);
+    struct remote *remote = verbs_remote(v, addr);
+    if (remote)
+        remote->fresh = false;
+    pthread_mutex_unlock(&v->lock);
+}
+
+static int verbs_free(struct libd_transport *t, uint64_t addr, uint64_t epoch, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+    int code = v->control->ops->free(v->control, addr, epoch, err);
+
+    forget(v, addr);
+    return code;
+}
+
+static int verbs_extend(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
+                        uint64_t *new_epoch, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+    int code = v->control->ops->extend(v->control, addr, epoch, size, region, new_epoch, err);
+
+    forget(v, addr);
+    return code;
+}
+
+static int verbs_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+
+    return v->control->ops->region(v->control, addr, epoch, size, err);
+}
+
+static int verbs_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+
+    return v->control->ops->stat(v->control, out, err);
+}
+
+static void verbs_shutdown(struct libd_transport *t)
+{
+    struct verbs *v = verbs_of(t);
+
+    if (v->control)
+        libd_shutdown(v->control); /* first: whoever talks to the server comes back */
+    verbs_lock(v);
+    verbs_link_lose(v, LIBD_ECLOSED, 0, 0);
+    pthread_mutex_unlock(&v->lock);
+    if (v->event >= 0)
+        eventfd_write(v->event, 1);
+}
+
+static void verbs_destroy(struct libd_transport *t)
+{
+    struct verbs *v = verbs_of(t);
+    const struct verbs_lib *lib = v->domain ? v->domain->port.lib : NULL;
+
+    /* In a child of fork the device's objects are the parent's, whom destroying them here would hit. */
+    if (t->generation == libd_generation() && v->domain) {
+        if (v->stage_mr)
+            lib->dereg_mr(v->stage_mr);
+        if (v->cq)
+            lib->destroy_cq(v->cq);
+        if (v->channel)
+            lib->destroy_comp_channel(v->channel);
+        verbs_domain_close(v->domain);
+    }
+    if (v->stage)
+        munmap(v->stage, STAGE_SIZE);
+    const int fds[] = {v->event, v->epoll, v->watch};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    for (size_t i = 0; i < LIBD_BOUND_CHUNKS; i++)
+        free(v->remotes[i]);
+    free(v->ring);
+    if (v->control)
+        libd_destroy(v->control);
+    pthread_cond_destroy(&v->changed);
+    pthread_mutex_destroy(&v->lock);
+    free(v);
+}
+
+static const struct libd_transport_ops verbs_ops = {
+    .type = "rdma_uverbs",
+    .submit = verbs_submit,
+    .progress = verbs_progress,
+    .abandon = verbs_abandon,
+    .fd = verbs_fd,
+    .atomic = verbs_atomic,
+    .renew = verbs_renew,
+    .alloc = verbs_alloc,
+    .free = verbs_free,
+    .extend = verbs_extend,
+    .region = verbs_region,
+    .flush = verbs_flush,
+    .stat = verbs_stat,
+    .shutdown = verbs_shutdown,
+    .destroy = verbs_destroy,
+};
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static int failed(struct libd_error *err)
+{
+    if (errno == ENOMEM || errno == EAGAIN)
+        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_DEVICE, 0);
+    return libd_fail(err, LIBD_ESYS, (uint64_t)(errno ? errno : EIO), 0);
+}
+
+static int equip(struct verbs *v, struct libd_error *err)
+{
+    const struct verbs_port *port = &v->domain->port;
+
+    errno = 0;
+    v->ring = calloc(DEPTH, sizeof *v->ring);
+    v->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    v->stage = mmap(NULL, STAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (v->stage == MAP_FAILED)
+        v->stage = NULL;
+    if (!v->ring || v->event < 0 || !v->stage)
+        return failed(err);
+    v->channel = port->lib->create_comp_channel(port->context);
+    if (!v->channel)
+        return failed(err);
+    fcntl(v->channel->fd, F_SETFL, fcntl(v->channel->fd, F_GETFL) | O_NONBLOCK);
+    fcntl(v->channel->fd, F_SETFD, FD_CLOEXEC);
+    v->cq = port->lib->create_cq(port->context, (int)DEPTH + 16, NULL, v->channel, 0);
+    if (!v->cq)
+        return failed(err);
+    v->stage_mr = port->lib->reg_mr(v->domain->pd, v->stage, STAGE_SIZE, IBV_ACCESS_LOCAL_WRITE);
+    return v->stage_mr ? LIBD_OK : failed(err);
+}
+
+int libd_open_verbs(const struct libd_address *address, const char *device, struct libd_transport **out,
+                    struct libd_error *err)
+{
+    struct libd_address single = *address;
+    struct verbs *v;
+    pthread_condattr_t clock;
+    int code;
+
+    v = calloc(1, sizeof *v);
+    if (!v)
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    pthread_mutex_init(&v->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    v->event = v->epoll = v->watch = -1;
+    v->transport.ops = &verbs_ops;
+    v->transport.generation = libd_generation();
+    for (unsigned i = 0; i < SIZE_CLASSES; i++)
+        v->patience[i] = 512;
+    single.stripes = 1; /* no data goes there */
+    v->domain = verbs_domain_open(device ? device : "", err);
+    code = v->domain ? libd_open_stream(&single, &v->control, err) : err->code;
+    if (!code && !(v->control->who.features & LIBD_FEATURE_VERBS))
+        code = libd_fail(err, LIBD_EUNSUPPORTED, LIBD_LACK_SERVER, 0);
+    if (!code)
+        code = equip(v, err);
+    if (!code) {
+        v->transport.domain = v->domain;
+        v->transport.who = v->control->who;
+        memcpy(v->transport.name, v->control->name, sizeof v->transport.name);
+        verbs_lock(v);
+        code = verbs_link_ready(v, err);
+        pthread_mutex_unlock(&v->lock);
+    }
+    if (code) {
+        struct libd_error why = *err;
+        libd_destroy(&v->transport);
+        *err = why;
+        return code;
+    }
+    *out = &v->transport;
+    return LIBD_OK;
+}
+#else
+typedef int verbs_is_not_built;
+#endif

@@ -1,0 +1,253 @@
+/* The server's side of verbs: a protection domain for each tenant, a memory region for each libd region that a client
+ * asked for, a queue pair for each connection that wants one. All of it is set up here, over the authenticated
+ * connection; moving bytes involves no code of the server's. */
+#ifdef LIBD_HAVE_VERBS
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conn.h"
+#include "verbs_lib.h"
+
+#define QP_ACCESS (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
+#define CQ_ENTRIES 16 /* the server's queue pairs only answer: nothing completes here */
+
+struct verbs_server {
+    struct verbs_port port;
+    struct ibv_cq *cq;
+};
+
+struct verbs_domain {
+    struct verbs_server *verbs;
+    struct ibv_pd *pd;
+    struct verbs_link *links;
+};
+
+struct verbs_link {
+    struct verbs_domain *domain;
+    struct verbs_link *prev, *next;
+    struct ibv_qp *qp;
+    struct conn *conn;
+};
+
+static int exhausted(struct libd_error *err, int error)
+{
+    if (error == ENOMEM || error == EAGAIN || error == ENOSPC)
+        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_DEVICE, 0);
+    return libd_fail(err, LIBD_ESYS, (uint64_t)(error ? error : EIO), 0);
+}
+
+/* ---- domains and regions ----------------------------------------------------------------------------------------- */
+
+static void hang_up(struct verbs_link *link)
+{
+    struct verbs_domain *domain = link->domain;
+
+    domain->verbs->port.lib->destroy_qp(link->qp);
+    if (link->prev)
+        link->prev->next = link->next;
+    else
+        domain->links = link->next;
+    if (link->next)
+        link->next->prev = link->prev;
+    link->conn->link = NULL;
+    free(link);
+}
+
+static void withdraw(struct region *region)
+{
+    struct ibv_mr *mr = region->exported;
+    struct verbs_domain *domain = region->element->tenant->domain;
+
+    region->exported = NULL;
+    /* It fails if the device is gone, or is broken: then nobody of this tenant may go on using it. */
+    if (domain->verbs->port.lib->dereg_mr(mr))
+        while (domain->links)
+            hang_up(domain->links);
+}
+
+static void leave(struct tenant *tenant)
+{
+    struct verbs_domain *domain = tenant->domain;
+
+    while (domain->links)
+        hang_up(domain->links);
+    domain->verbs->port.lib->dealloc_pd(domain->pd);
+    free(domain);
+    tenant->domain = NULL;
+}
+
+static const struct pool_device device = {.withdraw = withdraw, .leave = leave};
+
+static struct verbs_domain *domain_of(struct conn *conn, struct libd_error *err)
+{
+    struct verbs_server *verbs = conn->server->verbs;
+    struct verbs_domain *domain = conn->tenant->domain;
+
+    if (domain)
+        return domain;
+    domain = calloc(1, sizeof *domain);
+    if (!domain) {
+        libd_fail(err, LIBD_ENOMEM, 0, 0);
+        return NULL;
+    }
+    domain->verbs = verbs;
+    errno = 0;
+    domain->pd = verbs->port.lib->alloc_pd(verbs->port.context);
+    if (!domain->pd) {
+        exhausted(err, errno);
+        free(domain);
+        return NULL;
+    }
+    conn->tenant->domain = domain;
+    return domain;
+}
+
+/* Clients may touch exactly the region's bytes. Its pages are pinned from now on until it is freed. */
+static int export_region(struct conn *conn, struct region *region, struct libd_error *err)
+{
+    struct verbs_domain *domain = domain_of(conn, err);
+    int access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+
+    if (!domain)
+        return err->code;
+    if (region->exported || region->size == 0)
+        return LIBD_OK;
+    if (region->nic)
+        access |= IBV_ACCESS_REMOTE_ATOMIC;
+    errno = 0;
+    region->exported = domain->verbs->port.lib->reg_mr(domain->pd, conn->tenant->arena + region->base, region->size,
+                                                       access);
+    return region->exported ? LIBD_OK : exhausted(err, errno);
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+static void answer(struct conn *conn, const void *data, size_t size)
+{
+    memcpy(conn->payload, data, size);
+    conn->payload_size = (uint32_t)size;
+    conn_reply(conn, LIBD_OK, 0, 0);
+}
+
+static int open_link(struct conn *conn, const struct libd_verbs_peer *peer, struct libd_verbs_peer *own,
+                     struct libd_error *err)
+{
+    struct verbs_server *verbs = conn->server->verbs;
+    struct verbs_domain *domain = domain_of(conn, err);
+    struct verbs_link *link;
+    uint32_t inlined = 0;
+
+    if (!domain)
+        return err->code;
+    link = calloc(1, sizeof *link);
+    if (!link)
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    if (verbs_qp_create(&verbs->port, domain->pd, verbs->cq, 1, &inlined, &link->qp, err)) {
+        free(link);
+        return err->code;
+    }
+    link->domain = domain;
+    link->conn = conn;
+    link->next = domain->links;
+    if (domain->links)
+        domain->links->prev = link;
+    domain->links = conn->link = link;
+    verbs_qp_describe(&verbs->port, link->qp, own);
+    if (verbs_qp_connect(&verbs->port, link->qp, own, peer, QP_ACCESS, err))
+        hang_up(link);
+    return err->code;
+}
+
+void serve_verbs(struct conn *conn)
+{
+    const struct libd_request *r = &conn->request;
+    struct libd_error err = {0};
+    uint32_t slot;
+
+    if (!conn->server->verbs) {
+        conn_reply(conn, LIBD_EUNSUPPORTED, LIBD_LACK_SERVER, 0);
+        return;
+    }
+    if (r->op == LIBD_OP_VERBS_REGION) {
+        struct region *region;
+        if (pool_check(conn->element, r->addr, r->epoch, 0, &slot, &err) ||
+            export_region(conn, region = &conn->tenant->regions[slot], &err)) {
+            conn_reply(conn, err.code, err.detail, err.have);
+            return;
+        }
+        const struct ibv_mr *mr = region->exported;
+        struct libd_verbs_region out = {
+            .addr = (uint64_t)(uintptr_t)(conn->tenant->arena + region->base),
+            .size = region->size,
+            .epoch = region->epoch,
+            .rkey = mr ? mr->rkey : 0,
+            .nic = region->nic,
+        };
+        answer(conn, &out, sizeof out);
+        return;
+    }
+    verbs_hang_up(conn); /* one at a time: whoever opens another one has lost the first */
+    if (r->op == LIBD_OP_VERBS_OPEN) {
+        struct libd_verbs_peer peer, own;
+        memcpy(&peer, conn->body, sizeof peer);
+        if (open_link(conn, &peer, &own, &err)) {
+            conn_reply(conn, err.code, err.detail, err.have);
+            return;
+        }
+        answer(conn, &own, sizeof own);
+        return;
+    }
+    conn_reply(conn, LIBD_OK, 0, 0);
+}
+
+void verbs_hang_up(struct conn *conn)
+{
+    if (conn->link)
+        hang_up(conn->link);
+}
+
+/* ---- the device -------------------------------------------------------------------------------------------------- */
+
+int verbs_server_start(struct server *server, struct libd_error *err)
+{
+    struct verbs_server *verbs = calloc(1, sizeof *verbs);
+    int code;
+
+    if (!verbs)
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    code = verbs_port_open(server->options.device, &verbs->port, err);
+    if (code) {
+        free(verbs);
+        return server->options.device_optional ? LIBD_OK : code;
+    }
+    errno = 0;
+    verbs->cq = verbs->port.lib->create_cq(verbs->port.context, CQ_ENTRIES, NULL, NULL, 0);
+    if (!verbs->cq) {
+        exhausted(err, errno);
+        verbs_port_close(&verbs->port);
+        free(verbs);
+        return err->code;
+    }
+    server->verbs = verbs;
+    server->pool.device = &device;
+    server->pool.nic = verbs->port.atomics != IBV_ATOMIC_NONE;
+    return LIBD_OK;
+}
+
+void verbs_server_stop(struct server *server)
+{
+    struct verbs_server *verbs = server->verbs;
+
+    if (!verbs)
+        return;
+    server->verbs = NULL;
+    verbs->port.lib->destroy_cq(verbs->cq);
+    verbs_port_close(&verbs->port);
+    free(verbs);
+}
+
+const char *verbs_server_device(const struct server *server) { return server->verbs ? server->verbs->port.name : NULL; }
+#else
+typedef int verbs_server_is_not_built;
+#endif

@@ -1,0 +1,181 @@
+"""RDMA devices of this machine, as the tests here use them.
+
+Everything in this folder needs one. Without one it is skipped, unless ``$SCAD_RDMA`` says that
+there has to be one: the guest (docs/rdma-testing.md) and `make test-rdma` set that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SYSFS = Path("/sys/class/infiniband")
+DEBIAN_PYVERBS = Path("/usr/lib/python3/dist-packages/pyverbs")
+REQUIRED = os.environ.get("SCAD_RDMA") == "1"
+LONGEST = 100.0  # seconds; under emulation, on a busy machine
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A device with an active port, and how it is reached.
+
+    Attributes
+    ----------
+    gid_index
+        Of the IPv4 RoCEv2 GID where there is one, else 0.
+    address
+        The IPv4 address of that GID, else the loopback's.
+    """
+
+    device: str
+    port: int
+    gid_index: int
+    address: str
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # entries of the GID table that are not in use cannot be read
+        return ""
+
+
+def _endpoint(device: Path) -> Endpoint | None:
+    for port in sorted((device / "ports").iterdir()):
+        if "ACTIVE" not in _text(port / "state"):
+            continue
+        for gid in sorted((port / "gids").iterdir(), key=lambda path: int(path.name)):
+            words = _text(gid).split(":")
+            kind = _text(port / "gid_attrs" / "types" / gid.name)
+            if "RoCE v2" in kind and words[:6] == ["0000"] * 5 + ["ffff"]:
+                address = socket.inet_ntoa(bytes.fromhex("".join(words[6:])))
+                return Endpoint(device.name, int(port.name), int(gid.name), address)
+        return Endpoint(device.name, int(port.name), 0, "127.0.0.1")
+    return None
+
+
+def find_endpoints(sysfs: Path = SYSFS) -> list[Endpoint]:
+    """One endpoint for each device with an active port."""
+    devices = sorted(sysfs.iterdir()) if sysfs.is_dir() else []
+    return [endpoint for device in devices if (endpoint := _endpoint(device))]
+
+
+def demand(endpoints: list[Endpoint], required: bool) -> None:
+    """Skip the test if there is no device; fail it if there has to be one."""
+    if endpoints:
+        return
+    if required:
+        pytest.fail("$SCAD_RDMA says that there is an RDMA device, but none is active")
+    pytest.skip("no RDMA device here; `make test-rdma` runs this in an emulated guest that has one")
+
+
+def lacking(what: str) -> None:
+    """Skip the test for want of a Debian package; fail it where there has to be a device."""
+    if REQUIRED:
+        pytest.fail(f"not installed: {what}")
+    pytest.skip(f"not installed: {what}")
+
+
+@pytest.fixture(scope="session")
+def endpoints() -> list[Endpoint]:
+    """Active devices; in the guest rxe0 and rxe1."""
+    return find_endpoints()
+
+
+@pytest.fixture(autouse=True)
+def _device(request: pytest.FixtureRequest, endpoints: list[Endpoint]) -> None:
+    if request.node.get_closest_marker("no_device") is None:
+        demand(endpoints, REQUIRED)
+
+
+@pytest.fixture
+def pair(endpoints: list[Endpoint]) -> tuple[Endpoint, Endpoint]:
+    """Two devices that reach one another: the first two, or the only one twice."""
+    return endpoints[0], endpoints[min(1, len(endpoints) - 1)]
+
+
+@pytest.fixture(scope="session")
+def pyverbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """Debian's pyverbs, an independent implementation of what libd does.
+
+    It is built for Debian's Python and shows only if ours has the same version. Nothing else of
+    Debian's packages becomes visible.
+    """
+    if not DEBIAN_PYVERBS.is_dir():
+        lacking("Debian's python3-pyverbs")
+    if not list(DEBIAN_PYVERBS.glob(f"device*{sysconfig.get_config_var('EXT_SUFFIX')}")):
+        pytest.skip(f"python3-pyverbs is for another Python than {sys.version.split()[0]}")
+    folder = tmp_path_factory.mktemp("debian")
+    (folder / "pyverbs").symlink_to(DEBIAN_PYVERBS)
+    sys.path.insert(0, str(folder))
+    try:
+        importlib.import_module("pyverbs.device")
+        yield importlib.import_module("pyverbs")
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _listens(port: int) -> bool:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in _text(Path(table)).splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
+                return True
+    return False
+
+
+@pytest.fixture
+def converse() -> Iterator[Callable[[list[str], list[str], int], tuple[str, str]]]:
+    """Run a server, and once it listens on a TCP port a client; return what both printed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str]) -> subprocess.Popen[str]:
+        if shutil.which(command[0]) is None:
+            lacking(command[0])
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        started.append(process)
+        return process
+
+    def run(server: list[str], client: list[str], port: int) -> tuple[str, str]:
+        serving = start(server)
+        deadline = time.monotonic() + LONGEST
+        # A port of 0: what the server listens with shows nowhere, it gets a second.
+        while port and not _listens(port):
+            assert serving.poll() is None, serving.communicate()
+            assert time.monotonic() < deadline, f"{server} does not listen on {port}"
+            time.sleep(0.1)
+        if not port:
+            time.sleep(1)
+        asking = start(client)
+        said, _ = asking.communicate(timeout=LONGEST)
+        assert asking.returncode == 0, said
+        answered, _ = serving.communicate(timeout=LONGEST)
+        assert serving.returncode == 0, answered
+        return answered, said
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
