@@ -122,10 +122,21 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a suite is asked for: all peers or some (by key), all sizes or a few small ones."""
+    """What a suite is asked for.
+
+    Parameters
+    ----------
+    peers
+        Their keys; None for all.
+    quick
+        A few small sizes only.
+    targets
+        Only cases that have a target are looked at: a suite may leave out peers that have none.
+    """
 
     peers: frozenset[str] | None = None
     quick: bool = False
+    targets: bool = False
 
     def wants(self, peer: str) -> bool:
         """Whether a peer takes part."""
@@ -177,8 +188,7 @@ def in_unit(case: Case, side: Side | None, seconds: float, operations: int) -> f
         case "k/s":
             return 1e-3 / per_operation
     raise ValueError(
-        f"unit {case.unit!r} of case {case.name!r} is not one that is timed: "
-        "us, ms, s, GB/s or k/s"
+        f"unit {case.unit!r} of case {case.name!r} is not one that is timed: us, ms, s, GB/s or k/s"
     )
 
 

@@ -18,7 +18,7 @@ from bench.peers.perftest import perftest_timer
 from bench.work import Job
 from bench.worker import JobTimer, Together, Worker
 
-__all__ = ["OPEN", "PEERS", "Peer", "missing", "opened"]
+__all__ = ["PEERS", "Opened", "Peer", "missing", "open_peers", "opened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ PEERS: dict[str, Peer] = {
         how=_EXTRA,
         environment=(("UCX_TLS", "tcp,self"), ("UCX_LOG_LEVEL", "error")),
     ),
-    "ray": Peer("Ray objects", "ray_objects", ("ray",), how="pip install 'scad[ray]'", server=False),
+    "ray": Peer("Ray objects", "ray_objects", ("ray",), how="pip install 'scad[ray]'",
+        ways=(("one", ""), ("map", "")), server=False,
+    ),
     "mooncake": Peer(
         "Mooncake TCP",
         "mooncake",
@@ -115,6 +117,7 @@ def missing(key: str) -> str | None:
 class Opened:
     """A peer whose processes run, or one that is not installed (`clients` is empty then)."""
 
+    key: str
     peer: Peer
     label: str
     clients: list[Worker]
@@ -147,7 +150,7 @@ def opened(key: str, clients: int = 1) -> Iterator[Opened]:
     peer = PEERS[key]
     why = missing(key)
     if why is not None or peer.module == "perftest":
-        yield Opened(peer, why or peer.label, [])
+        yield Opened(key, peer, why or peer.label, [])
         return
     module = f"bench.peers.{peer.module}"
     environment = dict(peer.environment)
@@ -161,12 +164,16 @@ def opened(key: str, clients: int = 1) -> Iterator[Opened]:
             one_for_all = peer.module == "redis_server"
             servers = [worker("Server") for _ in range(1 if one_for_all else clients)]
             addresses = [servers[i % len(servers)].address for i in range(clients)]
-        yield Opened(peer, peer.label, [worker("PeerClient", {"address": a}) for a in addresses])
+        made = [worker("PeerClient", {"address": address}) for address in addresses]
+        yield Opened(key, peer, peer.label, made)
 
 
-def open_peers(keys: list[str], options: Options) -> Iterator[Opened]:
-    """Each of these peers in turn, started before and ended after its turn."""
+def open_peers(keys: list[str], options: Options, aimed: tuple[str, ...] = ()) -> Iterator[Opened]:
+    """Each of these peers in turn, started before and ended after its turn.
+
+    `aimed` are those that the suite has targets against.
+    """
     for key in keys:
-        if options.wants(key):
+        if options.wants(key) and not (options.targets and key not in aimed):
             with opened(key) as peer:
                 yield peer

@@ -83,7 +83,7 @@ class PeerClient(Client):
         self.transport = self.action.get_transport(name, "rdma")
         if address.get("fill"):
             for at in range(0, SPAN, MIB):
-                self.transport.write_from(at, source(at, MIB))
+                self.transport.write_from(at, source(at, MIB).data)
 
     def prepare(self, job: Job) -> Work:
         """Operations in any of the ways; `map` makes a view of `size` bytes and drops it."""
@@ -115,7 +115,7 @@ class PeerClient(Client):
             found = []
             for address, slot in job.last():
                 back = space(job.size)
-                transport.read_into(address, back)
+                transport.read_into(address, back.data)
                 found.append((slots[slot], back))
             return found
 
@@ -136,7 +136,7 @@ class PeerClient(Client):
 
     def python_call(self, kind: str, repeat: int) -> float:
         """Seconds for `repeat` calls of 8 bytes from a loop that does nothing else."""
-        data = space(8)
+        data: Any = space(8)
         transport = self.transport
         move = transport.read_into if kind == "read" else transport.write_from
         start = time.perf_counter()

@@ -55,9 +55,7 @@ class PeerClient(Client):
         self.last = reference = ray.put(wanted)
         if job.way == "map":
             return Work(lambda: ray.get(reference), lambda: [(wanted, ray.get(reference))])
-        return Work(
-            lambda: np.copyto(slot, ray.get(reference)), lambda: [(wanted, slot)], [slot]
-        )
+        return Work(lambda: np.copyto(slot, ray.get(reference)), lambda: [(wanted, slot)], [slot])
 
     def close(self) -> None:
         """End Ray's processes."""

@@ -74,15 +74,17 @@ class PeerClient(Client):
                 for key, value in zip(keys, values, strict=True):
                     store.set(key, value)
 
+        pipeline = store.pipeline(transaction=False)
+
         def pipelined() -> None:
             for chunk in chunks:
-                with store.pipeline(transaction=False) as pipeline:
+                if job.kind == "read":
                     for i in chunk:
-                        if job.kind == "read":
-                            pipeline.get(keys[i])
-                        else:
-                            pipeline.set(keys[i], values[i])
-                    pipeline.execute()
+                        pipeline.get(keys[i])
+                else:
+                    for i in chunk:
+                        pipeline.set(keys[i], values[i])
+                pipeline.execute()
 
         def moved() -> list[tuple[Any, Any]]:
             found = []

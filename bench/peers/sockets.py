@@ -48,7 +48,7 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        memory = memoryview(self.memory)
+        memory = self.memory.data
         with connection:
             while len(request := connection.recv(_REQUEST.size, socket.MSG_WAITALL)) == 16:
                 address, size = _REQUEST.unpack(request)
@@ -74,7 +74,7 @@ class PeerClient(Client):
     def prepare(self, job: Job) -> Work:
         """Requests and answers in turn, or with `depth` requests sent ahead."""
         slots = job.slots()
-        views = [memoryview(slot) for slot in slots]
+        views = [slot.data for slot in slots]
         addresses = job.addresses()
         depth, count = job.depth, job.count
         if job.kind == "read":
@@ -106,14 +106,14 @@ class PeerClient(Client):
             found = []
             for address, slot in job.last():
                 back = space(job.size)
-                self._ask_read(_REQUEST.pack(address, job.size), memoryview(back))
-                self._finish_read(memoryview(back))
+                self._ask_read(_REQUEST.pack(address, job.size), back.data)
+                self._finish_read(back.data)
                 found.append((slots[slot], back))
             return found
 
         return Work(call, moved, slots if job.kind == "read" else ())
 
-    def _ask_read(self, request: bytes, _: memoryview) -> None:
+    def _ask_read(self, request: bytes, data: memoryview) -> None:
         self.connection.sendall(request)
 
     def _finish_read(self, out: memoryview) -> None:
@@ -125,7 +125,7 @@ class PeerClient(Client):
             # The request is 16 bytes: it never is what a full socket cuts.
             self.connection.sendall(data[sent - len(request) :])
 
-    def _finish_write(self, _: memoryview) -> None:
+    def _finish_write(self, out: memoryview) -> None:
         if self.connection.recv(1) != b"\0":
             raise ConnectionError("the plain socket's server hung up")
 

@@ -24,7 +24,7 @@ class Server:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        memory = memoryview(self.memory)
+        memory = self.memory.data
         kept: Any = b""
         while True:
             try:
@@ -70,7 +70,7 @@ class PeerClient(Client):
             )
 
         def write() -> None:
-            self.socket.send_multipart([b"w", slot], copy=False)
+            self.socket.send_multipart([b"w", slot.data], copy=False)
             self.socket.recv()
 
         return Work(write, lambda: [(slot, self._read(_READ.pack(SPAN, job.size)))])

@@ -1,0 +1,169 @@
+"""What there is besides moving bytes: mapping and attaching, the Python around a call, the server's
+own memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.elements import served
+from bench.harness import Case, Gauge, Options, Timer
+from bench.peers import open_peers
+from bench.sizes import label
+from bench.work import KIB, MIB, SPAN, Job
+from bench.worker import JobTimer, Worker
+
+__all__ = ["mapping", "memory", "overhead"]
+
+ROOT = Path(__file__).parent.parent
+CLIENTS = 32
+
+
+class Attach(Timer):
+    """Connecting to a server and mapping its arena, as the client's process times it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def seconds(self, repeat: int) -> float:
+        """Seconds for `repeat` of them."""
+        return float(self.worker.ask("attach", repeat))
+
+
+def mapping(options: Options) -> Iterator[Case]:
+    """`map` of an attached arena at three sizes, beside Ray's zero-copy ``get``; attaching."""
+    sizes = [4 * KIB] if options.quick else [4 * KIB, MIB, SPAN]
+    with served() as memory:
+        ours = memory.client("shm")
+        again = memory.client("shm")
+        yield Case(
+            "shm attach (connect, authenticate, map the arena)", "us", Attach(ours), "-",
+            limit=100.0, repeat=0, table="shm map and attach",
+        )  # fmt: skip
+        smallest = Job("read", sizes[0], way="map")
+        for size in sizes:
+            yield Case(
+                f"shm map {label(size)}", "us", JobTimer(ours, Job("read", size, way="map")),
+                f"shm map {label(sizes[0])}", JobTimer(again, smallest),
+                limit=3.0, repeat=0, table="shm map and attach",
+            )  # fmt: skip
+        for peer in open_peers(["ray"], options):
+            for size in sizes:
+                job = Job("read", size, way="map")
+                yield Case(
+                    f"shm map {label(size)}", "us", JobTimer(ours, job),
+                    peer.label if peer.side(job) is None else "ray.get", peer.side(job),
+                    repeat=0, table="shm map and attach",
+                )  # fmt: skip
+
+
+class PythonCalls(Timer):
+    """Calls from a Python loop."""
+
+    def __init__(self, worker: Worker, kind: str) -> None:
+        self.worker = worker
+        self.kind = kind
+
+    def seconds(self, repeat: int) -> float:
+        """Seconds for `repeat` calls."""
+        return float(self.worker.ask("python_call", self.kind, repeat))
+
+
+class NativeCalls(Timer):
+    """The same calls from a C loop."""
+
+    def __init__(self, program: Path, kind: str) -> None:
+        self.program = program
+        self.kind = kind
+
+    def seconds(self, repeat: int) -> float:
+        """Seconds for `repeat` calls."""
+        command = [str(self.program), self.kind, str(repeat)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout) * 1e-9
+
+
+@contextmanager
+def native_calls() -> Iterator[Path | None]:
+    """``calls.c`` with libd's sources, compiled as the extension is; None without a compiler."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "calls")
+        sources = sorted((ROOT / "libd/csrc").glob("*.c"))
+        command = [
+            *compiler.split(), "-O3", "-std=gnu11", "-w", "-pthread",
+            f"-I{ROOT / 'libd/csrc'}", str(ROOT / "bench/calls.c"), *map(str, sources),
+            "-o", str(program),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"bench/calls.c does not compile:\n{done.stderr}")
+        yield program
+
+
+def overhead(options: Options) -> Iterator[Case]:
+    """What Python adds to an operation of 8 bytes in a memory element of the same process."""
+    with served() as memory, native_calls() as program:
+        ours = memory.client("local")
+        for kind in ("read", "write"):
+            yield Case(
+                f"{kind} of 8 B, a call from Python", "us", PythonCalls(ours, kind),
+                "the same from C" if program else "C loop (no compiler: apt-get install gcc)",
+                NativeCalls(program, kind) if program else None,
+                margin=1.0, repeat=0, table="Python overhead per call",
+            )  # fmt: skip
+
+
+def own_bytes(pid: int) -> int:
+    """Resident bytes of a process that are not shared memory: a memory server's without its pool.
+
+    Sockets' buffers are the kernel's and not among them.
+    """
+    fields = {}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        fields[name] = value
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssFile")) * KIB
+
+
+def memory(options: Options) -> Iterator[Case]:
+    """A server's resident memory beyond its pool: by itself, and for each busy client more."""
+    number = 4 if options.quick else CLIENTS
+    with served() as memory:
+        pid = memory.server.pid
+        alone = own_bytes(pid)
+        yield Case(
+            "server without clients", "MB", Gauge(lambda: own_bytes(pid) / 1e6), "-",
+            limit=20.0, table="server memory beyond the pool",
+        )  # fmt: skip
+        for kind in ("tcp", "shm"):
+            before = own_bytes(pid)
+            clients = [memory.client(kind) for _ in range(number)]
+            # What a client costs shows once it has moved something in both directions.
+            for client in clients:
+                for job in (
+                    Job("read", MIB),
+                    Job("write", MIB),
+                    Job("read", 4 * KIB, 16, "vector", 64),
+                ):
+                    JobTimer(client, job).check()
+            yield Case(
+                f"each of {number} {kind} clients more", "KiB",
+                Gauge(lambda before=before: (own_bytes(pid) - before) / number / KIB),  # type: ignore[misc]
+                "-", limit=64.0, table="server memory beyond the pool",
+            )  # fmt: skip
+        total = 20e6 + 2 * number * 64 * KIB
+        yield Case(
+            f"server with {2 * number} clients (began with {alone / 1e6:.1f} MB)", "MB",
+            Gauge(lambda: own_bytes(pid) / 1e6), "-",
+            limit=total / 1e6, table="server memory beyond the pool",
+        )  # fmt: skip
