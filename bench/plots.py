@@ -105,8 +105,8 @@ def draw_pairs(figure: Any, rows: list[Row]) -> None:
     for i, row in enumerate(rows):
         if row.peer is not None:
             axes.plot([row.ours, row.peer], [i, i], color="#999999", lw=2, zorder=1)
-            axes.scatter(row.peer, i, 60, PEERS[0][0], PEERS[0][1], zorder=2)
-        axes.scatter(row.ours, i, 60, OURS[0], OURS[1], zorder=2)
+            axes.scatter(row.peer, i, 60, PEERS[0][0], marker=PEERS[0][1], zorder=2)
+        axes.scatter(row.ours, i, 60, OURS[0], marker=OURS[1], zorder=2)
     names = [f"{row.name} [{row.unit}]" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
