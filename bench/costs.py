@@ -4,16 +4,12 @@ own memory.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bench.elements import served
 from bench.harness import Case, Gauge, Options, Timer
+from bench.native import NO_COMPILER, ROOT, ProgramTimer, compiled
 from bench.peers import open_peers
 from bench.sizes import label
 from bench.work import KIB, MIB, SPAN, Job
@@ -21,7 +17,6 @@ from bench.worker import JobTimer, Worker
 
 __all__ = ["mapping", "memory", "overhead"]
 
-ROOT = Path(__file__).parent.parent
 CLIENTS = 32
 
 
@@ -75,50 +70,17 @@ class PythonCalls(Timer):
         return float(self.worker.ask("python_call", self.kind, repeat))
 
 
-class NativeCalls(Timer):
-    """The same calls from a C loop."""
-
-    def __init__(self, program: Path, kind: str) -> None:
-        self.program = program
-        self.kind = kind
-
-    def seconds(self, repeat: int) -> float:
-        """Seconds for `repeat` calls."""
-        command = [str(self.program), self.kind, str(repeat)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout) * 1e-9
-
-
-@contextmanager
-def native_calls() -> Iterator[Path | None]:
-    """``calls.c`` with libd's sources, compiled as the extension is; None without a compiler."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "calls")
-        sources = sorted((ROOT / "libd/csrc").glob("*.c"))
-        command = [
-            *compiler.split(), "-O3", "-std=gnu11", "-w", "-pthread",
-            f"-I{ROOT / 'libd/csrc'}", str(ROOT / "bench/calls.c"), *map(str, sources),
-            "-o", str(program),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"bench/calls.c does not compile:\n{done.stderr}")
-        yield program
-
-
 def overhead(options: Options) -> Iterator[Case]:
     """What Python adds to an operation of 8 bytes in a memory element of the same process."""
-    with served() as memory, native_calls() as program:
+    sources = sorted((ROOT / "libd/csrc").glob("*.c"))
+    libraries = [[], ["-libverbs"], ["-libverbs", "-lrdmacm"]]
+    with served() as memory, compiled("calls.c", sources, libraries) as program:
         ours = memory.client("local")
         for kind in ("read", "write"):
             yield Case(
                 f"{kind} of 8 B, a call from Python", "us", PythonCalls(ours, kind),
-                "the same from C" if program else "C loop (no compiler: apt-get install gcc)",
-                NativeCalls(program, kind) if program else None,
+                "the same from C" if program else NO_COMPILER,
+                ProgramTimer(program, kind) if program else None,
                 margin=1.0, repeat=0, table="Python overhead per call",
             )  # fmt: skip
 

@@ -15,11 +15,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
-__all__ = ["Case", "Gauge", "Options", "Row", "Side", "Suite", "Timer", "measure", "timed"]
+__all__ = [
+    "Case",
+    "Gauge",
+    "Options",
+    "Row",
+    "Side",
+    "Suite",
+    "Timer",
+    "Unavailable",
+    "measure",
+    "timed",
+]
 
 ROUND_SECONDS = 0.02
 """A round of a case that leaves `repeat` to the harness lasts at least so long on either side."""
 MOST_CALLS = 1_000_000
+
+
+class Unavailable(Exception):
+    """A suite cannot run on this machine; the message says what it needs."""
 
 
 class Timer(ABC):

@@ -11,6 +11,7 @@ import pytest
 from bench.__main__ import SUITES, main
 from bench.harness import Row
 from bench.report import tables, write_json
+from bench.verbs import rdma_devices
 
 FIELDS = {
     "table", "name", "x", "unit", "ours", "peer_name", "peer", "ratio", "target", "met", "spread",
@@ -22,6 +23,8 @@ QUICK = ["--quick", "--rounds", "3", "--round-ms", "0.1", "--peers", "copyto,soc
     "suite", [pytest.param(s, marks=pytest.mark.slow) if s == "dag" else s for s in SUITES]
 )
 def test_suites_run_and_write_rows(suite: str, tmp_path: Path) -> None:
+    if suite == "verbs" and not rdma_devices():
+        pytest.skip("no RDMA device here: python -m tests.rdma.guest -- python -m bench verbs")
     out = tmp_path / "rows.json"
     assert main([suite, *QUICK, "--json", str(out)]) in (0, 1)
     rows = json.loads(out.read_text())
@@ -29,6 +32,12 @@ def test_suites_run_and_write_rows(suite: str, tmp_path: Path) -> None:
     assert all(set(row) == FIELDS for row in rows)
     assert all(row["ours"] > 0 for row in rows)
     assert len({(row["table"], row["name"], row["peer_name"]) for row in rows}) == len(rows)
+
+
+@pytest.mark.skipif(bool(rdma_devices()), reason="there is an RDMA device here")
+def test_without_a_device_verbs_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verbs", *QUICK]) == 1
+    assert "no RDMA device here" in capsys.readouterr().err
 
 
 def test_targets_alone(tmp_path: Path) -> None:
