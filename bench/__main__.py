@@ -87,20 +87,25 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[Row] = []
     unavailable = []
     console = Console(width=None if sys.stdout.isatty() else 150)
-    for name in dict.fromkeys(names):
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(name, total=None)
-            try:
-                for case in SUITES[name](options):
-                    if options.targets and not case.has_target:
-                        continue
-                    progress.update(task, description=f"{name}: {case.name} | {case.peer_name}")
-                    rows.append(measure(case, arguments.rounds, arguments.round_ms * 1e-3))
-            except Unavailable as why:
-                unavailable.append(name)
-                print(f"{name}: {why}", file=sys.stderr)
-    for shown in report(rows):
-        console.print(shown)
+    try:
+        for name in dict.fromkeys(names):
+            with Progress(
+                console=console, transient=True, disable=not console.is_terminal
+            ) as progress:
+                task = progress.add_task(name, total=None)
+                try:
+                    for case in SUITES[name](options):
+                        if options.targets and not case.has_target:
+                            continue
+                        progress.update(task, description=f"{name}: {case.name} | {case.peer_name}")
+                        rows.append(measure(case, arguments.rounds, arguments.round_ms * 1e-3))
+                except Unavailable as why:
+                    unavailable.append(name)
+                    print(f"{name}: {why}", file=sys.stderr)
+    finally:
+        # What was measured before a failure or Ctrl-C is worth seeing.
+        for shown in report(rows):
+            console.print(shown)
     if arguments.json is not None:
         write_json(arguments.json, rows)
     if arguments.plots is not None:

@@ -7,15 +7,13 @@ two. All peers move from the first device to the last.
 from __future__ import annotations
 
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.elements import can_submit, served
 from bench.harness import Case, Options, Side, Timer, Unavailable
 from bench.native import NO_COMPILER, ProgramTimer, compiled
-from bench.peers.perftest import free_port
+from bench.peers.perftest import PairError, run_pair
 from bench.peers.verbs_pyverbs import DEBIAN
 from bench.sizes import label
 from bench.work import KIB, MIB, Job
@@ -58,44 +56,24 @@ class IbPerftest(Timer):
 
     def seconds(self, repeat: int) -> float:
         """Run the pair of processes; only what they measure counts."""
-        port, iterations = str(free_port()), max(repeat, 10)
+        iterations = max(repeat, 10)
         here, there = self.devices
-        options = [*self.common, "-p", port, "-n", str(iterations)]
+        options = [*self.common, "-n", str(iterations)]
         if self.program.endswith("_bw"):
             options.append("--report_gbits")
-        prefix = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        with subprocess.Popen(
-            [*prefix, self.program, "-d", there, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as server:
-            try:
-                output = self._client([self.program, "-d", here, *options, "127.0.0.1"], server)
-            finally:
-                server.kill()
+        server = [self.program, "-d", there, *options]
+        output = run_pair(server, [self.program, "-d", here, *options, "127.0.0.1"])
         for line in output.splitlines():
             words = line.split()
             if words[:2] == [str(self.size), str(iterations)]:
                 break
         else:
-            raise RuntimeError(f"{self.program}: {output[-500:]}")
+            raise PairError(f"{self.program}: {output[-500:]}")
         if self.program.endswith("_bw"):
             # bytes, iterations, peak, average
             return repeat * self.size * 8 / (float(words[3]) * 1e9)
         # bytes, iterations, least, most, typical, average
         return repeat * float(words[5]) * 1e-6
-
-    def _client(self, command: list[str], server: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + 30
-        while True:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-            if done.returncode == 0:
-                return done.stdout
-            said = done.stdout + done.stderr
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.program}: {said[-500:]}")
-            time.sleep(0.1)
 
 
 def perftest(

@@ -14,19 +14,59 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 
 from bench.harness import Timer
 from bench.work import KIB, Job
 
-__all__ = ["UcxPerftest", "perftest_timer"]
+__all__ = ["PairError", "UcxPerftest", "perftest_timer", "run_pair"]
 
 STREAM_FROM = 64 * KIB
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+class PairError(Exception):
+    """A pair of programs did not do what it should; the message is what they said."""
+
+
+def run_pair(
+    server: Sequence[str], client: Sequence[str], environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a server and then a client, each with ``-p PORT`` added; return the client's output.
+
+    The port is a free one, or was until a moment ago: if somebody took it (or it still waits for
+    the end of an old connection), another is tried.
+
+    Raises
+    ------
+    PairError
+        if the client fails on five ports.
+    """
+    said = ""
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        prefix = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with subprocess.Popen(
+            [*prefix, *server, "-p", port],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        ) as process:
+            try:
+                deadline = time.monotonic() + 10
+                while process.poll() is None and time.monotonic() < deadline:
+                    done = subprocess.run(
+                        [*client, "-p", port],
+                        capture_output=True, text=True, env=environment, timeout=300, check=False,
+                    )  # fmt: skip
+                    if done.returncode == 0:
+                        return done.stdout
+                    said = (done.stdout + done.stderr)[-500:]
+                    time.sleep(0.02)
+            finally:
+                process.kill()
+    raise PairError(f"{' '.join(client)}: {said}")
 
 
 class UcxPerftest(Timer):
@@ -40,51 +80,19 @@ class UcxPerftest(Timer):
         """Run the pair of processes; their start is not counted."""
         # It divides by the time between its own reports: below ten iterations there is none.
         iterations = max(repeat * self.job.count, 10)
-        port = str(free_port())
-        environment = {**os.environ, "UCX_TLS": "tcp,self", "UCX_LOG_LEVEL": "error"}
-        prefix = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        with subprocess.Popen(
-            [*prefix, "ucx_perftest", "-p", port],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        ) as server:
-            try:
-                output = self._client(port, iterations, environment, server)
-            finally:
-                server.kill()
-        match = re.search(r"^\s*\d+,([\d.]+),([\d.]+),([\d.]+),", output, re.MULTILINE)
-        if match is None:
-            raise RuntimeError(f"ucx_perftest {self.test}: {output[-500:]}")
-        each = float(match[3]) * 1e-6 * (2 if self.test.endswith("_lat") else 1)
-        return each * repeat * self.job.count
-
-    def _client(
-        self,
-        port: str,
-        iterations: int,
-        environment: dict[str, str],
-        server: subprocess.Popen[bytes],
-    ) -> str:
-        command = [
-            "ucx_perftest", "-p", port, "127.0.0.1", "-t", self.test, "-s", str(self.job.size),
+        client = [
+            "ucx_perftest", "127.0.0.1", "-t", self.test, "-s", str(self.job.size),
             "-n", str(iterations), "-w", str(min(iterations, 100)), "-f", "-v",
         ]  # fmt: skip
         if self.test.endswith("_bw"):
-            command += ["-O", str(self.job.depth)]
-        deadline = time.monotonic() + 10
-        while True:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, timeout=120, check=False
-            )
-            if done.returncode == 0:
-                return done.stdout
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"ucx_perftest {self.test}: {(done.stdout + done.stderr)[-500:]}"
-                )
-            time.sleep(0.02)
+            client += ["-O", str(self.job.depth)]
+        environment = {**os.environ, "UCX_TLS": "tcp,self", "UCX_LOG_LEVEL": "error"}
+        output = run_pair(["ucx_perftest"], client, environment)
+        match = re.search(r"^\s*\d+,([\d.]+),([\d.]+),([\d.]+),", output, re.MULTILINE)
+        if match is None:
+            raise PairError(f"ucx_perftest {self.test}: {output[-500:]}")
+        each = float(match[3]) * 1e-6 * (2 if self.test.endswith("_lat") else 1)
+        return each * repeat * self.job.count
 
 
 def perftest_timer(job: Job) -> UcxPerftest:
