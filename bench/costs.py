@@ -76,9 +76,10 @@ def overhead(options: Options) -> Iterator[Case]:
     libraries = [[], ["-libverbs"], ["-libverbs", "-lrdmacm"]]
     with served() as memory, compiled("calls.c", sources, libraries) as program:
         ours = memory.client("local")
-        for kind in ("read", "write"):
+        for kind in ("read", "write", "submit"):
+            name = "submit and wait for a read" if kind == "submit" else kind
             yield Case(
-                f"{kind} of 8 B, a call from Python", "us", PythonCalls(ours, kind),
+                f"{name} of 8 B from Python", "us", PythonCalls(ours, kind),
                 "the same from C" if program else NO_COMPILER,
                 ProgramTimer(program, kind) if program else None,
                 margin=1.0, repeat=0, table="Python overhead per call",

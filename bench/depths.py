@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.elements import Served, can_submit, served
+from bench.elements import Served, served
 from bench.harness import Case, Options
 from bench.peers import open_peers, opened
 from bench.sizes import label
@@ -23,12 +23,8 @@ DEPTHS = [1, 2, 4, 8, 16]
 SIZES = [4 * KIB, 64 * KIB, MIB]
 CLIENTS = [1, 2, 3, 4]
 PAGE = 4 * KIB
-ASYNCHRONOUS = ("batches", "window")
-
-
-def our_ways() -> list[str]:
-    """How this libd can keep operations outstanding; the first is what targets are about."""
-    return [*(ASYNCHRONOUS if can_submit() else ()), "vector"]
+WAYS = ["batches", "window", "vector"]
+"""How ours keeps operations outstanding; the first is what targets are about."""
 
 
 def job_of(kind: str, size: int, depth: int, way: str, scattered: bool = False) -> Job:
@@ -56,15 +52,15 @@ def inflight(options: Options) -> Iterator[Case]:
                         # Asynchronous ways beside the one that asks one at a time, which is what
                         # the targets name; and the first of ours beside the peer's own pipelining.
                         one = Job(kind, size)
-                        pairs = [(way, one) for way in our_ways()] if peer.key == "socket" else []
+                        pairs = [(way, one) for way in WAYS] if peer.key == "socket" else []
                         theirs = [job_of(kind, size, depth, way) for way, _ in peer.peer.ways]
                         pairs += [
-                            (our_ways()[0], job) for job in theirs if job.way != "one" or depth == 1
+                            (WAYS[0], job) for job in theirs if job.way != "one" or depth == 1
                         ]
                         for way, job in pairs[: 1 if depth == 1 else None]:
                             mine = job_of(kind, size, depth, way)
                             aim = (peer.key, kind, size, depth, way, job) == (
-                                "socket", "read", MIB, 8, our_ways()[0], one,
+                                "socket", "read", MIB, 8, WAYS[0], one,
                             )  # fmt: skip
                             yield Case(
                                 name=f"{kind} {label(size)}, {depth} in flight"
@@ -110,8 +106,8 @@ def scattered(options: Options) -> Iterator[Case]:
                 table="tcp, random 4 KiB reads",
             )
 
-        for way in our_ways():
-            aim = 8.0 if way == our_ways()[0] else None
+        for way in WAYS:
+            aim = 8.0 if way == WAYS[0] else None
             yield case(many(way), "ours, one at a time", JobTimer(again, single), single, aim)
         for peer in open_peers(["socket", "redis", "ucx", "mooncake"], options, ("redis",)):
             for their_way, _ in peer.peer.ways:
@@ -119,8 +115,8 @@ def scattered(options: Options) -> Iterator[Case]:
                     yield case(single, peer.label, peer.side(single), single)
                     continue
                 theirs = many(their_way)
-                for way in our_ways():
-                    aim = 10.0 if peer.key == "redis" and way == our_ways()[0] else None
+                for way in WAYS:
+                    aim = 10.0 if peer.key == "redis" and way == WAYS[0] else None
                     yield case(many(way), peer.names(theirs), peer.side(theirs), theirs, aim)
 
 
@@ -166,7 +162,7 @@ def clients(options: Options) -> Iterator[Case]:
     numbers = [2] if options.quick else CLIENTS
     tcp_jobs = {
         "4 KiB": Job("read", PAGE),
-        "random 4 KiB, 16 in flight": job_of("read", PAGE, 16, our_ways()[0], scattered=True),
+        "random 4 KiB, 16 in flight": job_of("read", PAGE, 16, WAYS[0], scattered=True),
         "1 MiB": Job("read", MIB),
     }
     shm_jobs = {"4 KiB": Job("read", PAGE), "1 MiB": Job("read", MIB)}

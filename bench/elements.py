@@ -8,16 +8,11 @@ from dataclasses import dataclass
 
 from bench.work import SPAN
 from bench.worker import Worker
-from libd import ElementGrant, MemoryServerProcess, Transport
+from libd import ElementGrant, MemoryServerProcess
 
-__all__ = ["Served", "can_submit", "served"]
+__all__ = ["Served", "served"]
 
 _OURS = "bench.peers.ours"
-
-
-def can_submit() -> bool:
-    """Whether this build of libd has asynchronous batches."""
-    return hasattr(Transport, "submit")
 
 
 @dataclass(slots=True)

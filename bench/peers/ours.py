@@ -102,12 +102,8 @@ class PeerClient(Client):
         elif job.way == "vector":
             call = vectors(transport.readv if reading else transport.writev, pairs, job.depth)
         else:
-            submit: Any = getattr(transport, "submit", None)
-            if submit is None:
-                raise NotImplementedError("this libd has no Transport.submit")
-            keyword = "reads" if reading else "writes"
             make = window if job.way == "window" else alternating
-            call = make(lambda batch: submit(**{keyword: batch}), pairs, job.depth)
+            call = make(self._submit_reads if reading else self._submit_writes, pairs, job.depth)
 
         def moved() -> list[tuple[Any, Any]]:
             if reading:
@@ -120,6 +116,12 @@ class PeerClient(Client):
             return found
 
         return Work(call, moved, slots if reading else ())
+
+    def _submit_reads(self, batch: Pairs) -> Any:
+        return self.transport.submit(batch)
+
+    def _submit_writes(self, batch: Pairs) -> Any:
+        return self.transport.submit((), batch)
 
     def attach(self, repeat: int) -> float:
         """Seconds for `repeat` times connecting and mapping the arena, without letting go of it."""
@@ -135,9 +137,18 @@ class PeerClient(Client):
         return spent
 
     def python_call(self, kind: str, repeat: int) -> float:
-        """Seconds for `repeat` calls of 8 bytes from a loop that does nothing else."""
+        """Seconds for `repeat` calls of 8 bytes from a loop that does nothing else.
+
+        `kind` ``submit`` starts a batch of one read and waits for it: two calls.
+        """
         data: Any = space(8)
         transport = self.transport
+        if kind == "submit":
+            submit, batch = transport.submit, [(0, data)]
+            start = time.perf_counter()
+            for _ in times(None, repeat):
+                submit(batch).wait()
+            return time.perf_counter() - start
         move = transport.read_into if kind == "read" else transport.write_from
         start = time.perf_counter()
         for _ in times(None, repeat):
