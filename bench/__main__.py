@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import costs, depths, sizes, verbs
+from bench import costs, depths, placement, sizes, verbs
 from bench.dag import dag
 from bench.harness import Options, Row, Suite, Unavailable, measure
 from bench.peers import PEERS
@@ -66,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--peers", metavar="LIST", help=f"only these peers, with commas between: {', '.join(PEERS)}"
     )
+    made.add_argument(
+        "--cpus", type=placement.parse, metavar="C:S", default=placement.Placement(),
+        help="run all clients on processors C and all servers on S, for example 0:1 "
+        "(default: wherever the kernel likes)",
+    )  # fmt: skip
     made.add_argument("--targets", action="store_true", help="only cases that have a target")
     made.add_argument("--quick", action="store_true", help="a few small sizes: does it run at all?")
     return made
@@ -83,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.plots is not None and importlib.util.find_spec("matplotlib") is None:
         made.error("--plots needs matplotlib: pip install 'scad[bench]'")
     options = Options(peers, arguments.quick, arguments.targets)
+    placement.use(arguments.cpus)
     names = [name for suite in arguments.suite for name in GROUPS.get(suite, [suite])]
     rows: list[Row] = []
     unavailable = []

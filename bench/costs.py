@@ -53,7 +53,7 @@ def mapping(options: Options) -> Iterator[Case]:
                 job = Job("read", size, way="map")
                 yield Case(
                     f"shm map {label(size)}", "us", JobTimer(ours, job),
-                    peer.label if peer.side(job) is None else "ray.get", peer.side(job),
+                    peer.names(job), peer.side(job),
                     repeat=0, table="shm map and attach",
                 )  # fmt: skip
 

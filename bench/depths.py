@@ -8,11 +8,12 @@ has their addresses, and one call takes them all.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from bench.elements import Served, served
 from bench.harness import Case, Options
-from bench.peers import open_peers, opened
+from bench.peers import Opened, open_peers, opened
 from bench.sizes import label
 from bench.work import KIB, MIB, Job
 from bench.worker import JobTimer, Together
@@ -40,44 +41,49 @@ def said(way: str, kind: str) -> str:
     return f"{kind}v" if way == "vector" else way
 
 
+def against(peer: Opened, kind: str, size: int, depth: int) -> Iterator[tuple[str, Job, str]]:
+    """A way of ours, the peer's job, and what a table calls that.
+
+    All ways of ours stand beside the socket that asks one at a time, which the targets name; the
+    first of them stands beside each peer's own way of having several outstanding.
+    """
+    one = Job(kind, size)
+    if peer.key == "socket":
+        for way in WAYS if depth > 1 else WAYS[:1]:
+            yield way, one, peer.called(", one at a time")
+        if depth == 1:
+            return
+    theirs, suffix = peer.peer.ways[-1]
+    yield WAYS[0], job_of(kind, size, depth, theirs), peer.called(suffix)
+
+
 def inflight(options: Options) -> Iterator[Case]:
     """1 to 16 reads or writes outstanding, GB/s by depth."""
     sizes, depths = (SIZES[:1], [1, 4]) if options.quick else (SIZES, DEPTHS)
     with served() as memory:
         ours = memory.client("tcp")
         for peer in open_peers(["socket", "redis", "ucx", "mooncake"], options, ("socket",)):
-            for kind in ("read", "write"):
-                for size in sizes:
-                    for depth in depths:
-                        # Asynchronous ways beside the one that asks one at a time, which is what
-                        # the targets name; and the first of ours beside the peer's own pipelining.
-                        one = Job(kind, size)
-                        pairs = [(way, one) for way in WAYS] if peer.key == "socket" else []
-                        theirs = [job_of(kind, size, depth, way) for way, _ in peer.peer.ways]
-                        pairs += [
-                            (WAYS[0], job) for job in theirs if job.way != "one" or depth == 1
-                        ]
-                        for way, job in pairs[: 1 if depth == 1 else None]:
-                            mine = job_of(kind, size, depth, way)
-                            aim = (peer.key, kind, size, depth, way, job) == (
-                                "socket", "read", MIB, 8, WAYS[0], one,
-                            )  # fmt: skip
-                            yield Case(
-                                name=f"{kind} {label(size)}, {depth} in flight"
-                                + (f", {said(way, kind)}" if depth > 1 else ""),
-                                unit="GB/s",
-                                ours=JobTimer(ours, mine),
-                                peer_name=peer.names(job)
-                                + (", one at a time" if job.depth == 1 < depth else ""),
-                                peer=peer.side(job),
-                                operations=mine.count,
-                                peer_operations=job.count,
-                                size=size,
-                                target=1.15 if aim else None,
-                                repeat=0,
-                                table=f"tcp {kind} {label(size)}, in flight",
-                                x=depth,
-                            )
+            for kind, size, depth in itertools.product(("read", "write"), sizes, depths):
+                for way, theirs, name in against(peer, kind, size, depth):
+                    mine = job_of(kind, size, depth, way)
+                    aim = (peer.key, kind, size, depth, way, theirs.depth) == (
+                        "socket", "read", MIB, 8, WAYS[0], 1,
+                    )  # fmt: skip
+                    suffix = f", {said(way, kind)}" if depth > 1 else ""
+                    yield Case(
+                        name=f"{kind} {label(size)}, {depth} in flight{suffix}",
+                        unit="GB/s",
+                        ours=JobTimer(ours, mine),
+                        peer_name=name,
+                        peer=peer.side(theirs),
+                        operations=mine.count,
+                        peer_operations=theirs.count,
+                        size=size,
+                        target=1.15 if aim else None,
+                        repeat=0,
+                        table=f"tcp {kind} {label(size)}, in flight",
+                        x=depth,
+                    )
 
 
 def scattered(options: Options) -> Iterator[Case]:

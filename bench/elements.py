@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from bench import placement
 from bench.work import SPAN
 from bench.worker import Worker
 from libd import ElementGrant, MemoryServerProcess
@@ -39,6 +40,7 @@ def served() -> Iterator[Served]:
     """Start a server whose element holds what reads expect."""
     with ExitStack() as stack:
         server = stack.enter_context(MemoryServerProcess(size=4 * SPAN))
+        placement.place(server.pid, placement.get().server)
         tenant = server.control.create_tenant("bench", 3 * SPAN)
         grant = server.control.create_element(tenant.name, "memory", 2 * SPAN)
         address = {"durl": grant.durl("memory", "rdma_shm"), "fill": True}

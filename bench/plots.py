@@ -19,6 +19,7 @@ OURS = ("#000000", "o", "-")
 PEERS = [
     ("#D55E00", "s", "--"), ("#0072B2", "^", "-."), ("#009E73", "D", ":"),
     ("#CC79A7", "v", "--"), ("#E69F00", "P", "-."), ("#56B4E9", "X", ":"), ("#8A8A00", "*", "--"),
+    ("#882255", "<", "-."), ("#44AA99", ">", ":"),
 ]  # fmt: skip
 RATE_UNITS = ("GB/s", "k/s")
 
@@ -112,6 +113,7 @@ def draw_pairs(figure: Any, rows: list[Row]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_minor_formatter(sparse)
     axes.set_xlabel(
         f"{' or '.join(dict.fromkeys(row.unit for row in rows))}; ours: black dots, peers: squares"
     )
@@ -140,7 +142,7 @@ def write_plots(folder: Path, rows: list[Row]) -> list[Path]:
     written = []
     for title, some in tables(rows).items():
         over_x = bool(lines(some)) and len({row.x for row in some}) > 1
-        height = 6.5 if over_x else 1.5 + 0.45 * len(some)
+        height = 6.5 if over_x else 1.5 + 0.3 * len(some)
         figure = Figure(figsize=(9 if over_x else 12, height), layout="constrained")
         figure.suptitle(f"{title}: ours beside its peers, medians of one run")
         (draw_lines if over_x else draw_pairs)(figure, some)

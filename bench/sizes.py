@@ -83,9 +83,29 @@ def local(options: Options) -> Iterator[Case]:
 
 
 def shm(options: Options) -> Iterator[Case]:
-    """Shared memory, with a copy: beside a copy in private memory, and Ray's objects."""
+    """Shared memory, with a copy: beside a copy in private memory, and Ray's objects.
+
+    And beside a copy out of `map`, which is what this memory allows: private memory may lie in huge
+    pages where shared memory does not.
+    """
     with served() as memory:
-        yield from by_size("shm", memory.client("shm"), ["copyto", "ray"], SHM_TARGETS, options)
+        ours = memory.client("shm")
+        yield from by_size("shm", ours, ["copyto", "ray"], SHM_TARGETS, options)
+        if options.targets:
+            return
+        again = memory.client("shm")
+        for size in QUICK_LARGE if options.quick else LARGE:
+            yield Case(
+                name=f"shm read {label(size)}",
+                unit="GB/s",
+                ours=JobTimer(ours, Job("read", size)),
+                peer_name="np.copyto out of map",
+                peer=JobTimer(again, Job("read", size, way="mapcopy")),
+                size=size,
+                repeat=0,
+                table="shm read, bandwidth",
+                x=size,
+            )
 
 
 def tcp(options: Options) -> Iterator[Case]:

@@ -51,7 +51,8 @@ class Job:
     way
         How a client keeps them outstanding: ``"one"`` after the other; ``"window"``, a new one as
         soon as the oldest is done; ``"batches"``, two alternating batches of half the depth;
-        ``"vector"``, one call for `depth` of them, and then the next; ``"map"``: not moved at all.
+        ``"vector"``, one call for `depth` of them, and then the next; ``"map"``: not moved at all;
+        ``"mapcopy"``, copied out of a map.
     count
         Operations that one call stands for.
     scattered

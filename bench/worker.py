@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import placement
 from bench.harness import Timer
 from bench.work import Job, Work, WrongBytesError
 
@@ -62,7 +63,10 @@ class Worker:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker", str(there.fileno())],
+                [
+                    *placement.prefix(placement.get().of(role)),
+                    *[sys.executable, "-m", "bench.worker", str(there.fileno())],
+                ],
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -85,7 +85,7 @@ PEERS: dict[str, Peer] = {
         environment=(("UCX_TLS", "tcp,self"), ("UCX_LOG_LEVEL", "error")),
     ),
     "ray": Peer("Ray objects", "ray_objects", ("ray",), how="pip install 'scad[ray]'",
-        ways=(("one", ""), ("map", "")), server=False,
+        ways=(("one", ""), ("map", ", no copy")), server=False,
     ),
     "mooncake": Peer(
         "Mooncake TCP",
@@ -124,8 +124,11 @@ class Opened:
 
     def names(self, job: Job) -> str:
         """What a table calls this peer at this job."""
-        suffix = dict(self.peer.ways).get(job.way, "")
-        return self.label + (suffix if job.depth > 1 or job.way != "one" else "")
+        return self.called(dict(self.peer.ways).get(job.way, ""))
+
+    def called(self, suffix: str) -> str:
+        """The label with a suffix, or, of a peer that is not installed, how to get it."""
+        return self.label if "not installed" in self.label else self.label + suffix
 
     def takes(self, job: Job) -> bool:
         """Whether the peer can do the job in this way."""

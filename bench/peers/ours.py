@@ -9,6 +9,8 @@ from functools import partial
 from itertools import repeat as times
 from typing import Any
 
+import numpy as np
+
 from bench.work import MIB, SPAN, Client, Job, Work, source, space
 from libd import LibdAction
 
@@ -94,6 +96,10 @@ class PeerClient(Client):
                 lambda: [(source(0, job.size), transport.map(0, job.size))],
             )
         slots = job.slots()
+        if job.way == "mapcopy":
+            view = np.frombuffer(transport.map(0, job.size), np.uint8)
+            wanted = source(0, job.size)
+            return Work(lambda: np.copyto(slots[0], view), lambda: [(wanted, slots[0])], slots)
         pairs: Pairs = [(a, slots[i % job.depth]) for i, a in enumerate(job.addresses())]
         reading = job.kind == "read"
         call: Callable[[], object]

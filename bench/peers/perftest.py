@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
+from bench import placement
 from bench.harness import Timer
 from bench.work import KIB, Job
 
@@ -45,9 +46,10 @@ def run_pair(
     for _ in range(5):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
+        where = placement.get()
         prefix = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with subprocess.Popen(
-            [*prefix, *server, "-p", port],
+            [*prefix, *placement.prefix(where.server), *server, "-p", port],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -57,7 +59,7 @@ def run_pair(
                 deadline = time.monotonic() + 10
                 while process.poll() is None and time.monotonic() < deadline:
                     done = subprocess.run(
-                        [*client, "-p", port],
+                        [*placement.prefix(where.client), *client, "-p", port],
                         capture_output=True, text=True, env=environment, timeout=300, check=False,
                     )  # fmt: skip
                     if done.returncode == 0:

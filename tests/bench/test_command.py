@@ -53,6 +53,8 @@ def test_targets_alone(tmp_path: Path) -> None:
     [
         (["tcp", "--rounds", "2"], "--rounds"),
         (["tcp", "--peers", "nobody"], "no such peer: nobody"),
+        (["tcp", "--cpus", "0"], "--cpus"),
+        (["tcp", "--cpus", "0:100000"], "--cpus"),
         (["nothing"], "invalid choice"),
     ],
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import placement
+from bench.elements import served
 from bench.work import SPAN, Job, Work, WrongBytesError, source, space
 from bench.worker import JobTimer, Together, Worker, WorkerError
 
@@ -103,6 +105,16 @@ def test_a_worker_that_dies_is_told_and_leaves_nothing() -> None:
         with pytest.raises(WorkerError, match="ended"):
             JobTimer(worker, Job("read", 8)).seconds(1)
     assert not Path(f"/proc/{worker.pid}").exists()
+
+
+def test_processes_run_where_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(placement, "_current", placement.parse(f"{cpu}:{cpu}"))
+    with served() as memory, Worker(*COPY) as client:
+        assert os.sched_getaffinity(client.pid) == {cpu}
+        threads = [int(path.name) for path in Path(f"/proc/{memory.server.pid}/task").iterdir()]
+        assert len(threads) > 1
+        assert all(os.sched_getaffinity(thread) == {cpu} for thread in threads)
 
 
 def test_closing_ends_the_process() -> None:
