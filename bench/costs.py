@@ -111,11 +111,12 @@ def memory(options: Options) -> Iterator[Case]:
         for kind in ("tcp", "shm"):
             before = own_bytes(pid)
             clients = [memory.client(kind) for _ in range(number)]
-            # What a client costs shows once it has moved something in both directions.
+            # What a client costs shows once it has moved something in both directions, enough of
+            # it to be cut up over several connections.
             for client in clients:
                 for job in (
-                    Job("read", MIB),
-                    Job("write", MIB),
+                    Job("read", 8 * MIB),
+                    Job("write", 8 * MIB),
                     Job("read", 4 * KIB, 16, "vector", 64),
                 ):
                     JobTimer(client, job).check()

@@ -118,7 +118,7 @@ def scattered(options: Options) -> Iterator[Case]:
         for peer in open_peers(["socket", "redis", "ucx", "mooncake"], options, ("redis",)):
             for their_way, _ in peer.peer.ways:
                 if their_way == "one":
-                    yield case(single, peer.label, peer.side(single), single)
+                    yield case(single, peer.names(single), peer.side(single), single)
                     continue
                 theirs = many(their_way)
                 for way in WAYS:

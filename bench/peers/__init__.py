@@ -50,7 +50,6 @@ class Peer:
     how: str = ""
     ways: tuple[tuple[str, str], ...] = (("one", ""),)
     server: bool = True
-    kinds: tuple[str, ...] = ("read", "write")
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -115,11 +114,21 @@ def missing(key: str) -> str | None:
 
 @dataclass(slots=True)
 class Opened:
-    """A peer whose processes run, or one that is not installed (`clients` is empty then)."""
+    """A peer whose processes run, or one that is not installed.
+
+    Parameters
+    ----------
+    key, peer
+        Which.
+    absent
+        Why it cannot take part, and how to get it; None if it can.
+    clients
+        Its processes; none of a peer that is absent or a program with a clock of its own.
+    """
 
     key: str
     peer: Peer
-    label: str
+    absent: str | None
     clients: list[Worker]
 
     def names(self, job: Job) -> str:
@@ -128,18 +137,18 @@ class Opened:
 
     def called(self, suffix: str) -> str:
         """The label with a suffix, or, of a peer that is not installed, how to get it."""
-        return self.label if "not installed" in self.label else self.label + suffix
+        return self.absent or self.peer.label + suffix
 
     def takes(self, job: Job) -> bool:
         """Whether the peer can do the job in this way."""
-        return job.way in dict(self.peer.ways) and job.kind in self.peer.kinds
+        return job.way in dict(self.peer.ways)
 
     def side(self, job: Job) -> Side | None:
         """The peer's side of a case."""
-        if self.peer.module == "perftest":
-            return None if "not installed" in self.label else perftest_timer(job)
-        if not self.clients:
+        if self.absent:
             return None
+        if self.peer.module == "perftest":
+            return perftest_timer(job)
         if len(self.clients) > 1:
             return Together(self.clients, job)
         return JobTimer(self.clients[0], job)
@@ -153,7 +162,7 @@ def opened(key: str, clients: int = 1) -> Iterator[Opened]:
     peer = PEERS[key]
     why = missing(key)
     if why is not None or peer.module == "perftest":
-        yield Opened(key, peer, why or peer.label, [])
+        yield Opened(key, peer, why, [])
         return
     module = f"bench.peers.{peer.module}"
     environment = dict(peer.environment)
@@ -168,7 +177,7 @@ def opened(key: str, clients: int = 1) -> Iterator[Opened]:
             servers = [worker("Server") for _ in range(1 if one_for_all else clients)]
             addresses = [servers[i % len(servers)].address for i in range(clients)]
         made = [worker("PeerClient", {"address": address}) for address in addresses]
-        yield Opened(key, peer, peer.label, made)
+        yield Opened(key, peer, None, made)
 
 
 def open_peers(keys: list[str], options: Options, aimed: tuple[str, ...] = ()) -> Iterator[Opened]:
