@@ -90,10 +90,11 @@ class UcxPerftest(Timer):
             client += ["-O", str(self.job.depth)]
         environment = {**os.environ, "UCX_TLS": "tcp,self", "UCX_LOG_LEVEL": "error"}
         output = run_pair(["ucx_perftest"], client, environment)
-        match = re.search(r"^\s*\d+,([\d.]+),([\d.]+),([\d.]+),", output, re.MULTILINE)
+        # Iterations, median, average since the last report (which may be infinite), overall.
+        match = re.search(r"^\s*\d+,[^,]+,[^,]+,([\d.]+),", output, re.MULTILINE)
         if match is None:
             raise PairError(f"ucx_perftest {self.test}: {output[-500:]}")
-        each = float(match[3]) * 1e-6 * (2 if self.test.endswith("_lat") else 1)
+        each = float(match[1]) * 1e-6 * (2 if self.test.endswith("_lat") else 1)
         return each * repeat * self.job.count
 
 
