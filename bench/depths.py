@@ -47,8 +47,9 @@ def against(peer: Opened, kind: str, size: int, depth: int) -> Iterator[tuple[st
     All ways of ours stand beside the socket that asks one at a time, which the targets name; the
     first of them stands beside each peer's own way of having several outstanding.
     """
-    one = Job(kind, size)
     if peer.key == "socket":
+        # It goes through as many places and buffers as we do, or its bytes would be in the cache.
+        one = Job(kind, size, count=depth, places=depth)
         for way in WAYS if depth > 1 else WAYS[:1]:
             yield way, one, peer.called(", one at a time")
         if depth == 1:

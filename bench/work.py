@@ -57,6 +57,9 @@ class Job:
         Operations that one call stands for.
     scattered
         Random multiples of `size` in 0 … SPAN rather than the same places again and again.
+    places
+        How many places and buffers are used in turn, if more than `depth`: a side that has one read
+        outstanding then touches as much memory as one that has many.
     """
 
     kind: str
@@ -65,6 +68,12 @@ class Job:
     way: str = "one"
     count: int = 1
     scattered: bool = False
+    places: int = 0
+
+    @property
+    def spots(self) -> int:
+        """Places and buffers that are used in turn."""
+        return max(self.depth, self.places)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -81,17 +90,17 @@ class Job:
         if self.scattered:
             places = np.random.default_rng(7).integers(0, SPAN // self.size, self.count)
             return [base + int(i) * self.size for i in places]
-        return [base + (i % self.depth) * self.size for i in range(self.count)]
+        return [base + (i % self.spots) * self.size for i in range(self.count)]
 
     def slots(self) -> list[Bytes]:
-        """A buffer for each outstanding operation: operation `i` uses slot ``i % depth``.
+        """A buffer for each spot: operation `i` uses slot ``i % spots``.
 
         Of writes, filled with bytes that no earlier job wrote.
         """
-        made = [space(self.size) for _ in range(self.depth)]
+        made = [space(self.size) for _ in range(self.spots)]
         if self.kind == "write":
             seed = [os.getpid(), next(_writes)]
-            for slot, data in zip(made, np.random.default_rng(seed).spawn(self.depth), strict=True):
+            for slot, data in zip(made, np.random.default_rng(seed).spawn(self.spots), strict=True):
                 slot[:] = np.frombuffer(data.bytes(self.size), np.uint8)
         return made
 
@@ -99,10 +108,10 @@ class Job:
         """Address and slot of operations whose bytes must be there after a call."""
         final: dict[int, int] = {}
         for i, address in enumerate(self.addresses()):
-            final[address] = i % self.depth
+            final[address] = i % self.spots
         if self.kind == "write":
             return list(final.items())
-        held = {i % self.depth: a for i, a in enumerate(self.addresses())}
+        held = {i % self.spots: a for i, a in enumerate(self.addresses())}
         return [(address, slot) for slot, address in held.items()]
 
 

@@ -76,7 +76,7 @@ class PeerClient(Client):
         slots = job.slots()
         views = [slot.data for slot in slots]
         addresses = job.addresses()
-        depth, count = job.depth, job.count
+        depth, count, spots = job.depth, job.count, job.spots
         if job.kind == "read":
             requests = [_REQUEST.pack(address, job.size) for address in addresses]
             ask, finish = self._ask_read, self._finish_read
@@ -96,9 +96,9 @@ class PeerClient(Client):
                 for i in range(depth):
                     ask(requests[i], views[i])
                 for i in range(count):
-                    finish(views[i % depth])
+                    finish(views[i % spots])
                     if i + depth < count:
-                        ask(requests[i + depth], views[i % depth])
+                        ask(requests[i + depth], views[(i + depth) % spots])
 
         def moved() -> list[tuple[Any, Any]]:
             if job.kind == "read":
