@@ -238,7 +238,7 @@ int net_connect_unix(const char *name, double timeout)
     return error;
 }
 
-ssize_t net_send_fds(int fd, const struct iovec *iov, int count, const int *fds, int nfds)
+ssize_t net_send_fds(int fd, const struct iovec *iov, int count, const int *fds, int nfds, bool more)
 {
     union {
         char bytes[CMSG_SPACE(4 * sizeof(int))];
@@ -256,5 +256,5 @@ ssize_t net_send_fds(int fd, const struct iovec *iov, int count, const int *fds,
         c->cmsg_len = CMSG_LEN((size_t)nfds * sizeof(int));
         memcpy(CMSG_DATA(c), fds, (size_t)nfds * sizeof(int));
     }
-    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
 }

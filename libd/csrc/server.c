@@ -148,6 +148,17 @@ static void finish(struct conn *conn)
         linger(conn);
 }
 
+/* Whether the next request is here and is answered without waiting for anything: its reply can go out with this one. */
+static bool another_follows(const struct conn *conn)
+{
+    struct libd_request next;
+
+    if (conn->closing || conn->server->draining || conn->input_last - conn->input_first < sizeof next)
+        return false;
+    memcpy(&next, conn->input + conn->input_first, sizeof next);
+    return next.length == 0 && next.size <= TURN;
+}
+
 /* Sends what it can; true if the reply is out. */
 static bool send_reply(struct conn *conn, uint64_t *turn)
 {
@@ -177,7 +188,8 @@ static bool send_reply(struct conn *conn, uint64_t *turn)
             }
         if (n == 0)
             return true;
-        ssize_t sent = net_send_fds(conn->watched.fd, iov, n, conn->fds, conn->reply_done ? 0 : conn->nfds);
+        ssize_t sent = net_send_fds(conn->watched.fd, iov, n, conn->fds, conn->reply_done ? 0 : conn->nfds,
+                                    another_follows(conn));
         if (sent < 0) {
             if (errno == EINTR)
                 continue;
