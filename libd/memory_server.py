@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         "it at once (default: %(default)s)",
     )
     parser.add_argument(
+        "--rdma",
+        nargs="?",
+        const="any",
+        metavar="DEVICE",
+        help="serve one-sided RDMA through this device: NAME[:PORT[:GID INDEX]] (default: the "
+        "first with an active port), or 'auto': if there is one (rdma_uverbs)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="say where it listens as one line of JSON on stdout"
     )
     # For programs: exit when this pipe closes; its first line is the administrator's token.
@@ -140,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             token=options.token or os.environ.get("SCAD_MEMORY_TOKEN"),
             admin_token=admin_token,
             default_region=options.default_region,
+            rdma=options.rdma,
         )
     except (LibdError, ValueError) as error:
         logger.error("%s", error)
@@ -150,12 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "pid": os.getpid(),
             "tcp_url": server.tcp_url,
             "unix_url": server.unix_url,
+            "rdma_device": server.rdma_device,
             "size": size,
         }
         sys.stdout.write(json.dumps(about) + "\n")
         sys.stdout.flush()
     if options.lifeline is None:
         logger.info("serving %s (%d bytes) at %s", format_size(size), size, " and ".join(urls))
+        if server.rdma_device:
+            logger.info("RDMA device %s", server.rdma_device)
     reason = _wait(wake_read, options.lifeline)
     if reason == signal.SIGTERM.name and options.drain > 0:
         server.drain(options.drain)

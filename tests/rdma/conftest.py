@@ -232,3 +232,44 @@ def make(kind: str, stand: RdmaStand) -> Callable[..., Transport]:
         return stand.open(stand.control.create_element(tenant, "mem", size, elastic=elastic), kind)
 
     return open_one
+
+
+RawRead = Callable[..., bytes]
+
+
+@pytest.fixture
+def raw_read(pair: tuple[Endpoint, Endpoint], pyverbs: ModuleType) -> RawRead:
+    """READ with a queue pair of one grant and the key of another's region, past all of libd.
+
+    ``raw_read(queue, region, addr, offset=…, size=…, before=…)``: `before` is called when the key is
+    known. PermissionError if the device refuses.
+    """
+
+    def read(
+        queue: ElementGrant,
+        region: ElementGrant,
+        addr: int = 0,
+        *,
+        offset: int = 0,
+        size: int = 6,
+        before: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        from tests.rdma.peers.client import Client, Grant
+        from tests.rdma.peers.queue import Device, WorkError
+
+        grants = [Grant.from_durl(grant.durl("m", "rdma_uverbs")) for grant in (queue, region)]
+        with (
+            Device(pair[1].device) as device,
+            Client(grants[1], device) as asking,
+            Client(grants[0], device) as reading,
+        ):
+            about = asking.region(addr)
+            reading.open()
+            before()
+            try:
+                return reading.read(about, offset, size)
+            except WorkError as error:
+                assert error.status == "REM_ACCESS_ERR"
+                raise PermissionError from error
+
+    return read
