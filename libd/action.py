@@ -23,7 +23,7 @@ __all__ = ["CONFIG_TIMEOUT", "LibdAction"]
 CONFIG_TIMEOUT = 30.0
 """Seconds that `LibdAction.get_transport` waits for a late configuration by default."""
 
-_SERVER = "rdma_tcp_server"
+_SERVERS = ("rdma_tcp_server", "rdma_uverbs_server")
 
 
 class LibdAction:
@@ -38,7 +38,8 @@ class LibdAction:
         `config_transport`. A durl of type
         ``rdma_tcp_server`` (``server;rdma_tcp_server;url,tcp://*:2333;size,1073741824;``) starts a
         memory server in this process that stops with the action; like the stand-alone one it binds
-        loopback unless it has a ``token``.
+        loopback unless it has a ``token``. One of type ``rdma_uverbs_server`` serves one-sided RDMA
+        too, through the ``device`` that it names or the first there is.
     cache
         Attached arenas; a process that runs many actions gives the same cache to all of them.
 
@@ -78,10 +79,10 @@ class LibdAction:
             if the durl is malformed, its name is taken, or its type unknown.
         """
         durl = Durl.parse(durl)
-        if durl.type != _SERVER and durl.type not in transport_types():
+        if durl.type not in _SERVERS and durl.type not in transport_types():
             raise DurlError(
                 f"durl {durl.name!r}: no transport of type {durl.type!r} "
-                f"(there are {', '.join([*transport_types(), _SERVER])})"
+                f"(there are {', '.join([*transport_types(), *_SERVERS])})"
             )
         with self._changed:
             self._check_open()
@@ -89,7 +90,7 @@ class LibdAction:
                 raise DurlError(
                     f"action {self.activation_id}: transport {durl.name!r} exists already"
                 )
-            if durl.type == _SERVER and durl.configured:
+            if durl.type in _SERVERS and durl.configured:
                 self._servers[durl.name] = _start_server(durl)
             self._durls[durl.name] = durl
             self._changed.notify_all()
@@ -122,7 +123,7 @@ class LibdAction:
                     f"action {self.activation_id}: the durl for transport {name!r} has no settings"
                 )
             durl = Durl(name, durl.type, durl.config)
-            if durl.type == _SERVER:
+            if durl.type in _SERVERS:
                 self._servers[name] = _start_server(durl)
             self._durls[name] = durl
             self._changed.notify_all()
@@ -160,10 +161,8 @@ class LibdAction:
                 if name in self._open:
                     return self._open[name]
                 durl = self._durls.get(name)
-                if durl is not None and durl.type == _SERVER:
-                    raise DurlError(
-                        f"transport {name!r} is a server; open an rdma_tcp transport to it"
-                    )
+                if durl is not None and durl.type in _SERVERS:
+                    raise DurlError(f"transport {name!r} is a server; open a transport to it")
                 if durl is not None and durl.configured and name not in self._opening:
                     self._opening.add(name)
                     break
@@ -234,8 +233,10 @@ def _start_server(durl: Durl) -> MemoryServer:
 
     host, port, path = parse_url(setting(durl, "url"), f"durl {durl.name!r}")
     if path:
-        raise DurlError(f"durl {durl.name!r}: an rdma_tcp_server needs a tcp:// url")
+        raise DurlError(f"durl {durl.name!r}: an {durl.type} needs a tcp:// url")
     token = durl.config.get("token")
     if host == "*":
         host = "0.0.0.0" if token else "127.0.0.1"
-    return MemoryServer(parse_size(setting(durl, "size")), bind=host, port=int(port), token=token)
+    rdma = durl.config.get("device", "any") if durl.type == "rdma_uverbs_server" else None
+    size = parse_size(setting(durl, "size"))
+    return MemoryServer(size, bind=host, port=int(port), token=token, rdma=rdma)

@@ -6,7 +6,7 @@ Settings that the transports of this package read:
 ``url``
     ``tcp://HOST:PORT``, or for ``rdma_shm`` ``unix://@NAME`` (an abstract socket).
 ``size``
-    ``rdma_local`` and ``rdma_tcp_server``: bytes of memory, also ``64 MB``.
+    ``rdma_local`` and the servers: bytes of memory, also ``64 MB``.
 ``token``
     The server's token, or the tenant's if ``eid`` is given.
 ``eid``
@@ -26,6 +26,9 @@ Settings that the transports of this package read:
     Seconds without a byte after which a server that owes an answer is given up.
 ``stripes``
     ``rdma_tcp``: connections that transfers of 4 MiB or more are cut up over, 1 to 16.
+``device``
+    ``rdma_uverbs`` and ``rdma_uverbs_server``: the RDMA device, ``NAME[:PORT[:GID INDEX]]``; by
+    default the first that has an active port. The url is where the server is over TCP.
 """
 
 from __future__ import annotations

@@ -99,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
         "--unix", metavar="@NAME", help="listen on this abstract Unix socket too (rdma_shm)"
     )
     parser.add_argument(
+        "--rdma",
+        nargs="?",
+        const="any",
+        metavar="DEVICE",
+        help="serve one-sided RDMA through this device: NAME[:PORT[:GID INDEX]] (default: the "
+        "first with an active port), or 'auto': if there is one (rdma_uverbs)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="say where it listens as one line of JSON on stdout"
     )
     parser.add_argument(
@@ -215,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             token=options.token or os.environ.get("SCAD_MEMORY_TOKEN"),
             admin_token=admin_token,
             default_region=region,
+            rdma=options.rdma,
         )
         if options.metrics:
             metrics = _serve_metrics(server, options, admin_token or "")
@@ -227,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "pid": os.getpid(),
             "tcp_url": server.tcp_url,
             "unix_url": server.unix_url,
+            "rdma_device": server.rdma_device,
             "size": size,
         }
         sys.stdout.write(json.dumps(about) + "\n")
@@ -235,6 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.info("serving %s (%d bytes) at %s", format_size(size), size, " and ".join(urls))
         if metrics is not None:
             logger.info("metrics at http://%s:%d/metrics", options.metrics[0], metrics.port)
+        if server.rdma_device:
+            logger.info("RDMA device %s", server.rdma_device)
     reason = _wait(wake_read, options.lifeline)
     if reason != _PARENT_GONE and options.drain > 0:
         _drain(server, options.drain, wake_read)

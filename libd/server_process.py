@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from libd.control import ServerControl
 from libd.errors import LibdError, TransportTimeoutError
@@ -41,6 +41,8 @@ class MemoryServerProcess:
         Bytes of a default region; none by default.
     token
         Opens the default region.
+    rdma
+        As `MemoryServer` has it: a device for one-sided RDMA, by default whichever there is.
     timeout
         Seconds to wait for the server to listen.
 
@@ -57,6 +59,7 @@ class MemoryServerProcess:
         bind: str = "127.0.0.1",
         default_region: int = 0,
         token: str | None = None,
+        rdma: str | None = "auto",
         timeout: float = 20.0,
     ) -> None:
         admin_token = secrets.token_hex(32)
@@ -73,6 +76,7 @@ class MemoryServerProcess:
             "--default-region", str(default_region),
             "--lifeline", str(reader),
             "--json",
+            *(["--rdma", rdma] if rdma else []),
         ]  # fmt: skip
         # The kernel's notice is about the thread that forks, not about its process: only the main
         # one lives long enough.
@@ -112,8 +116,9 @@ class MemoryServerProcess:
         self.pid: int = self._process.pid
         self.tcp_url: str = about["tcp_url"]
         self.unix_url: str = about["unix_url"]
+        self.rdma_device: str | None = about["rdma_device"]
 
-    def _await_start(self, timeout: float) -> dict[str, str]:
+    def _await_start(self, timeout: float) -> dict[str, Any]:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         deadline = time.monotonic() + timeout
@@ -128,7 +133,7 @@ class MemoryServerProcess:
                 last = message.splitlines()[-1] if message else "no message"
                 raise LibdError(f"the memory server did not start: {last}")
             line += piece
-        about: dict[str, str] = json.loads(line)
+        about: dict[str, Any] = json.loads(line)
         return about
 
     @property

@@ -9,10 +9,11 @@
 
 #define QPN_MASK 0xffffffu
 #define READS_MAX 128 /* at a time; each takes memory of the side that answers */
-/* After 4.096 µs × 2^14 without an answer (67 ms) a request is repeated, seven times: half a second, or up to four times
- * that, as the specification allows. A server that dies is noticed earlier, by the end of its TCP connection. */
+/* After 4.096 µs × 2^14 without an answer (67 ms) a request is repeated, six times (Soft-RoCE takes seven for ever): half a
+ * second, or up to four times that, as the specification allows. A server that dies is noticed earlier, by the end of its
+ * TCP connection. */
 #define ANSWER_TIME 14
-#define REPEATS 7
+#define REPEATS 6
 
 int verbs_qp_create(const struct verbs_port *port, struct ibv_pd *pd, struct ibv_cq *cq, uint32_t depth,
                     uint32_t *inlined, struct ibv_qp **out, struct libd_error *err)
@@ -82,7 +83,7 @@ int verbs_qp_connect(const struct verbs_port *port, struct ibv_qp *qp, const str
     int error;
 
     if (peer->mtu < IBV_MTU_256 || peer->mtu > IBV_MTU_4096)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
+        return libd_fail(err, LIBD_EINVAL, 0, 0);
     memcpy(receive.ah_attr.grh.dgid.raw, peer->gid, sizeof peer->gid);
     error = port->lib->modify_qp(qp, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
     if (!error)

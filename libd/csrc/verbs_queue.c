@@ -91,7 +91,7 @@ void verbs_fail_all(struct verbs *v, const struct libd_error *err)
         blame(v, batch, err);
         finish(v, batch);
     }
-    v->stage_head = v->stage_tail = 0;
+    v->stage_tail = v->stage_head;
     v->unsignalled = 0;
 }
 
@@ -100,8 +100,6 @@ void verbs_fail_all(struct verbs *v, const struct libd_error *err)
 /* Room for `size` bytes in a row; 0: not now, else where it begins plus one. */
 static uint64_t stage_take(struct verbs *v, uint64_t size)
 {
-    if (v->stage_head == v->stage_tail)
-        v->stage_head = v->stage_tail = 0;
     size = (size + 63) & ~UINT64_C(63);
     uint64_t at = v->stage_head % STAGE_SIZE, skip = at + size > STAGE_SIZE ? STAGE_SIZE - at : 0;
     if (v->stage_head + skip + size - v->stage_tail > STAGE_SIZE)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "conn.h"
 #include "verbs_lib.h"
@@ -54,6 +55,15 @@ static void hang_up(struct verbs_link *link)
     free(link);
 }
 
+/* Whoever waits for an answer from a queue pair that is gone would wait long; the end of its connection it sees at once. */
+static void cut_off(struct verbs_domain *domain)
+{
+    while (domain->links) {
+        shutdown(domain->links->conn->watched.fd, SHUT_RDWR);
+        hang_up(domain->links);
+    }
+}
+
 static void withdraw(struct region *region)
 {
     struct ibv_mr *mr = region->exported;
@@ -62,16 +72,14 @@ static void withdraw(struct region *region)
     region->exported = NULL;
     /* It fails if the device is gone, or is broken: then nobody of this tenant may go on using it. */
     if (domain->verbs->port.lib->dereg_mr(mr))
-        while (domain->links)
-            hang_up(domain->links);
+        cut_off(domain);
 }
 
 static void leave(struct tenant *tenant)
 {
     struct verbs_domain *domain = tenant->domain;
 
-    while (domain->links)
-        hang_up(domain->links);
+    cut_off(domain);
     domain->verbs->port.lib->dealloc_pd(domain->pd);
     free(domain);
     tenant->domain = NULL;

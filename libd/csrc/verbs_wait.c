@@ -25,7 +25,7 @@ static inline void relax(void)
 
 static unsigned size_class(const struct libd_batch *batch)
 {
-    uint64_t bytes = batch->bytes_in + batch->bytes_out;
+    uint64_t bytes = batch ? batch->bytes_in + batch->bytes_out : 0;
     unsigned n = 0;
 
     for (bytes >>= 8; bytes && n < SIZE_CLASSES - 1; bytes >>= 3)
@@ -109,6 +109,8 @@ static int mend(struct verbs *v, struct libd_error *err)
     return v->cut && v->qp ? verbs_link_restore(v, err) : LIBD_OK;
 }
 
+static bool over(const struct libd_batch *batch) { return batch && libd_batch_done(batch); }
+
 /* Moves things along until the batch is done, or `deadline` (0: never; negative: at once). */
 static int lead(struct verbs *v, const struct libd_batch *batch, double deadline, struct libd_error *err)
 {
@@ -121,7 +123,7 @@ static int lead(struct verbs *v, const struct libd_batch *batch, double deadline
         verbs_reap(v);
         if ((v->broken || v->cut) && mend(v, err))
             return err->code;
-        if (libd_batch_done(batch)) {
+        if (over(batch)) {
             if (polls < PATIENCE_MAX)
                 *patience += ((int32_t)polls - (int32_t)*patience) / 8;
             return LIBD_OK;
@@ -178,13 +180,13 @@ static void follow(struct verbs *v, double seconds)
 int verbs_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
 {
     struct verbs *v = verbs_of(t);
-    double deadline = timeout == 0 ? -1 : timeout < 0 ? 0 : libd_now() + timeout;
+    double deadline = timeout == 0 || !batch ? -1 : timeout < 0 ? 0 : libd_now() + timeout;
     int code = LIBD_OK;
 
     if (t->generation != libd_generation())
         return libd_fail(err, LIBD_ECLOSED, 1, 0);
     verbs_lock(v);
-    while (!code && !libd_batch_done(batch)) {
+    while (!code && !over(batch)) {
         if (!v->leading) {
             v->leading = true;
             code = lead(v, batch, deadline, err);
@@ -197,7 +199,7 @@ int verbs_progress(struct libd_transport *t, struct libd_batch *batch, double ti
         if (deadline < 0 || left <= 0)
             break;
         follow(v, left < SIGNAL_CHECK ? left : SIGNAL_CHECK);
-        if (!libd_batch_done(batch))
+        if (!over(batch))
             code = interrupted(v, err);
     }
     pthread_mutex_unlock(&v->lock);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from libd import ElementGrant, LibdAction, MemoryServer, ServerControl, Transport
+from tests.libd.conftest import ADMIN, Stand
 
 SYSFS = Path("/sys/class/infiniband")
 DEBIAN_PYVERBS = Path("/usr/lib/python3/dist-packages/pyverbs")
@@ -179,3 +183,93 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
+
+
+@dataclass
+class RdmaStand(Stand):
+    """A memory server on the first device of a pair, its clients on the second."""
+
+    device: str = ""
+
+    def open(self, grant: ElementGrant, kind: str) -> Transport:
+        durl = grant.durl("mem", f"rdma_{kind}")
+        action = LibdAction("test", [durl + f"device,{self.device};" * (kind == "uverbs")])
+        self.actions.append(action)
+        return action.get_transport("mem", "rdma")
+
+
+@pytest.fixture
+def stand(pair: tuple[Endpoint, Endpoint]) -> Iterator[RdmaStand]:
+    """What the tests of libd use, with RDMA."""
+    server = MemoryServer(
+        1 << 28,
+        unix=f"@scad-test-{secrets.token_hex(8)}",
+        admin_token=ADMIN,
+        default_region=1 << 16,
+        rdma=pair[0].device,
+    )
+    control = ServerControl(server.tcp_url or "", ADMIN, unix_url=server.unix_url)
+    made = RdmaStand(server, control, device=pair[1].device)
+    yield made
+    for action in made.actions:
+        action.close()
+    control.close()
+    server.stop()
+
+
+@pytest.fixture(params=["uverbs"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The transport that the conformance suite is run on."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make(kind: str, stand: RdmaStand) -> Callable[..., Transport]:
+    """Open a new memory element: ``make(size, elastic=…)``."""
+
+    def open_one(size: int = 1 << 16, elastic: bool = False) -> Transport:
+        tenant = stand.tenant(size)
+        return stand.open(stand.control.create_element(tenant, "mem", size, elastic=elastic), kind)
+
+    return open_one
+
+
+RawRead = Callable[..., bytes]
+
+
+@pytest.fixture
+def raw_read(pair: tuple[Endpoint, Endpoint], pyverbs: ModuleType) -> RawRead:
+    """READ with a queue pair of one grant and the key of another's region, past all of libd.
+
+    ``raw_read(queue, region, addr, offset=…, size=…, before=…)``: `before` is called when the key is
+    known. PermissionError if the device refuses.
+    """
+
+    def read(
+        queue: ElementGrant,
+        region: ElementGrant,
+        addr: int = 0,
+        *,
+        offset: int = 0,
+        size: int = 6,
+        before: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        from tests.rdma.peers.client import Client, Grant
+        from tests.rdma.peers.queue import Device, WorkError
+
+        grants = [Grant.from_durl(grant.durl("m", "rdma_uverbs")) for grant in (queue, region)]
+        with (
+            Device(pair[1].device) as device,
+            Client(grants[1], device) as asking,
+            Client(grants[0], device) as reading,
+        ):
+            about = asking.region(addr)
+            reading.open()
+            before()
+            try:
+                return reading.read(about, offset, size)
+            except WorkError as error:
+                assert error.status == "REM_ACCESS_ERR"
+                raise PermissionError from error
+
+    return read
