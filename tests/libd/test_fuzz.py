@@ -139,17 +139,15 @@ def exchange(sock: socket.socket, data: bytes, patient: bool) -> None:
     """Send everything and read what comes; unless `patient`, hang up when it is sent."""
     sock.setblocking(False)
     with suppress(OSError):  # it may hang up at any moment
-        while True:
+        while data or patient:
             readable, writable, _ = select.select([sock], [sock] if data else [], [], 30)
             assert readable or writable, "the server is silent"
             if readable and not sock.recv(1 << 20):
                 return
             if writable:
                 data = data[sock.send(data) :]
-                if not data and not patient:
-                    return
-                if not data:
-                    sock.shutdown(socket.SHUT_WR)
+            if not data:
+                sock.shutdown(socket.SHUT_WR)
 
 
 def check(stand: Stand) -> None:
