@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import socket
 import struct
@@ -21,6 +22,7 @@ HELLO = struct.Struct("<8sHHHHQQ16s")
 REQUEST = struct.Struct("<HHIQQQQQ")
 REPLY = struct.Struct("<HHiQQQQ")
 BASE, PER_CLIENT = 20 << 20, 64 << 10
+SANITIZED = "SCAD_SANITIZE" in os.environ  # shadows and quarantines are no memory of ours
 
 
 def beyond_pool(process: MemoryServerProcess) -> int:
@@ -67,6 +69,7 @@ def dial(process: MemoryServerProcess, grant: ElementGrant) -> socket.socket:
     return sock
 
 
+@pytest.mark.skipif(SANITIZED, reason="sanitizers take more than the server")
 def test_memory_beyond_the_pool() -> None:
     clients, regions = 1000, 10_000
     with descriptors(clients + 200), ExitStack() as stack:
@@ -93,6 +96,7 @@ def test_memory_beyond_the_pool() -> None:
         assert 0 < stats.overhead <= used  # what the server says of itself
 
 
+@pytest.mark.skipif(SANITIZED, reason="sanitizers take more than the server")
 def test_memory_of_clients_that_ask_for_a_lot_at_a_time() -> None:
     """The longest list of segments, from many clients at once, and gone when they are."""
     clients = 100
@@ -199,7 +203,7 @@ def test_nothing_grows_with_cycles(cycles: int) -> None:
         for before, after in zip(*found, strict=True):
             assert after["fds"] == before["fds"]
             assert after["segments"] == before["segments"]
-            assert after["memory"] <= before["memory"] + (1 << 20)
+            assert SANITIZED or after["memory"] <= before["memory"] + (1 << 20)
         stats = process.control.stats()
         assert stats.leases == 0
         assert stats.leases_expired >= cycles // 3
