@@ -5,8 +5,8 @@ would go on with the old ones and nobody would notice; so a registration lasts f
 pages where they are, its owner:
 
 - a `Buffer` (``trans.reg``): for its life;
-- a NumPy array that owns its data, whatever view of it is passed; a `pyarrow.Buffer`: until it is collected. Its address and
-  length are looked at again each time. Owners above 16 MiB of which less than a quarter is asked for are left alone: a
+- a NumPy array that owns its data, whatever view of it is passed; a `pyarrow.Buffer`: until it is collected. (From then on
+  NumPy refuses to ``resize`` the array in place, as for any array with weak references.) Owners above 16 MiB of which less than a quarter is asked for are left alone: a
   registration is of the whole owner and makes all of its pages resident.
 
 Memory of anything else (``bytes``, ``bytearray``, ``mmap``, arrays that lie in foreign memory) is registered for one operation

@@ -24,23 +24,24 @@ static void unregister(struct libd_batch *batch)
     }
 }
 
-/* What is too long to be copied and is registered by nobody is registered for this batch. */
-LIBD_HOT static int register_long(struct libd_domain *domain, struct libd_batch *batch, struct libd_error *err)
+/* What is long and registered by nobody is registered for this batch, or copied if it cannot be: there is memory that no
+ * device may have, such as a file's, and a limit to what may be locked. */
+LIBD_HOT static void register_long(struct libd_domain *domain, struct libd_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
         struct libd_vec *vec = &batch->vec[i];
+        struct libd_error ignored;
         if (vec->local || vec->size <= STAGE_MAX)
             continue;
-        if (libd_local_register(domain, vec->data, vec->size, &vec->local, err)) {
-            unregister(batch);
-            return err->code;
+        if (libd_local_register(domain, vec->data, vec->size, &vec->local, &ignored)) {
+            vec->local = NULL;
+            continue;
         }
         vec->local->passing = true;
         batch->part_count++;
         atomic_fetch_add_explicit(&domain->passing, 1, memory_order_relaxed);
         atomic_fetch_sub_explicit(&domain->made, 1, memory_order_relaxed);
     }
-    return LIBD_OK;
 }
 
 /* With the lock held, which it drops if the server has to be asked. */
@@ -85,28 +86,27 @@ LIBD_HOT static int start(struct verbs *v, struct libd_batch *batch, struct libd
         unregister(batch);
         return code;
     }
-    if (batch->count == 1 && batch->vec->size - 1 < PIECE && verbs_quick(v, batch))
+    if (batch->count == 1 && batch->vec->size - 1 < (batch->vec->local ? PIECE : STAGE_MAX) && verbs_quick(v, batch))
         return LIBD_OK;
     verbs_enqueue(v, batch);
     verbs_pump(v);
     return LIBD_OK;
 }
 
-LIBD_HOT static int prepare(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
+LIBD_HOT static void prepare(struct verbs *v, struct libd_batch *batch)
 {
     batch->left = batch->part_count = 0;
     batch->at = (struct libd_place){0, 0};
     batch->err.code = LIBD_OK;
-    return register_long(v->domain, batch, err);
+    register_long(v->domain, batch);
 }
 
 static int verbs_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err)
 {
     struct verbs *v = verbs_of(t);
-    int code = prepare(v, batch, err);
+    int code;
 
-    if (code)
-        return code;
+    prepare(v, batch);
     batch->more = NULL;
     verbs_lock(v);
     code = start(v, batch, err);
@@ -127,10 +127,9 @@ static void verbs_abandon(struct libd_transport *t)
 LIBD_HOT static int run(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
 {
     struct libd_error ignored;
-    int code = prepare(v, batch, err);
+    int code;
 
-    if (code)
-        return code;
+    prepare(v, batch);
     atomic_store_explicit(&batch->done, false, memory_order_relaxed);
     verbs_lock(v);
     code = start(v, batch, err);

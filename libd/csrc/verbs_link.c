@@ -244,8 +244,13 @@ int verbs_link_repair(struct verbs *v, struct libd_error *err)
     switch (status) {
     case IBV_WC_RETRY_EXC_ERR:
     case IBV_WC_RNR_RETRY_EXC_ERR:
-        verbs_link_lose(v, LIBD_ECLOSED, 2, ETIMEDOUT);
-        return LIBD_OK;
+        /* The server's connection has not ended: perhaps only its queue pair has. */
+        if (++p->tries > TRIES) {
+            verbs_link_lose(v, LIBD_ECLOSED, 2, ETIMEDOUT);
+            return LIBD_OK;
+        }
+        spoil_atomics(v, v->head);
+        break;
     case IBV_WC_REM_ACCESS_ERR:
     case IBV_WC_REM_INV_REQ_ERR:
         code = ++p->tries > TRIES ? libd_fail(&outcome, LIBD_ESYS, EACCES, 0) : refusal(v, p, &outcome);

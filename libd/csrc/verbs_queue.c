@@ -116,8 +116,8 @@ LIBD_HOT static bool next_piece(struct verbs *v, struct libd_batch *batch, struc
     bool in = batch->at.index < batch->reads;
 
     *p = (struct posted){.batch = batch, .vec = vec, .offset = batch->at.done, .in = in};
-    if (size > PIECE)
-        size = PIECE;
+    if (size > (vec->local ? PIECE : STAGE_MAX))
+        size = vec->local ? PIECE : STAGE_MAX;
     if (!vec->local && (in || size > v->inlined)) {
         p->stage = stage_take(v, size);
         if (!p->stage)

@@ -121,7 +121,8 @@ LIBD_HOT static int lead(struct verbs *v, const struct libd_batch *batch, double
     for (;;) {
         if (v->first)
             verbs_pump(v);
-        verbs_reap(v);
+        if (verbs_reap(v) && v->first) /* what is done makes room */
+            continue;
         if ((v->broken || v->cut) && mend(v, err))
             return err->code;
         if (over(batch)) {
