@@ -1,0 +1,567 @@
+"""libd against peers that are not libd: Debian's pyverbs, spoken to by the documented protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import libd
+from libd import LibdAction, MemoryServer, ServerControl
+from tests.rdma.peers.client import Client, Grant, RefusedError
+from tests.rdma.peers.protocol import NIC, OFFSET_BITS, Code, Op, Peer, Region, Request
+from tests.rdma.peers.queue import Device, WorkError
+from tests.rdma.peers.server import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = 5 << 20  # of the region; a multiple of the page size
+SIZES = [1, 3, 8, 4095, 4096, 4097, 65536, 1 << 20, 4 << 20]
+SEED = 20261124
+LONGEST = 60.0  # seconds; under emulation, on a busy machine
+REFUSED = {"REM_ACCESS_ERR", "REM_INV_REQ_ERR", "REM_OP_ERR"}  # which one is the device's affair
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def pattern(size: int, seed: int = SEED) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def pairs() -> list[dict[str, Any]]:
+    """The reliable queue pairs of this machine, whoever has them."""
+    said = subprocess.run(
+        ["rdma", "-j", "resource", "show", "qp"], capture_output=True, text=True, check=True
+    )
+    return [pair for pair in json.loads(said.stdout or "[]") if pair.get("type") == "RC"]
+
+
+def until(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + LONGEST
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _no_pair_is_left(pyverbs: ModuleType) -> Iterator[None]:
+    if shutil.which("rdma") is None:
+        pytest.fail("not installed: iproute2's rdma")
+    before = len(pairs())
+    yield
+    assert until(lambda: len(pairs()) <= before), pairs()
+
+
+@pytest.fixture
+def far(pyverbs: ModuleType, pair: Any) -> Iterator[Device]:
+    """The device of a server."""
+    with Device(pair[0].device, pair[0].port) as device:
+        yield device
+
+
+@pytest.fixture
+def near(pyverbs: ModuleType, pair: Any) -> Iterator[Device]:
+    """The device of a client."""
+    with Device(pair[1].device, pair[1].port) as device:
+        yield device
+
+
+@pytest.fixture
+def start(pyverbs: ModuleType) -> Iterator[Start]:
+    """Start a peer as a process of its own; it has said its first line."""
+    started: list[subprocess.Popen[str]] = []
+    assert pyverbs.__file__ is not None
+    visible = os.pathsep.join([str(ROOT), str(Path(pyverbs.__file__).parents[1])])
+
+    def run(*command: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": visible},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def peer(far: Device) -> Iterator[Server]:
+    with Server(far, SIZE) as server:
+        yield server
+
+
+@pytest.fixture
+def memory_server(pair: Any) -> Iterator[MemoryServer]:
+    name = f"{pair[0].device}:{pair[0].port}:{pair[0].gid_index}"
+    with MemoryServer(2 * SIZE, admin_token="admin", default_region=SIZE, rdma=name) as server:
+        yield server
+
+
+@pytest.fixture
+def control(memory_server: MemoryServer) -> Iterator[ServerControl]:
+    assert memory_server.tcp_url
+    with ServerControl(memory_server.tcp_url, "admin") as control:
+        yield control
+
+
+@pytest.fixture
+def tcp(memory_server: MemoryServer) -> Iterator[libd.Transport]:
+    with LibdAction("0", [f"m;rdma_tcp;url,{memory_server.tcp_url};"]) as action:
+        yield action.get_transport("m")
+
+
+@pytest.fixture(params=["pyverbs", "libd"])
+def grant(request: pytest.FixtureRequest) -> Grant:
+    """The default region, of each of the two servers."""
+    name = "peer" if request.param == "pyverbs" else "memory_server"
+    return Grant("127.0.0.1", request.getfixturevalue(name).port)
+
+
+@pytest.fixture
+def client(grant: Grant, near: Device) -> Iterator[Client]:
+    with Client(grant, near) as client:
+        client.open()
+        yield client
+
+
+def words(client: Client) -> Region:
+    """A region whose words the device changes."""
+    region = client.region()
+    if region.nic:
+        return region
+    number, epoch = client.alloc(4096, flags=NIC)
+    return client.region(number << OFFSET_BITS, epoch)
+
+
+class TestAPyverbsClientAndEitherServer:
+    def test_the_server_says_what_there_is(self, client: Client) -> None:
+        assert client.welcome.features & 1
+        assert client.welcome.size == SIZE
+        region = client.region()
+        assert (region.size, region.epoch) == (SIZE, client.welcome.epoch)
+        reply = client.request(Request(Op.REGION))
+        assert (reply.a, reply.b) == (region.epoch, SIZE)
+        client.request(Request(Op.FLUSH))
+        assert len(client.request(Request(Op.STAT)).payload) == 64
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_what_is_written_is_read(self, client: Client, size: int) -> None:
+        region, data = client.region(), pattern(size)
+        client.write(region, 0, bytes(size + 200))
+        client.write(region, 99, data)
+        assert client.read(region, 0, size + 200) == bytes(99) + data + bytes(101)
+
+    def test_the_last_byte_is_part_of_it(self, client: Client) -> None:
+        region = client.region()
+        client.write(region, SIZE - 5, b"final")
+        assert client.read(region, SIZE - 5, 5) == b"final"
+
+    def test_words(self, client: Client) -> None:
+        region = words(client)
+        client.write(region, 64, (2**64 - 2).to_bytes(8, "little"))
+        assert client.fetch_add(region, 64, 5) == 2**64 - 2
+        assert client.fetch_add(region, 64, -1) == 3
+        assert client.compare_swap(region, 64, 7, 2**63) == 2
+        assert client.compare_swap(region, 64, 2, 2**63) == 2
+        assert int.from_bytes(client.read(region, 64, 8), "little") == 2**63
+
+    @pytest.mark.parametrize(("offset", "size"), [(SIZE - 4, 8), (SIZE, 1), (-1, 2), (-4096, 1)])
+    @pytest.mark.parametrize("write", [False, True])
+    def test_beyond_the_region(self, client: Client, offset: int, size: int, write: bool) -> None:
+        region = client.region()
+        client.write(region, SIZE - 8, b"retained")
+        access = (
+            (lambda: client.write(region, offset, bytes(size)))
+            if write
+            else (lambda: client.read(region, offset, size))
+        )
+        with pytest.raises(WorkError) as refused:
+            access()
+        assert refused.value.status in REFUSED
+        client.open()  # on the same connection: the pair of before is of no use any more
+        assert client.read(region, SIZE - 8, 8) == b"retained"
+
+    def test_a_key_that_nobody_gave(self, client: Client) -> None:
+        region = client.region()
+        for flip in (1, 1 << 8, 1 << 31):
+            guess = Region(region.addr, SIZE, region.epoch, region.rkey ^ flip, 0)
+            with pytest.raises(WorkError) as refused:
+                client.read(guess, 0, 1)
+            assert refused.value.status in REFUSED
+            client.open()
+
+    def test_a_region_that_is_not(self, client: Client) -> None:
+        with pytest.raises(RefusedError) as refused:
+            client.region(12345 << OFFSET_BITS)
+        assert refused.value.code in (Code.BOUNDS, Code.STALE)
+        with pytest.raises(RefusedError) as refused:
+            client.region(0, client.welcome.epoch - 1)
+        assert (refused.value.code, refused.value.a) == (Code.STALE, client.welcome.epoch)
+        assert client.region().size == SIZE
+
+    def test_one_pair_at_a_time(self, client: Client) -> None:
+        count = len(pairs())
+        first = client.open()
+        assert client.open() != first
+        assert len(pairs()) == count
+        client.shut()
+        assert len(pairs()) == count - 2
+        client.shut()
+        client.open()
+        client.write(client.region(), 0, b"again")
+
+    def test_a_pair_is_of_its_connection(self, client: Client, grant: Grant) -> None:
+        with Client(grant, client.device) as other:
+            other.open()
+            other.write(other.region(), 0, b"other")
+            client.shut()
+            assert other.read(other.region(), 0, 5) == b"other"
+
+    @pytest.mark.parametrize(
+        "wrong", [{"mtu": 0}, {"mtu": 6}, {"psn": 1 << 24}, {"gid": bytes(16), "lid": 0}]
+    )
+    def test_a_peer_that_cannot_be(self, client: Client, wrong: dict[str, Any]) -> None:
+        said = {"gid": client.device.gid, "qpn": 1, "psn": 1, "lid": 0, "mtu": 3, "atomic": 1}
+        with pytest.raises(RefusedError) as refused:
+            client.request(Request(Op.VERBS_OPEN), Peer(**{**said, **wrong}).pack())
+        assert refused.value.code == Code.INVALID
+        client.open()
+        client.write(client.region(), 0, b"fine")
+
+    @pytest.mark.parametrize(
+        ("op", "payload"),
+        [
+            (Op.VERBS_OPEN, bytes(31)),
+            (Op.VERBS_OPEN, bytes(33)),
+            (Op.VERBS_OPEN, b""),
+            (Op.VERBS_REGION, bytes(8)),
+            (Op.VERBS_CLOSE, bytes(8)),
+            (15, b""),
+            (33, b""),
+        ],
+    )
+    def test_not_this_protocol(self, client: Client, op: int, payload: bytes) -> None:
+        with pytest.raises(RefusedError) as refused:
+            client.request(Request(op), payload)
+        assert refused.value.code == Code.PROTOCOL
+        assert client.ended()
+
+    def test_another_version(self, near: Device, grant: Grant) -> None:
+        with pytest.raises(RefusedError) as refused, Client(grant, near, version=7):
+            pass
+        assert (refused.value.code, refused.value.a) == (Code.VERSION, 2)
+
+    def test_a_client_that_vanishes_leaves_no_pair(
+        self, grant: Grant, near: Device, start: Start
+    ) -> None:
+        process = start("tests.rdma.peers.client", near.name, grant.port)
+        assert said(process) == "open"
+        assert len(pairs()) == 2
+        process.kill()
+        process.wait()
+        assert until(lambda: not pairs()), pairs()
+        with Client(grant, near) as client:
+            client.open()
+            assert client.read(client.region(), 0, 4) == b"here"
+
+
+class TestAPyverbsClientAndOurServer:
+    @pytest.fixture
+    def client(self, memory_server: MemoryServer, near: Device) -> Iterator[Client]:
+        with Client(Grant("127.0.0.1", memory_server.port), near) as client:
+            client.open()
+            yield client
+
+    def test_what_libd_writes_over_tcp_is_read(self, client: Client, tcp: libd.Transport) -> None:
+        region = client.region()
+        for size in SIZES:
+            data = pattern(size, size)
+            tcp.write_from(11, data)
+            assert client.read(region, 11, size) == data
+
+    def test_libd_reads_what_is_written(self, client: Client, tcp: libd.Transport) -> None:
+        region = client.region()
+        for size in SIZES:
+            data, out = pattern(size, size), bytearray(size)
+            client.write(region, 7, data)
+            tcp.read_into(7, out)
+            assert out == data
+
+    def test_a_freed_region(self, client: Client, tcp: libd.Transport) -> None:
+        address = tcp.alloc(1 << 16)
+        region = client.region(address)
+        client.write(region, 0, b"alive")
+        tcp.free(address)
+        with pytest.raises(WorkError) as refused:
+            client.read(region, 0, 5)
+        assert refused.value.status in REFUSED
+        with pytest.raises(RefusedError) as stale:
+            client.region(address, region.epoch)
+        assert stale.value.code == Code.STALE
+
+    def test_a_freed_region_is_not_written(self, client: Client, tcp: libd.Transport) -> None:
+        address = tcp.alloc(1 << 16)
+        region = client.region(address)
+        tcp.free(address)
+        again = tcp.alloc(1 << 16)
+        tcp.write_from(again, pattern(1 << 16))
+        with pytest.raises(WorkError) as refused:
+            client.write(region, 0, bytes(1 << 16))
+        assert refused.value.status in REFUSED
+        out = bytearray(1 << 16)
+        tcp.read_into(again, out)
+        assert out == pattern(1 << 16)
+
+    def test_a_region_ends_where_the_next_begins(self, client: Client, tcp: libd.Transport) -> None:
+        first, second = (client.region(tcp.alloc(4096)) for _ in range(2))
+        low, high = sorted((first, second), key=lambda region: region.addr)
+        assert low.addr + low.size <= high.addr
+        with pytest.raises(WorkError) as refused:
+            client.read(low, high.addr - low.addr, 1)
+        assert refused.value.status in REFUSED
+
+    def test_words_of_the_cpu_are_not_the_devices(
+        self, client: Client, tcp: libd.Transport
+    ) -> None:
+        address = tcp.alloc(4096)
+        region = client.region(address)
+        assert not region.nic
+        with pytest.raises(WorkError) as refused:
+            client.fetch_add(region, 0, 1)
+        assert refused.value.status in REFUSED
+        assert tcp.fetch_add(address, 1) == 0
+
+    def test_words_of_the_device_are_not_the_cpus(
+        self, client: Client, tcp: libd.Transport
+    ) -> None:
+        address = tcp.alloc(4096, atomics="nic")
+        region = client.region(address)
+        assert region.nic
+        assert client.fetch_add(region, 8, 41) == 0
+        with pytest.raises(libd.UnsupportedError):
+            tcp.fetch_add(address + 8, 1)
+        assert client.fetch_add(region, 8, 1) == 41
+
+    def test_words_are_shared_with_libds_client(
+        self, client: Client, memory_server: MemoryServer, pair: Any
+    ) -> None:
+        number, epoch = client.alloc(4096, flags=NIC)
+        address = number << OFFSET_BITS
+        region = client.region(address, epoch)
+        durl = f"m;rdma_uverbs;url,{memory_server.tcp_url};device,{pair[1].device};"
+        with LibdAction("0", [durl]) as action:
+            ours = action.get_transport("m")
+            for turn in range(5):
+                assert client.fetch_add(region, 8, 2) == turn * 5
+                assert ours.fetch_add(address + 8, 3) == turn * 5 + 2
+            assert ours.compare_swap(address + 8, 25, 1 << 40) == 25
+            assert client.compare_swap(region, 8, 1 << 40, 0) == 1 << 40
+
+    def test_a_granted_element(
+        self, control: ServerControl, memory_server: MemoryServer, near: Device
+    ) -> None:
+        tenant = control.create_tenant("one", SIZE)
+        element = control.create_element(tenant, "numbers", 1 << 16)
+        durl = element.durl("m", "rdma_uverbs")
+        with Client(Grant.from_durl(durl), near) as client:
+            assert (client.name, client.welcome.size) == ("numbers", 1 << 16)
+            client.open()
+            client.write(client.region(), 100, b"granted")
+        with LibdAction("0", [element.durl("m", "rdma_tcp")]) as action:
+            out = bytearray(7)
+            action.get_transport("m").read_into(100, out)
+            assert out == b"granted"
+
+    @pytest.mark.parametrize("what", ["token", "key"])
+    def test_what_opens_nothing(self, control: ServerControl, near: Device, what: str) -> None:
+        tenant = control.create_tenant("one", SIZE)
+        right = Grant.from_durl(control.create_element(tenant, "m", 4096).durl("m", "rdma_tcp"))
+        wrong = {"token": "0" * len(right.token)} if what == "token" else {"key": bytes(16)}
+        with pytest.raises(RefusedError) as refused, Client(right._replace(**wrong), near):  # type: ignore[arg-type]
+            pass
+        assert refused.value.code == (Code.AUTH if what == "token" else Code.CAPABILITY)
+
+    def test_another_tenants_key(self, control: ServerControl, near: Device) -> None:
+        grants = []
+        for name in ("one", "other"):
+            tenant = control.create_tenant(name, 1 << 20)
+            element = control.create_element(tenant, "m", 1 << 16)
+            grants.append(Grant.from_durl(element.durl("m", "rdma_uverbs")))
+        with Client(grants[0], near) as owner, Client(grants[1], near) as thief:
+            owner.open()
+            thief.open()
+            region = owner.region()
+            owner.write(region, 0, b"private")
+            for attempt in (
+                lambda: thief.read(region, 0, 7),
+                lambda: thief.write(region, 0, bytes(7)),
+            ):
+                with pytest.raises(WorkError) as refused:
+                    attempt()
+                assert refused.value.status in REFUSED
+                thief.open()
+            with pytest.raises(RefusedError) as unknown:
+                thief.region(owner.welcome.root << OFFSET_BITS, region.epoch)
+            assert unknown.value.code in (Code.STALE, Code.BOUNDS, Code.CAPABILITY)
+            assert owner.read(region, 0, 7) == b"private"
+
+    def test_a_dropped_tenant(self, control: ServerControl, near: Device) -> None:
+        tenant = control.create_tenant("one", 1 << 20)
+        element = control.create_element(tenant, "m", 1 << 16)
+        with Client(Grant.from_durl(element.durl("m", "rdma_uverbs")), near) as client:
+            client.open()
+            region = client.region()
+            client.write(region, 0, b"mine")
+            control.drop_tenant(tenant)
+            with pytest.raises(WorkError):
+                client.read(region, 0, 4)
+
+    def test_a_server_without_a_device(self, near: Device) -> None:
+        with MemoryServer(4096) as server:
+            with Client(Grant("127.0.0.1", server.port), near) as client:
+                assert not client.welcome.features & 1
+                for attempt in (client.open, client.region):
+                    with pytest.raises(RefusedError) as refused:
+                        attempt()
+                    assert refused.value.code == Code.UNSUPPORTED
+
+    def test_a_server_that_stops(self, client: Client, memory_server: MemoryServer) -> None:
+        region = client.region()
+        client.write(region, 0, b"here")
+        memory_server.stop()
+        assert len(pairs()) == 1
+        with pytest.raises(WorkError):
+            client.read(region, 0, 4)
+
+
+class TestOurClientAndAPyverbsServer:
+    @pytest.fixture
+    def trans(self, peer: Server, pair: Any) -> Iterator[libd.Transport]:
+        durl = f"m;rdma_uverbs;url,{peer.url};device,{pair[1].device};"
+        with LibdAction("0", [durl]) as action:
+            yield action.get_transport("m")
+        # All of it went through the device: the server knows no other way.
+        assert not peer.requests.keys() & {Op.READ, Op.WRITE, Op.READV, Op.WRITEV}
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_reads_and_writes(self, trans: libd.Transport, peer: Server, size: int) -> None:
+        data, out = pattern(size), bytearray(size)
+        peer.memory.bytes[13 : 13 + size] = data
+        trans.read_into(13, out)
+        assert out == data
+        trans.write_from(SIZE - size - 1, data[::-1])
+        trans.flush()
+        assert peer.memory.bytes[SIZE - size - 1 : SIZE - 1] == data[::-1]
+        assert peer.memory.bytes[SIZE - 1] == 0
+
+    def test_through_the_registered_buffer(self, trans: libd.Transport, peer: Server) -> None:
+        trans.reg(1 << 16)
+        trans.buf[0:4096] = pattern(4096)
+        trans.write(4096, addr=100, offset=0)
+        trans.flush()
+        assert peer.memory.bytes[100:4196] == pattern(4096)
+        trans.read(4096, addr=100, offset=8192)
+        assert trans.buf[8192:12288] == pattern(4096)
+
+    @pytest.mark.parametrize("size", [8, 4096, 65536])
+    def test_batches(self, trans: libd.Transport, peer: Server, size: int) -> None:
+        count = 64
+        order = random.Random(SEED).sample(range(count), count)
+        data = [pattern(size, number) for number in range(count)]
+        written = trans.submit(writes=[(number * size, data[number]) for number in order])
+        assert written.wait(LONGEST) == count * size
+        trans.flush()
+        assert peer.memory.bytes[: count * size] == b"".join(data)
+        outs = [bytearray(size) for _ in range(count)]
+        done = trans.submit(reads=[(number * size, outs[number]) for number in order])
+        assert done.wait(LONGEST) == count * size
+        assert outs == data
+
+    def test_vectors(self, trans: libd.Transport, peer: Server) -> None:
+        sizes = [1, 4096, 33, 300_000, 8, 1 << 20]
+        places = [2, 5000, 10_000, 20_001, 400_000, 500_000]
+        data = [pattern(size, size) for size in sizes]
+        trans.writev(zip(places, data, strict=True))
+        trans.flush()
+        for place, piece in zip(places, data, strict=True):
+            assert peer.memory.bytes[place : place + len(piece)] == piece
+        outs = [bytearray(size) for size in sizes]
+        assert trans.readv(zip(places, outs, strict=True)) == sum(sizes)
+        assert outs == data
+
+    def test_words(self, trans: libd.Transport, peer: Server) -> None:
+        assert trans.fetch_add(64, 5) == 0
+        assert trans.fetch_add(64, -6) == 5
+        assert trans.compare_swap(64, 2**64 - 1, 77) == 2**64 - 1
+        assert trans.compare_swap(64, 76, 78) == 77
+        assert peer.memory.bytes[64:72] == (77).to_bytes(8, "little")
+
+    def test_what_the_server_says(self, trans: libd.Transport) -> None:
+        assert (trans.type, trans.size) == ("rdma_uverbs", SIZE)
+        assert trans.region(0).size == SIZE
+        assert trans.stat()["regions"] == 1
+
+    def test_beyond_the_region(self, trans: libd.Transport) -> None:
+        for address, size in ((SIZE - 1, 2), (SIZE, 1), (2**63, 8)):
+            with pytest.raises(libd.LibdError):
+                trans.read_into(address, bytearray(size))
+            with pytest.raises(libd.LibdError):
+                trans.write_from(address, bytes(size))
+        trans.write_from(SIZE - 2, b"ok")
+
+    def test_what_it_refuses_is_unsupported(self, trans: libd.Transport) -> None:
+        with pytest.raises(libd.UnsupportedError):
+            trans.alloc(4096)
+        trans.write_from(0, b"still here")
+
+    def test_a_token(self, far: Device, pair: Any) -> None:
+        with Server(far, 4096, token="secret") as server:
+            durl = f"m;rdma_uverbs;url,{server.url};device,{pair[1].device};"
+            with LibdAction("0", [durl + "token,guess;"]) as action:
+                with pytest.raises(libd.AuthError):
+                    action.get_transport("m")
+            with LibdAction("0", [durl + "token,secret;"]) as action:
+                action.get_transport("m").write_from(0, b"let in")
+            assert server.memory.bytes[:6] == b"let in"
+
+    def test_words_that_are_nobodys(self, far: Device, pair: Any) -> None:
+        with Server(far, 4096, nic=False) as server:
+            durl = f"m;rdma_uverbs;url,{server.url};device,{pair[1].device};"
+            with LibdAction("0", [durl]) as action:
+                trans = action.get_transport("m")
+                with pytest.raises(libd.UnsupportedError):
+                    trans.fetch_add(0, 1)
+                trans.write_from(0, b"fine")
+
+    def test_a_server_that_vanishes(self, pair: Any, start: Start) -> None:
+        process = start("tests.rdma.peers.server", pair[0].device, 1 << 20)
+        durl = f"m;rdma_uverbs;url,tcp://127.0.0.1:{int(said(process))};device,{pair[1].device};"
+        with LibdAction("0", [durl]) as action:
+            trans = action.get_transport("m")
+            trans.write_from(0, b"here")
+            process.kill()
+            process.wait()
+            with pytest.raises(libd.TransportError):
+                trans.read_into(0, bytearray(4))
+        assert until(lambda: not pairs()), pairs()
