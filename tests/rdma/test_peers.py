@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 import libd
 from libd import LibdAction, MemoryServer, ServerControl
+from libd.control import ElementGrant
 from tests.rdma.peers.client import Client, Grant, RefusedError
 from tests.rdma.peers.protocol import NIC, OFFSET_BITS, Code, Op, Peer, Region, Request
 from tests.rdma.peers.queue import Device, WorkError
@@ -30,6 +32,7 @@ SEED = 20261124
 LONGEST = 60.0  # seconds; under emulation, on a busy machine
 REFUSED = {"REM_ACCESS_ERR", "REM_INV_REQ_ERR", "REM_OP_ERR"}  # which one is the device's affair
 Start = Callable[..., subprocess.Popen[str]]
+Words = tuple[Client, Region, int]
 
 
 def pattern(size: int, seed: int = SEED) -> bytes:
@@ -145,13 +148,34 @@ def client(grant: Grant, near: Device) -> Iterator[Client]:
         yield client
 
 
-def words(client: Client) -> Region:
-    """A region whose words the device changes."""
-    region = client.region()
-    if region.nic:
-        return region
-    number, epoch = client.alloc(4096, flags=NIC)
-    return client.region(number << OFFSET_BITS, epoch)
+def access(client: Client, region: Region, offset: int, size: int, write: bool) -> None:
+    if write:
+        client.write(region, offset, bytes(size))
+    else:
+        client.read(region, offset, size)
+
+
+@pytest.fixture(params=["pyverbs", "libd"])
+def words(request: pytest.FixtureRequest, near: Device) -> Iterator[Words]:
+    """A region whose words the device changes, and its address; libd has them in elastic
+    elements."""
+    if request.param == "pyverbs":
+        grant = Grant("127.0.0.1", request.getfixturevalue("peer").port)
+    else:
+        grant = Grant.from_durl(elastic(request.getfixturevalue("control")).durl("m", "rdma_tcp"))
+    with Client(grant, near) as client:
+        client.open()
+        if not grant.element:
+            yield client, client.region(), 0
+        else:
+            number, epoch = client.alloc(4096, flags=NIC)
+            address = number << OFFSET_BITS
+            yield client, client.region(address, epoch), address
+
+
+def elastic(control: ServerControl) -> ElementGrant:
+    tenant = control.create_tenant("elastic", 1 << 20)
+    return control.create_element(tenant, "growing", elastic=True, limit=1 << 20)
 
 
 class TestAPyverbsClientAndEitherServer:
@@ -165,20 +189,22 @@ class TestAPyverbsClientAndEitherServer:
         client.request(Request(Op.FLUSH))
         assert len(client.request(Request(Op.STAT)).payload) == 64
 
-    @pytest.mark.parametrize("size", SIZES)
-    def test_what_is_written_is_read(self, client: Client, size: int) -> None:
-        region, data = client.region(), pattern(size)
-        client.write(region, 0, bytes(size + 200))
-        client.write(region, 99, data)
-        assert client.read(region, 0, size + 200) == bytes(99) + data + bytes(101)
+    def test_what_is_written_is_read(self, client: Client) -> None:
+        region = client.region()
+        for size in SIZES:
+            data = pattern(size, size)
+            client.write(region, 0, bytes(size + 200))
+            client.write(region, 99, data)
+            assert client.read(region, 0, size + 200) == bytes(99) + data + bytes(101)
 
     def test_the_last_byte_is_part_of_it(self, client: Client) -> None:
         region = client.region()
         client.write(region, SIZE - 5, b"final")
         assert client.read(region, SIZE - 5, 5) == b"final"
 
-    def test_words(self, client: Client) -> None:
-        region = words(client)
+    def test_words(self, words: Words) -> None:
+        client, region, _ = words
+        assert region.nic
         client.write(region, 64, (2**64 - 2).to_bytes(8, "little"))
         assert client.fetch_add(region, 64, 5) == 2**64 - 2
         assert client.fetch_add(region, 64, -1) == 3
@@ -186,20 +212,25 @@ class TestAPyverbsClientAndEitherServer:
         assert client.compare_swap(region, 64, 2, 2**63) == 2
         assert int.from_bytes(client.read(region, 64, 8), "little") == 2**63
 
-    @pytest.mark.parametrize(("offset", "size"), [(SIZE - 4, 8), (SIZE, 1), (-1, 2), (-4096, 1)])
+    def test_words_of_the_device_are_not_the_cpus(self, words: Words) -> None:
+        client, region, address = words
+        assert region.nic
+        assert client.fetch_add(region, 8, 41) == 0
+        for op, payload in ((Op.FETCH_ADD, b""), (Op.COMPARE_SWAP, bytes(8))):
+            with pytest.raises(RefusedError) as refused:
+                client.request(Request(op, address=address + 8, size=1), payload)
+            assert (refused.value.code, refused.value.a) == (Code.UNSUPPORTED, 1)
+        assert client.fetch_add(region, 8, 1) == 41
+
     @pytest.mark.parametrize("write", [False, True])
-    def test_beyond_the_region(self, client: Client, offset: int, size: int, write: bool) -> None:
+    def test_beyond_the_region(self, client: Client, write: bool) -> None:
         region = client.region()
         client.write(region, SIZE - 8, b"retained")
-        access = (
-            (lambda: client.write(region, offset, bytes(size)))
-            if write
-            else (lambda: client.read(region, offset, size))
-        )
-        with pytest.raises(WorkError) as refused:
-            access()
-        assert refused.value.status in REFUSED
-        client.open()  # on the same connection: the pair of before is of no use any more
+        for offset, size in ((SIZE - 4, 8), (SIZE, 1), (-1, 2), (-4096, 1)):
+            with pytest.raises(WorkError) as refused:
+                access(client, region, offset, size, write)
+            assert refused.value.status in REFUSED
+            client.open()  # on the same connection: the pair of before is of no use any more
         assert client.read(region, SIZE - 8, 8) == b"retained"
 
     def test_a_key_that_nobody_gave(self, client: Client) -> None:
@@ -238,20 +269,21 @@ class TestAPyverbsClientAndEitherServer:
             client.shut()
             assert other.read(other.region(), 0, 5) == b"other"
 
-    @pytest.mark.parametrize(
-        "wrong", [{"mtu": 0}, {"mtu": 6}, {"psn": 1 << 24}, {"gid": bytes(16), "lid": 0}]
-    )
-    def test_a_peer_that_cannot_be(self, client: Client, wrong: dict[str, Any]) -> None:
-        said = {"gid": client.device.gid, "qpn": 1, "psn": 1, "lid": 0, "mtu": 3, "atomic": 1}
-        with pytest.raises(RefusedError) as refused:
-            client.request(Request(Op.VERBS_OPEN), Peer(**{**said, **wrong}).pack())
-        assert refused.value.code == Code.INVALID
+    def test_a_peer_that_cannot_be(self, client: Client) -> None:
+        right = Peer(client.device.gid, 1, 1, client.device.lid, 3, 1)
+        for wrong, code in (
+            ({"mtu": 0}, Code.PROTOCOL),
+            ({"mtu": 6}, Code.PROTOCOL),
+            ({"gid": bytes(16), "lid": 0}, Code.SYSTEM),
+        ):
+            with pytest.raises(RefusedError) as refused:
+                client.request(Request(Op.VERBS_OPEN), replace(right, **wrong).pack())
+            assert refused.value.code == code
         client.open()
         client.write(client.region(), 0, b"fine")
 
-    @pytest.mark.parametrize(
-        ("op", "payload"),
-        [
+    def test_not_this_protocol(self, grant: Grant, near: Device) -> None:
+        for op, payload in (
             (Op.VERBS_OPEN, bytes(31)),
             (Op.VERBS_OPEN, bytes(33)),
             (Op.VERBS_OPEN, b""),
@@ -259,13 +291,20 @@ class TestAPyverbsClientAndEitherServer:
             (Op.VERBS_CLOSE, bytes(8)),
             (15, b""),
             (33, b""),
-        ],
-    )
-    def test_not_this_protocol(self, client: Client, op: int, payload: bytes) -> None:
-        with pytest.raises(RefusedError) as refused:
-            client.request(Request(op), payload)
-        assert refused.value.code == Code.PROTOCOL
-        assert client.ended()
+        ):
+            with Client(grant, near) as client:
+                with pytest.raises(RefusedError) as refused:
+                    client.request(Request(op), payload)
+                assert refused.value.code == Code.PROTOCOL
+                assert client.ended()
+
+    def test_the_smaller_mtu_is_used(self, grant: Grant, near: Device) -> None:
+        near.mtu = 1  # 256 bytes: larger packets would not be taken
+        with Client(grant, near) as client:
+            client.open()
+            region, data = client.region(), pattern(10_001)
+            client.write(region, 3, data)
+            assert client.read(region, 3, 10_001) == data
 
     def test_another_version(self, near: Device, grant: Grant) -> None:
         with pytest.raises(RefusedError) as refused, Client(grant, near, version=7):
@@ -352,31 +391,47 @@ class TestAPyverbsClientAndOurServer:
         assert refused.value.status in REFUSED
         assert tcp.fetch_add(address, 1) == 0
 
-    def test_words_of_the_device_are_not_the_cpus(
-        self, client: Client, tcp: libd.Transport
-    ) -> None:
-        address = tcp.alloc(4096, atomics="nic")
-        region = client.region(address)
-        assert region.nic
-        assert client.fetch_add(region, 8, 41) == 0
-        with pytest.raises(libd.UnsupportedError):
-            tcp.fetch_add(address + 8, 1)
-        assert client.fetch_add(region, 8, 1) == 41
-
     def test_words_are_shared_with_libds_client(
-        self, client: Client, memory_server: MemoryServer, pair: Any
+        self, control: ServerControl, near: Device, pair: Any
     ) -> None:
-        number, epoch = client.alloc(4096, flags=NIC)
-        address = number << OFFSET_BITS
-        region = client.region(address, epoch)
-        durl = f"m;rdma_uverbs;url,{memory_server.tcp_url};device,{pair[1].device};"
-        with LibdAction("0", [durl]) as action:
+        grant = elastic(control)
+        durl = grant.durl("m", "rdma_uverbs") + f"device,{pair[1].device};"
+        with LibdAction("0", [durl]) as action, Client(Grant.from_durl(durl), near) as client:
             ours = action.get_transport("m")
+            address = ours.alloc(4096, atomics="nic") + 8
+            client.open()
+            region = client.region(address)
             for turn in range(5):
                 assert client.fetch_add(region, 8, 2) == turn * 5
-                assert ours.fetch_add(address + 8, 3) == turn * 5 + 2
-            assert ours.compare_swap(address + 8, 25, 1 << 40) == 25
+                assert ours.fetch_add(address, 3) == turn * 5 + 2
+            assert ours.compare_swap(address, 25, 1 << 40) == 25
             assert client.compare_swap(region, 8, 1 << 40, 0) == 1 << 40
+
+    def test_words_of_a_fixed_element_are_the_cpus(self, client: Client) -> None:
+        with pytest.raises(RefusedError) as refused:
+            client.alloc(4096, flags=NIC)
+        assert (refused.value.code, refused.value.a) == (Code.UNSUPPORTED, 1)
+
+    def test_a_region_that_grows(self, control: ServerControl, near: Device) -> None:
+        grant = elastic(control)
+        with (
+            LibdAction("0", [grant.durl("m", "rdma_tcp")]) as action,
+            Client(Grant.from_durl(grant.durl("m", "rdma_tcp")), near) as client,
+        ):
+            tcp = action.get_transport("m")
+            client.open()
+            address = tcp.alloc(1 << 16)
+            before = client.region(address)
+            client.write(before, 0, b"early")
+            address = tcp.extend(address, 1 << 18)
+            after = client.region(address)
+            assert after.size == 1 << 18
+            client.write(after, (1 << 18) - 4, b"late")
+            assert client.read(after, 0, 5) == b"early"
+            if after.epoch != before.epoch:
+                with pytest.raises(WorkError) as refused:
+                    client.read(before, 0, 1)
+                assert refused.value.status in REFUSED
 
     def test_a_granted_element(
         self, control: ServerControl, memory_server: MemoryServer, near: Device
@@ -413,12 +468,9 @@ class TestAPyverbsClientAndOurServer:
             thief.open()
             region = owner.region()
             owner.write(region, 0, b"private")
-            for attempt in (
-                lambda: thief.read(region, 0, 7),
-                lambda: thief.write(region, 0, bytes(7)),
-            ):
+            for write in (False, True):
                 with pytest.raises(WorkError) as refused:
-                    attempt()
+                    access(thief, region, 0, 7, write)
                 assert refused.value.status in REFUSED
                 thief.open()
             with pytest.raises(RefusedError) as unknown:
@@ -464,16 +516,16 @@ class TestOurClientAndAPyverbsServer:
         # All of it went through the device: the server knows no other way.
         assert not peer.requests.keys() & {Op.READ, Op.WRITE, Op.READV, Op.WRITEV}
 
-    @pytest.mark.parametrize("size", SIZES)
-    def test_reads_and_writes(self, trans: libd.Transport, peer: Server, size: int) -> None:
-        data, out = pattern(size), bytearray(size)
-        peer.memory.bytes[13 : 13 + size] = data
-        trans.read_into(13, out)
-        assert out == data
-        trans.write_from(SIZE - size - 1, data[::-1])
-        trans.flush()
-        assert peer.memory.bytes[SIZE - size - 1 : SIZE - 1] == data[::-1]
-        assert peer.memory.bytes[SIZE - 1] == 0
+    def test_reads_and_writes(self, trans: libd.Transport, peer: Server) -> None:
+        for size in SIZES:
+            data, out = pattern(size, size), bytearray(size)
+            peer.memory.bytes[13 : 13 + size] = data
+            trans.read_into(13, out)
+            assert out == data
+            trans.write_from(SIZE - size - 1, data[::-1])
+            trans.flush()
+            assert peer.memory.bytes[SIZE - size - 1 : SIZE - 1] == data[::-1]
+            assert peer.memory.bytes[SIZE - 1] == 0
 
     def test_through_the_registered_buffer(self, trans: libd.Transport, peer: Server) -> None:
         trans.reg(1 << 16)
@@ -544,6 +596,21 @@ class TestOurClientAndAPyverbsServer:
             with LibdAction("0", [durl + "token,secret;"]) as action:
                 action.get_transport("m").write_from(0, b"let in")
             assert server.memory.bytes[:6] == b"let in"
+
+    def test_a_server_with_narrow_limits(self, far: Device, pair: Any) -> None:
+        far.mtu, far.answers = 1, 1  # 256 bytes, one READ at a time
+        with Server(far, SIZE) as server:
+            durl = f"m;rdma_uverbs;url,{server.url};device,{pair[1].device};"
+            with LibdAction("0", [durl]) as action:
+                trans = action.get_transport("m")
+                data = [pattern(5000, number) for number in range(32)]
+                done = trans.submit(writes=[(n * 5000, piece) for n, piece in enumerate(data)])
+                done.wait(LONGEST)
+                outs = [bytearray(5000) for _ in data]
+                done = trans.submit(reads=[(n * 5000, out) for n, out in enumerate(outs)])
+                done.wait(LONGEST)
+                assert outs == data
+            assert server.memory.bytes[:160_000] == b"".join(data)
 
     def test_words_that_are_nobodys(self, far: Device, pair: Any) -> None:
         with Server(far, 4096, nic=False) as server:

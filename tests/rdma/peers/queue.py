@@ -189,7 +189,7 @@ class QueuePair(_Closing):
         )
         attributes.path_mtu = min(device.mtu, peer.mtu)
         attributes.dest_qp_num = peer.qpn
-        attributes.rq_psn = peer.psn
+        attributes.rq_psn = peer.psn & 0xFFFFFF
         attributes.max_dest_rd_atomic = device.answers
         attributes.min_rnr_timer = _RNR
         attributes.ah_attr = addr.AHAttr(
