@@ -217,7 +217,7 @@ class Server:
     def _open(self, request: Request, payload: bytes, queues: contextlib.ExitStack) -> Reply:
         peer = Peer.unpack(payload)
         if not 1 <= peer.mtu <= 5:
-            return _refuse(request, Code.PROTOCOL)
+            return _refuse(request, Code.INVALID)
         if not (peer.lid or any(peer.gid)):
             return _refuse(request, Code.SYSTEM, errno.EINVAL)
         queue = QueuePair(self.device)
