@@ -244,6 +244,8 @@ class Server:
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in (self._accepting, *self._threads):
             thread.join(_GREETING)
+            if thread.is_alive():
+                self.errors.append(TimeoutError(f"thread {thread.name} does not end"))
         self._listener.close()
         self.memory.close()
         if self.errors:
