@@ -4,13 +4,12 @@ shape.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
-from bench.harness import Case, Side
+from bench.harness import Case, Options, Side
+from bench.peers import missing
 from openwhisk.app import complete
 from openwhisk.app.model import Application, ComputeElement, Limits
 from openwhisk.control import EmbeddedControlPlane
@@ -63,12 +62,13 @@ def invoke(plane: EmbeddedControlPlane, application: Application) -> Side:
 
 def ray_shapes(stack: ExitStack) -> tuple[Side, Side] | None:
     """The same chain and fan as Ray tasks, or None where Ray is not installed."""
-    if importlib.util.find_spec("ray") is None:
+    if missing("ray"):
         return None
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    stack.callback(ray.shutdown)
+    from bench.peers.ray_objects import ray_session
+
+    stack.enter_context(ray_session())
     task: Callable[..., Any] = ray.remote(num_cpus=0.1)(lambda *_: {}).remote
 
     def chain() -> None:
@@ -84,23 +84,23 @@ def ray_shapes(stack: ExitStack) -> tuple[Side, Side] | None:
     return chain, fan
 
 
-@contextmanager
-def dag() -> Iterator[list[Case]]:
+def dag(options: Options) -> Iterator[Case]:
     """A chain and a fan of no-op elements in the embedded control plane, milliseconds per
     element.
     """
     with ExitStack() as stack:
         plane = stack.enter_context(EmbeddedControlPlane())
-        peers = ray_shapes(stack)
-        name = "Ray tasks" if peers else "Ray (not installed: pip install 'scad[ray]')"
+        peers = ray_shapes(stack) if options.wants("ray") else None
+        name = "Ray tasks" if peers else missing("ray") or "-"
         shapes = [
             (chain_application(WIDTH), WIDTH, peers and peers[0]),
             (fan_application(WIDTH), WIDTH + 2, peers and peers[1]),
         ]
-        yield [
+        yield from [
             Case(
                 label, "ms", invoke(plane, application), name, peer,
                 operations=elements, target=1.0, limit=TARGET_MS, repeat=5,
+                table="dag of no-op elements",
             )
             for label, (application, elements, peer) in zip(NAMES, shapes, strict=True)
         ]  # fmt: skip

@@ -113,7 +113,7 @@ class Session:
         self,
         parallelism: int | None = None,
         compute_memory: int | str = "1GB",
-        transport: Literal["auto", "shm", "tcp"] = "auto",
+        transport: Literal["auto", "shm", "tcp", "rdma"] = "auto",
         apihost: str | None = None,
         control: ControlPlane | None = None,
         *,
@@ -121,8 +121,8 @@ class Session:
     ) -> None:
         if parallelism is not None and parallelism < 1:
             raise EngineError(f"parallelism must be at least 1, not {parallelism}")
-        if transport not in ("auto", "shm", "tcp"):
-            raise EngineError(f"there is no transport {transport!r}: use auto, shm or tcp")
+        if transport not in ("auto", "shm", "tcp", "rdma"):
+            raise EngineError(f"there is no transport {transport!r}: use auto, shm, tcp or rdma")
         if apihost is not None and control is not None:
             raise EngineError("give either apihost or control, not both")
         memory = parse_size(compute_memory)

@@ -2,8 +2,8 @@
 
 A compute element opens transports by name on a `LibdAction`; a transport reads, writes and maps the
 bytes of one memory element, whether they are in this process (``rdma_local``), on this host
-(``rdma_shm``) or elsewhere (``rdma_tcp``). What is *not* here: what the bytes mean (`remote_array`,
-`remote_frame`), and who may run where (`openwhisk`).
+(``rdma_shm``) or elsewhere (``rdma_uverbs``, ``rdma_tcp``). What is *not* here: what the bytes mean
+(`remote_array`, `remote_frame`), and who may run where (`openwhisk`).
 
 Names are imported when they are first used: the memory server and the command-line tools start in
 milliseconds.
@@ -17,14 +17,7 @@ if TYPE_CHECKING:
     from libd._core import Buffer, Completion, Transport
     from libd.action import LibdAction
     from libd.cache import ArenaCache
-    from libd.control import (
-        ElementGrant,
-        ElementStats,
-        ServerControl,
-        ServerStats,
-        TenantGrant,
-        TenantStats,
-    )
+    from libd.control import ElementGrant, ServerControl, TenantGrant
     from libd.durl import Durl
     from libd.errors import (
         AuthError,
@@ -45,6 +38,7 @@ if TYPE_CHECKING:
     from libd.ref import Ref, join_address, split_address
     from libd.server import MemoryServer
     from libd.server_process import MemoryServerProcess
+    from libd.statistics import ElementStats, ServerStats, Snapshot, TenantStats
     from libd.transport import register_transport, transport_types
     from libd.units import format_size, parse_size
 
@@ -52,14 +46,7 @@ _HOME = {
     "_core": ("Buffer", "Completion", "Transport"),
     "action": ("LibdAction",),
     "cache": ("ArenaCache",),
-    "control": (
-        "ElementGrant",
-        "ElementStats",
-        "ServerControl",
-        "ServerStats",
-        "TenantGrant",
-        "TenantStats",
-    ),
+    "control": ("ElementGrant", "ServerControl", "TenantGrant"),
     "durl": ("Durl",),
     "errors": (
         "AuthError",
@@ -80,6 +67,7 @@ _HOME = {
     "ref": ("Ref", "join_address", "split_address"),
     "server": ("MemoryServer",),
     "server_process": ("MemoryServerProcess",),
+    "statistics": ("ElementStats", "ServerStats", "Snapshot", "TenantStats"),
     "transport": ("register_transport", "transport_types"),
     "units": ("format_size", "parse_size"),
 }
@@ -107,6 +95,7 @@ __all__ = [
     "ServerControl",
     "ServerStats",
     "SizeError",
+    "Snapshot",
     "StaleRefError",
     "TenantGrant",
     "TenantStats",

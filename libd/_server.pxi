@@ -16,7 +16,7 @@ cdef class Admin:
         """Do one request; return ``(a, b, payload)`` of its reply."""
         cdef libd_call call
         cdef libd_error err
-        cdef char room[704]
+        cdef bytearray room = bytearray(1 << 16)  # as much as a page of a list has
         cdef int code
         memset(&call, 0, sizeof(call))
         call.request.op = op
@@ -27,13 +27,18 @@ cdef class Admin:
         call.request.length = len(payload)
         call.payload = <const char *>payload
         call.payload_size = len(payload)
-        call.reply_payload = room
-        call.reply_room = sizeof(room)
+        call.reply_payload = <char *>room
+        call.reply_room = len(room)
         with nogil:
             code = libd_stream_call(self.t, &call, &err)
         if code:
             raise_error(&err, f"memory server: {what}")
-        return call.reply.a, call.reply.b, room[:call.reply.length]
+        return call.reply.a, call.reply.b, bytes(memoryview(room)[:call.reply.length])
+
+    @property
+    def rdma(self):
+        """Whether the server has an RDMA device."""
+        return bool(self.t.who.features & LIBD_FEATURE_VERBS)
 
     @property
     def incarnation(self):

@@ -162,9 +162,7 @@ class LibdAction:
                     return self._open[name]
                 durl = self._durls.get(name)
                 if durl is not None and durl.type in _SERVERS:
-                    raise DurlError(
-                        f"transport {name!r} is a server; open a transport to it"
-                    )
+                    raise DurlError(f"transport {name!r} is a server; open a transport to it")
                 if durl is not None and durl.configured and name not in self._opening:
                     self._opening.add(name)
                     break

@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from libd import _core
+from libd.choice import host_id
 from libd.durl import Durl
-from libd.errors import DurlError, LibdError, TransportError
+from libd.errors import DurlError, LibdError
+from libd.metrics import format_metrics
+from libd.statistics import (
+    ELEMENT_LAYOUT,
+    TENANT_LAYOUT,
+    ElementStats,
+    ServerStats,
+    Snapshot,
+    TenantStats,
+    unpack_entries,
+    unpack_server,
+)
 from libd.transport import CONNECT_TIMEOUT, parse_url
 from libd.units import parse_size
 
-__all__ = [
-    "ElementGrant",
-    "ElementStats",
-    "ServerControl",
-    "ServerStats",
-    "TenantGrant",
-    "TenantStats",
-]
+__all__ = ["ElementGrant", "ServerControl", "TenantGrant"]
 
-# Numbers of the requests, and the layouts of replies: csrc/wire.h.
+# Numbers of the requests: csrc/wire.h.
 _TENANT_CREATE, _TENANT_DROP, _ELEMENT_CREATE, _ELEMENT_DROP = 32, 33, 34, 35
 _ELEMENT_STATS, _SERVER_STATS, _TENANT_STATS = 36, 37, 38
-_TENANT_NAME, _ELEMENT_RENEW = 39, 40
-_ELEMENT_LAYOUT = struct.Struct("<4Qd2Qd")
-_TENANT_LAYOUT = struct.Struct("<7Q")
-_SERVER_LAYOUT = struct.Struct("<12Qd4Q48Q20Q")
+_LIST, _ELEMENT_RENEW = 39, 40
 _MAX_NAME = 255
-
-OPERATIONS = {
-    1: "read", 2: "write", 3: "readv", 4: "writev", 5: "alloc", 6: "free", 7: "extend", 8: "region",
-    9: "flush", 10: "stat", 11: "attach", 12: "renew", 16: "fetch_add", 17: "compare_swap",
-    20: "verbs_open", 21: "verbs_region", 22: "verbs_close", 32: "tenant_create", 33: "tenant_drop",
-    34: "element_create", 35: "element_drop", 36: "element_stats", 37: "server_stats",
-    38: "tenant_stats", 39: "tenant_name", 40: "element_renew",
-}  # fmt: skip
-"""Requests by number, as `ServerStats.operations` names them."""
-
-ERRORS = {
-    3: "auth", 4: "bounds", 5: "capability", 6: "stale", 7: "capacity", 8: "unsupported",
-    9: "protocol", 10: "exists", 11: "missing", 12: "invalid", 13: "memory", 14: "version",
-    16: "system",
-}  # fmt: skip
-"""Refusals by code, as `ServerStats.errors` names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +69,10 @@ class ElementGrant:
         The element's capability; a secret.
     tcp_url, unix_url
         Where the server is, as far as the control connection knows.
+    host
+        `libd.choice.host_id` of where the Unix socket is; None where that is not known.
+    rdma
+        Whether the server has an RDMA device.
     """
 
     name: str
@@ -93,6 +81,8 @@ class ElementGrant:
     key: bytes = field(repr=False)
     tcp_url: str | None = None
     unix_url: str | None = None
+    host: str | None = None
+    rdma: bool = False
 
     def durl(self, name: str, type: str = "rdma_shm") -> str:
         """Return the address that a compute element gets for its transport `name`.
@@ -104,95 +94,30 @@ class ElementGrant:
         DurlError
             if the server is not known to listen for transports of this type.
         """
-        urls = {
-            "rdma_shm": self.unix_url,
-            "rdma_tcp": self.tcp_url,
-            "rdma_uverbs": self.tcp_url,
+        ways: dict[str, dict[str, str | None]] = {
+            "rdma_shm": {"url": self.unix_url},
+            "rdma_tcp": {"url": self.tcp_url},
+            "rdma_uverbs": {"url": self.tcp_url},
+            "rdma_auto": {
+                "url": self.tcp_url,
+                "unix": self.unix_url if self.host else None,
+                "host": self.host,
+                "rdma": "1" if self.rdma else None,
+            },
         }
-        url = urls.get(type)
-        if url is None:
+        way = {k: v for k, v in ways.get(type, {}).items() if v is not None}
+        if not way:
             raise DurlError(
                 f"element {self.name!r}: its server has no address for transports of type {type!r}"
             )
         config = {
-            "url": url,
+            **way,
             "tenant": str(self.tenant.id),
             "token": self.tenant.token,
             "eid": str(self.id),
             "key": self.key.hex(),
         }
         return str(Durl(name, type, config))
-
-
-@dataclass(frozen=True, slots=True)
-class ElementStats:
-    """What an element holds and moved. Sizes in bytes, `age` in seconds.
-
-    `byte_seconds` integrates the reserved bytes over time; `bytes_read` and `bytes_written` count
-    what went through the server, not what was touched through a mapping.
-    """
-
-    reserved: int
-    peak: int
-    limit: int
-    regions: int
-    byte_seconds: float
-    bytes_read: int
-    bytes_written: int
-    age: float
-
-
-@dataclass(frozen=True, slots=True)
-class TenantStats:
-    """What a tenant holds, in bytes. `resident` is what its arena really takes, recycled warm pages
-    included.
-    """
-
-    quota: int
-    reserved: int
-    resident: int
-    elements: int
-    regions: int
-    free_blocks: int
-    largest_free: int
-
-    @property
-    def fragmentation(self) -> float:
-        """Share of the free bytes that is not in the largest free piece: 0 is none."""
-        free = self.quota - self.reserved
-        return max(0.0, 1 - self.largest_free / free) if free > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServerStats:
-    """What a server holds and did. Sizes in bytes, `uptime` in seconds.
-
-    `refused` counts strangers and malformed requests; `overhead` is what the server's process takes
-    beyond the pool; `operations` counts requests by operation, `errors` refusals by reason.
-    """
-
-    size: int
-    reserved: int
-    resident: int
-    tenants: int
-    elements: int
-    regions: int
-    connections: int
-    accepted: int
-    requests: int
-    refused: int
-    bytes_read: int
-    bytes_written: int
-    uptime: float
-    overhead: int
-    leases: int
-    leases_expired: int
-    draining: bool
-    operations: Mapping[str, int]
-    errors: Mapping[str, int]
-
-
-_SERVER_FIELDS = tuple(f.name for f in fields(ServerStats))[:16]
 
 
 class ServerControl:
@@ -233,6 +158,7 @@ class ServerControl:
         host, port, path = parse_url(url, "memory server")
         self.tcp_url = tcp_url or (None if path else url)
         self.unix_url = unix_url or (url if path else None)
+        self.host = host_id() if path else None
         self._tenants: dict[str, TenantGrant] = {}
         self._admin = _core.Admin(
             _core.Endpoint(
@@ -326,7 +252,16 @@ class ServerControl:
             addr=lease_ms(lease),
             what=f"element {name!r} of tenant {grant.name!r}",
         )
-        return ElementGrant(name, id_, grant, key, self.tcp_url, self.unix_url)
+        return ElementGrant(
+            name,
+            id_,
+            grant,
+            key,
+            self.tcp_url,
+            self.unix_url,
+            self.host,
+            self._admin.rdma,
+        )
 
     def renew_element(
         self, tenant: TenantGrant | str, element_id: int, lease: float | None = None
@@ -347,13 +282,13 @@ class ServerControl:
         The pages that it used stay with the tenant, warm, for its next element.
         """
         return ElementStats(
-            *_ELEMENT_LAYOUT.unpack(self._element(_ELEMENT_DROP, tenant, element_id))
+            *ELEMENT_LAYOUT.unpack(self._element(_ELEMENT_DROP, tenant, element_id))
         )
 
     def element_stats(self, tenant: TenantGrant | str, element_id: int) -> ElementStats:
         """Return an element's statistics."""
         return ElementStats(
-            *_ELEMENT_LAYOUT.unpack(self._element(_ELEMENT_STATS, tenant, element_id))
+            *ELEMENT_LAYOUT.unpack(self._element(_ELEMENT_STATS, tenant, element_id))
         )
 
     def _element(self, op: int, tenant: TenantGrant | str, element_id: int) -> bytes:
@@ -365,43 +300,39 @@ class ServerControl:
         """Return a tenant's statistics."""
         name = tenant if isinstance(tenant, str) else tenant.name
         reply = self._admin.request(_TENANT_STATS, _name(name), what=f"tenant {name!r}")[2]
-        return TenantStats(*_TENANT_LAYOUT.unpack(reply))
+        return TenantStats(*TENANT_LAYOUT.unpack(reply))
 
     def stats(self) -> ServerStats:
         """Return the server's statistics."""
-        reply = self._admin.request(_SERVER_STATS, what="statistics")[2]
-        values = _SERVER_LAYOUT.unpack(reply)
-        operations, errors = values[17:65], values[65:]
-        plain = dict(zip(_SERVER_FIELDS, values, strict=False))
-        return ServerStats(
-            **plain,
-            draining=bool(values[16]),
-            operations={name: operations[number] for number, name in OPERATIONS.items()},
-            errors={name: errors[number] for number, name in ERRORS.items()},
-        )
+        return unpack_server(self._admin.request(_SERVER_STATS, what="statistics")[2])
 
     def tenants(self) -> list[str]:
         """Return the names of all tenants, oldest first."""
-        names: list[str] = []
-        last = 0
-        while True:
-            try:
-                last, _, name = self._admin.request(_TENANT_NAME, addr=last, what="tenants")
-            except LibdError as error:
-                if isinstance(error, TransportError):
-                    raise
-                return names
-            names.append(name.decode())
+        return [name for _, name, _ in self._list(b"")][::-1]
+
+    def snapshot(self) -> Snapshot:
+        """Return the statistics of the server, of every tenant and of every element.
+
+        Each page of them is of one instant; what comes or goes between two pages may be missing.
+        """
+        tenants, elements = {}, {}
+        for _, tenant, stats in self._list(b""):
+            tenants[tenant] = TenantStats(*TENANT_LAYOUT.unpack(stats))
+        for tenant in tenants:
+            for id_, name, stats in self._list(_name(tenant)):
+                elements[tenant, id_, name] = ElementStats(*ELEMENT_LAYOUT.unpack(stats))
+        return Snapshot(self.stats(), tenants, elements)
+
+    def _list(self, tenant: bytes) -> Iterator[tuple[int, str, bytes]]:
+        below, more = 0, 1
+        while more:
+            _, more, page = self._admin.request(_LIST, tenant, addr=below, what="statistics")
+            for below, name, stats in unpack_entries(page):
+                yield below, name, stats
 
     def metrics(self) -> str:
         """Return everything that is counted, in the text format of Prometheus."""
-        from libd.metrics import exposition
-
-        tenants = {}
-        for name in self.tenants():
-            with suppress(LibdError):  # dropped meanwhile
-                tenants[name] = self.tenant_stats(name)
-        return exposition(self.stats(), tenants)
+        return format_metrics(self.snapshot())
 
     def close(self) -> None:
         """Close the connection; tenants and elements stay."""

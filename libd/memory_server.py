@@ -15,17 +15,23 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from libd import _core
 from libd.errors import LibdError, SizeError
 from libd.server import MemoryServer
 from libd.units import format_size, parse_size
 
+if TYPE_CHECKING:
+    from libd.metrics_server import MetricsServer
+
 __all__ = ["main"]
 
 DEFAULT_PORT = 2333
 DEFAULT_SIZE = 1 << 30
+DRAIN = 5.0
 _LINE_LIMIT = 4096
+_PARENT_GONE = "the parent is gone"
 
 logger = logging.getLogger("libd.memory_server")
 
@@ -43,10 +49,29 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
+    return seconds
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", _port(port)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="memory_server",
         description="Serve memory to compute elements until SIGTERM or Ctrl-C.",
+        epilog="SIGTERM or Ctrl-C finish what has begun, for --drain seconds at most; a second one "
+        "ends at once. Tokens are better in the environment, as arguments can be read by others: "
+        "$SCAD_MEMORY_TOKEN, $SCAD_ADMIN_TOKEN, $SCAD_METRICS_TOKEN. With an administrator's "
+        "token, `python -m libd.statistics URL` prints what a running server holds and did.",
     )
     parser.add_argument(
         "port",
@@ -74,14 +99,6 @@ def _parser() -> argparse.ArgumentParser:
         "--unix", metavar="@NAME", help="listen on this abstract Unix socket too (rdma_shm)"
     )
     parser.add_argument(
-        "--drain",
-        type=float,
-        default=5.0,
-        metavar="SECONDS",
-        help="after SIGTERM, how long requests under way may take to end; a second signal ends "
-        "it at once (default: %(default)s)",
-    )
-    parser.add_argument(
         "--rdma",
         nargs="?",
         const="any",
@@ -92,10 +109,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="say where it listens as one line of JSON on stdout"
     )
+    parser.add_argument(
+        "--drain",
+        type=_seconds,
+        default=DRAIN,
+        metavar="SECONDS",
+        help="for how long to finish what has begun when told to stop (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--admin-token", help="opens the administrator's connection (ServerControl)"
+    )
+    parser.add_argument(
+        "--metrics",
+        type=_host_port,
+        metavar="[HOST:]PORT",
+        help="serve GET /metrics for Prometheus there; loopback unless there is a token for it",
+    )
+    parser.add_argument("--metrics-token", help="scrapers must show it as bearer token")
     # For programs: exit when this pipe closes; its first line is the administrator's token.
     parser.add_argument("--lifeline", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)
-    parser.add_argument("--default-region", type=_size, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--default-region",
+        type=_size,
+        help="bytes of the region that is served to whoever reaches it (default: all of --size)",
+    )
     return parser
 
 
@@ -120,7 +158,34 @@ def _wait(signals: int, lifeline: int | None) -> str:
             if fd == signals:
                 return signal.Signals(os.read(signals, 1)[0]).name
             if not os.read(fd, _LINE_LIMIT):
-                return "the parent is gone"
+                return _PARENT_GONE
+
+
+def _drain(server: MemoryServer, seconds: float, signals: int) -> None:
+    """Let the server finish what has begun; another signal ends it at once."""
+    server.drain(seconds)
+    while not server.over(0.05):
+        if select.select([signals], [], [], 0)[0]:
+            return
+
+
+def _serve_metrics(
+    server: MemoryServer, options: argparse.Namespace, admin_token: str
+) -> MetricsServer:
+    from libd.control import ServerControl
+    from libd.metrics_server import MetricsServer
+
+    url = server.unix_url or server.tcp_url
+    if url is None:
+        raise LibdError("--metrics needs a server that listens somewhere")
+    host, port = options.metrics
+    token = options.metrics_token or os.environ.get("SCAD_METRICS_TOKEN")
+    try:
+        control = ServerControl(url, admin_token)
+        return MetricsServer(control, bind=host, port=port, token=token)
+    except BaseException:
+        server.stop()
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,10 +200,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     if options.parent is not None and not _core.die_with_parent(options.parent):
         return 0
-    admin_token = _read_line(options.lifeline) if options.lifeline is not None else None
+    admin_token: str | None
+    if options.lifeline is not None:
+        admin_token = _read_line(options.lifeline)
+    else:
+        admin_token = options.admin_token or os.environ.get("SCAD_ADMIN_TOKEN")
     size = options.size
     if size is None:
         size = min(DEFAULT_SIZE, _core.available_memory() // 2 // 4096 * 4096)
+    region = options.default_region
+    if options.lifeline is None and region is None:
+        region = size
+    if options.metrics and not admin_token:
+        admin_token = os.urandom(32).hex()  # for the metrics alone
+    metrics = None
     try:
         server = MemoryServer(
             size,
@@ -147,9 +222,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             unix=options.unix,
             token=options.token or os.environ.get("SCAD_MEMORY_TOKEN"),
             admin_token=admin_token,
-            default_region=options.default_region,
+            default_region=region,
             rdma=options.rdma,
         )
+        if options.metrics:
+            metrics = _serve_metrics(server, options, admin_token or "")
     except (LibdError, ValueError) as error:
         logger.error("%s", error)
         return 1
@@ -166,15 +243,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     if options.lifeline is None:
         logger.info("serving %s (%d bytes) at %s", format_size(size), size, " and ".join(urls))
+        if metrics is not None:
+            logger.info("metrics at http://%s:%d/metrics", options.metrics[0], metrics.port)
         if server.rdma_device:
             logger.info("RDMA device %s", server.rdma_device)
     reason = _wait(wake_read, options.lifeline)
-    if reason == signal.SIGTERM.name and options.drain > 0:
-        server.drain(options.drain)
-        while not server.over(0.05):
-            if select.select([wake_read], [], [], 0)[0]:
-                os.read(wake_read, 1)
-                break
+    if reason != _PARENT_GONE and options.drain > 0:
+        _drain(server, options.drain, wake_read)
+    if metrics is not None:
+        metrics.close()
     server.stop()
     if options.lifeline is None:
         logger.info("stopped (%s)", reason)

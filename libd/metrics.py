@@ -1,170 +1,133 @@
-"""A memory server's statistics in the text format of Prometheus, and a small HTTP server for them.
-
-What is not here: counting (the native server does) and the data path, which this never touches.
-"""
+"""A memory server's statistics in Prometheus' text format (version 0.0.4)."""
 
 from __future__ import annotations
 
-import hmac
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-from libd.errors import LibdError
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from libd.control import ServerStats, TenantStats
+    from libd.statistics import Snapshot
 
-__all__ = ["MetricsServer", "exposition"]
+__all__ = ["CONTENT_TYPE", "format_metrics"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX = "libd"
+_Families = dict[str, tuple[str, str]]
+
+# name without prefix: kind, help. A field of the records by the same name, without its unit and
+# `_total`, unless `_FIELDS` says otherwise.
+_SERVER = {
+    "pool_bytes": ("gauge", "Bytes that all tenants together may reserve."),
+    "reserved_bytes": ("gauge", "Bytes that are reserved."),
+    "reserved_peak_bytes": ("gauge", "Most bytes that were ever reserved."),
+    "resident_bytes": ("gauge", "Bytes that the arenas take, recycled warm pages included."),
+    "overhead_bytes": ("gauge", "What the server's process takes beyond the pool."),
+    "tenants": ("gauge", "Tenants."),
+    "elements": ("gauge", "Memory elements."),
+    "regions": ("gauge", "Regions."),
+    "connections": ("gauge", "Open connections."),
+    "connections_accepted_total": ("counter", "Connections that were accepted."),
+    "connections_refused_total": ("counter", "Strangers and malformed requests."),
+    "read_bytes_total": ("counter", "Bytes that were read through the server."),
+    "written_bytes_total": ("counter", "Bytes that were written through the server."),
+    "leases": ("gauge", "Leases that are held or run."),
+    "leases_expired_total": ("counter", "Leases that ended, so that memory came back."),
+    "draining": ("gauge", "1 while the server is stopping and begins nothing any more."),
+    "uptime_seconds": ("gauge", "Seconds since the server started."),
+}
+_TENANT = {
+    "quota_bytes": ("gauge", "Most bytes that the tenant may reserve."),
+    "reserved_bytes": ("gauge", "Bytes that the tenant has reserved."),
+    "reserved_peak_bytes": ("gauge", "Most bytes that the tenant ever had reserved."),
+    "resident_bytes": ("gauge", "Bytes that its arena takes, recycled warm pages included."),
+    "elements": ("gauge", "Elements of the tenant."),
+    "regions": ("gauge", "Regions of the tenant."),
+    "free_bytes": ("gauge", "Free bytes of its arena."),
+    "free_blocks": ("gauge", "Free pieces of its arena."),
+    "largest_free_bytes": ("gauge", "The largest free piece of its arena."),
+    "fragmentation_ratio": ("gauge", "Share of the free bytes outside of the largest free piece."),
+}
+_ELEMENT = {
+    "limit_bytes": ("gauge", "Most bytes that the element may hold."),
+    "reserved_bytes": ("gauge", "Bytes that the element holds."),
+    "reserved_peak_bytes": ("gauge", "Most bytes that the element ever held."),
+    "reserved_byte_seconds_total": ("counter", "Reserved bytes, integrated over time."),
+    "regions": ("gauge", "Regions of the element."),
+    "read_bytes_total": ("counter", "Bytes that were read through the server."),
+    "written_bytes_total": ("counter", "Bytes that were written through the server."),
+    "free_bytes": ("gauge", "Free bytes of what the element allocates from."),
+    "free_blocks": ("gauge", "Free pieces of it."),
+    "largest_free_bytes": ("gauge", "The largest free piece of it."),
+    "fragmentation_ratio": ("gauge", "Share of the free bytes outside of the largest free piece."),
+    "age_seconds": ("gauge", "Seconds since the element was created."),
+}
+_FIELDS = {
+    "reserved_peak_bytes": "peak",
+    "connections_accepted_total": "accepted",
+    "connections_refused_total": "refused",
+    "read_bytes_total": "bytes_read",
+    "written_bytes_total": "bytes_written",
+    "reserved_byte_seconds_total": "byte_seconds",
+    "pool_bytes": "size",
+}
+_SUFFIXES = ("_total", "_bytes", "_seconds", "_ratio")
 
 
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+def _field(name: str) -> str:
+    if name in _FIELDS:
+        return _FIELDS[name]
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
-def _line(name: str, labels: Mapping[str, str], value: float) -> str:
-    inside = ",".join(f'{k}="{_escape(v)}"' for k, v in labels.items())
-    return f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value!r}"
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _families(
-    stats: ServerStats, tenants: Mapping[str, TenantStats]
-) -> Iterator[tuple[str, str, str, list[tuple[Mapping[str, str], float]]]]:
-    none: Mapping[str, str] = {}
-    for name, kind, text, value in (
-        ("pool_bytes", "gauge", "Bytes that the pool may reserve.", stats.size),
-        ("reserved_bytes", "gauge", "Bytes that are reserved.", stats.reserved),
-        ("resident_bytes", "gauge", "Bytes of the pool that are in memory.", stats.resident),
+def _labels(labels: Mapping[str, str]) -> str:
+    inside = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
+    return f"{{{inside}}}" if inside else ""
+
+
+def _family(
+    name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]
+) -> list[str]:
+    lines = [
+        f"{name}{_labels(labels)} {value if isinstance(value, int) else repr(float(value))}"
+        for labels, value in samples
+    ]
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines] if lines else []
+
+
+def format_metrics(snapshot: Snapshot) -> str:
+    """Return the text that Prometheus scrapes; every line ends with a newline."""
+    lines: list[str] = []
+    tables: list[tuple[str, _Families, list[tuple[dict[str, str], object]]]] = [
+        ("", _SERVER, [({}, snapshot.server)]),
+        ("_tenant", _TENANT, [({"tenant": n}, s) for n, s in snapshot.tenants.items()]),
         (
-            "overhead_bytes",
-            "gauge",
-            "Private memory of the process, beyond the pool.",
-            stats.overhead,
+            "_element",
+            _ELEMENT,
+            [
+                ({"tenant": tenant, "id": str(id_), "element": name}, stats)
+                for (tenant, id_, name), stats in snapshot.elements.items()
+            ],
         ),
-        ("tenants", "gauge", "Tenants.", stats.tenants),
-        ("elements", "gauge", "Memory elements.", stats.elements),
-        ("regions", "gauge", "Regions.", stats.regions),
-        ("connections", "gauge", "Open connections.", stats.connections),
-        ("leases", "gauge", "Leases that are held or run.", stats.leases),
-        ("draining", "gauge", "1 while the server drains.", int(stats.draining)),
-        (
-            "connections_accepted_total",
-            "counter",
-            "Connections since the start.",
-            stats.accepted,
-        ),
-        (
-            "connections_refused_total",
-            "counter",
-            "Strangers and malformed requests.",
-            stats.refused,
-        ),
-        ("leases_expired_total", "counter", "Leases that ran out.", stats.leases_expired),
-        ("read_bytes_total", "counter", "Bytes read through the server.", stats.bytes_read),
-        ("written_bytes_total", "counter", "Bytes written.", stats.bytes_written),
-        ("uptime_seconds", "gauge", "Seconds since the start.", stats.uptime),
-    ):
-        yield name, kind, text, [(none, value)]
-    operations = [({"operation": k}, float(v)) for k, v in stats.operations.items()]
-    yield "requests_total", "counter", "Requests by operation.", list(operations)
-    errors = [({"reason": k}, float(v)) for k, v in stats.errors.items()]
-    yield "errors_total", "counter", "Refused requests by reason.", list(errors)
-    figures: tuple[tuple[str, str, Callable[[TenantStats], float]], ...] = (
-        ("quota_bytes", "The most that a tenant may reserve.", lambda t: t.quota),
-        ("reserved_bytes", "Bytes that a tenant has reserved.", lambda t: t.reserved),
-        ("resident_bytes", "Bytes of its arena that are in memory.", lambda t: t.resident),
-        ("elements", "Its memory elements.", lambda t: t.elements),
-        ("regions", "Its regions.", lambda t: t.regions),
-        ("free_blocks", "Free pieces of its arena.", lambda t: t.free_blocks),
-        ("largest_free_bytes", "The largest of them.", lambda t: t.largest_free),
-        ("fragmentation_ratio", "Free bytes not in the largest piece.", lambda t: t.fragmentation),
-    )
-    for name, text, get in figures:
-        samples = [({"tenant": n}, float(get(t))) for n, t in tenants.items()]
-        yield f"tenant_{name}", "gauge", text, list(samples)
-
-
-def exposition(stats: ServerStats, tenants: Mapping[str, TenantStats]) -> str:
-    """Return the statistics as Prometheus' text format, version 0.0.4."""
-    lines = []
-    for name, kind, text, samples in _families(stats, tenants):
-        full = f"libd_{name}"
-        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
-        lines += [_line(full, labels, value) for labels, value in samples]
+    ]
+    for part, families, owners in tables:
+        for name, (kind, text) in families.items():
+            samples = [(labels, getattr(stats, _field(name))) for labels, stats in owners]
+            lines += _family(f"{_PREFIX}{part}_{name}", kind, text, _numbers(samples))
+    by_kind = [({"operation": k}, n) for k, n in snapshot.server.operations.items()]
+    by_code = [({"reason": k}, n) for k, n in snapshot.server.errors.items()]
+    lines += _family(f"{_PREFIX}_requests_total", "counter", "Requests by operation.", by_kind)
+    lines += _family(f"{_PREFIX}_errors_total", "counter", "Refusals by reason.", by_code)
     return "\n".join(lines) + "\n"
 
 
-class MetricsServer:
-    """Serves ``/metrics`` over HTTP from threads of its own.
-
-    Parameters
-    ----------
-    port
-        TCP port; 0 takes a free one.
-    read
-        Gives the text; called for each request.
-    bind
-        Address; anything but loopback needs a `token`.
-    token
-        If given, requests show it as ``Authorization: Bearer TOKEN``.
-    """
-
-    def __init__(
-        self,
-        port: int,
-        read: Callable[[], str],
-        *,
-        bind: str = "127.0.0.1",
-        token: str | None = None,
-    ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10
-
-            def do_GET(self) -> None:
-                given = self.headers.get("Authorization", "")
-                if token is not None and not hmac.compare_digest(
-                    given.encode(), f"Bearer {token}".encode()
-                ):
-                    self.send_error(401)
-                    return
-                if self.path.partition("?")[0] != "/metrics":
-                    self.send_error(404)
-                    return
-                try:
-                    body = read().encode()
-                except LibdError:
-                    self.send_error(503)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: scrapes come every few seconds."""
-
-        self._server = ThreadingHTTPServer((bind, port), Handler)
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def _numbers(
+    samples: Iterable[tuple[Mapping[str, str], float]],
+) -> list[tuple[Mapping[str, str], float]]:
+    """A bool is no number to Prometheus."""
+    return [(labels, int(v) if isinstance(v, bool) else v) for labels, v in samples]

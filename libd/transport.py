@@ -8,8 +8,14 @@ from typing import NamedTuple
 from libd import _core
 from libd._core import Endpoint, Transport
 from libd.cache import ArenaCache
+from libd.choice import choose
 from libd.durl import Durl
-from libd.errors import DurlError
+from libd.errors import (
+    DurlError,
+    TransportClosedError,
+    TransportTimeoutError,
+    UnsupportedError,
+)
 from libd.units import parse_size
 
 __all__ = [
@@ -122,6 +128,16 @@ def _shm(durl: Durl, cache: ArenaCache) -> Transport:
     return _core.open_shm(durl.name, endpoint(durl, "unix"), cache, durl.config.get("element", ""))
 
 
+def _auto(durl: Durl, cache: ArenaCache) -> Transport:
+    open_ones = [c.durl for c in choose(durl) if c.durl is not None]
+    for best in open_ones[:-1]:
+        try:
+            return open_transport(best, cache)
+        except (TransportClosedError, TransportTimeoutError, UnsupportedError):
+            continue  # that way is closed after all; the last one says why
+    return open_transport(open_ones[-1], cache)
+
+
 def _uverbs(durl: Durl, cache: ArenaCache) -> Transport:
     device, element = durl.config.get("device"), durl.config.get("element", "")
     return _core.open_verbs(durl.name, endpoint(durl, "tcp"), device, element)
@@ -131,6 +147,7 @@ _factories: dict[str, Factory] = {
     "rdma_local": _local,
     "rdma_tcp": _tcp,
     "rdma_shm": _shm,
+    "rdma_auto": _auto,
     "rdma_uverbs": _uverbs,
 }
 

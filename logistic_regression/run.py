@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from libd.choice import rdma_ports
 from libd.errors import ScadError
 from libd.program import Parser, show_notices
 from libd.signals import Unwinding
@@ -75,8 +76,8 @@ def report(outcome: Outcome, theirs: float, their_seconds: float) -> Table:
 
 def check(arguments: argparse.Namespace) -> str | None:
     """What is wrong with the arguments or the installation, or None."""
-    if arguments.transport == "rdma":
-        return "--transport rdma: this room is not built yet; use shm or tcp"
+    if arguments.transport == "rdma" and not rdma_ports():
+        return "--transport rdma: this machine has no active RDMA port; `scad doctor` says more"
     if not 0 < arguments.test_size < 1:
         return f"--test-size must be between 0 and 1, not {arguments.test_size}"
     if not 1 <= arguments.parallelism <= MAX_COPIES:

@@ -29,7 +29,7 @@ __all__ = [
 
 Status = Literal["running", "success", "failed", "cancelled"]
 ElementStatus = Literal["waiting", "running", "done", "failed", "cancelled"]
-Transport = Literal["auto", "shm", "tcp"]
+Transport = Literal["auto", "shm", "tcp", "rdma"]
 
 
 class ElementRecord(msgspec.Struct, kw_only=True):

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--explain", action="store_true", help="show the stages, run nothing")
     sql.add_argument("--parallelism", type=_positive, metavar="N", help="copies of each stage")
     sql.add_argument("--compute-memory", type=_size, metavar="SIZE", help="of each element")
-    sql.add_argument("--transport", choices=("auto", "shm", "tcp"), default="auto")
+    sql.add_argument("--transport", choices=("auto", "shm", "tcp", "rdma"), default="auto")
     sql.add_argument("--apihost", metavar="URL", help="a running control plane (scad serve)")
     sql.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
 

@@ -136,8 +136,10 @@ def _transports() -> Iterator[Finding]:
         yield Finding("transports", "rdma_local", "broken", missing, False)
     yield _shared_memory(None if core is None else missing)
     yield _tcp(None if core is None else missing)
-    yield _verbs()
+    yield _verbs(None if core is None else missing)
     yield _rdma_devices()
+    if core is None:
+        yield from _auto()
 
 
 def _shared_memory(missing: str | None) -> Finding:
@@ -205,25 +207,45 @@ def _tcp(missing: str | None) -> Finding:
     return Finding("transports", "rdma_tcp", "ok", "loopback works", True)
 
 
-def _verbs() -> Finding:
+def _verbs(missing: str | None) -> Finding:
     name = "rdma_uverbs"
-    if importlib.util.find_spec("libd._verbs") is None:
-        detail = "not built: libibverbs' headers were not there (Debian: libibverbs-dev)"
-        return Finding("transports", name, "note", detail, False)
-    error = _import_error("libd._verbs")
-    if error is not None:
-        return Finding("transports", name, "note", f"built, but does not load: {error}", False)
-    return Finding("transports", name, "ok", "built", True)
+    if missing is not None:
+        return Finding("transports", name, "broken", missing, False)
+    from libd._core import rdma_devices
+    from libd.errors import LibdError
+
+    try:
+        rdma_devices()
+    except LibdError as error:
+        return Finding("transports", name, "note", str(error).removeprefix("RDMA devices: "), False)
+    return Finding("transports", name, "ok", "built, and libibverbs is here", True)
 
 
 def _rdma_devices() -> Finding:
+    from libd.choice import rdma_ports
+
     try:
         devices = sorted(entry.name for entry in Path("/sys/class/infiniband").iterdir())
     except OSError:
         devices = []
     if not devices:
         return Finding("transports", "RDMA devices", "note", "none", 0)
-    return Finding("transports", "RDMA devices", "ok", ", ".join(devices), len(devices))
+    active = {device for device, _ in rdma_ports()}
+    told = ", ".join(f"{d} ({'active' if d in active else 'no active port'})" for d in devices)
+    return Finding("transports", "RDMA devices", "ok" if active else "note", told, len(devices))
+
+
+def _auto() -> Iterator[Finding]:
+    """What `auto` makes of a memory server that offers everything, here and elsewhere."""
+    from libd.choice import choose, host_id
+    from libd.durl import Durl
+
+    ways = {"unix": "unix://@server", "url": "tcp://server:2333", "rdma": "1"}
+    for where, host in (("to this host", host_id()), ("to another host", "another")):
+        best, *others = choose(Durl("mem", "rdma_auto", {**ways, "host": host}))
+        passed = [c for c in others if c.durl is None and c.type != "rdma_local"]
+        detail = f"{best.type}: {best.why}" + "".join(f"; not {c.type}: {c.why}" for c in passed)
+        yield Finding("transports", f"auto, {where}", "ok", detail, best.type)
 
 
 def _memory() -> Iterator[Finding]:

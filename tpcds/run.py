@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from libd.choice import rdma_ports
 from libd.errors import ScadError
 from libd.program import Parser, show_notices
 from libd.signals import Unwinding
@@ -161,8 +162,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     for flag, purpose in _NOT_BUILT.items():
         if getattr(parsed, flag.removeprefix("--")) is not None:
             parser.error(f"{flag} ({purpose}) is not built yet")
-    if parsed.transport == "rdma":
-        parser.error("--transport rdma is not built yet; use auto, shm or tcp")
+    if parsed.transport == "rdma" and parsed.apihost is None and not rdma_ports():
+        parser.error(
+            "--transport rdma: this machine has no active RDMA port; `scad doctor` says more"
+        )
     try:
         choose_generator(1 if parsed.sf is None else parsed.sf, parsed.generator)
     except DataError as error:

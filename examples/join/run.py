@@ -15,7 +15,7 @@ from openwhisk.control import EmbeddedControlPlane
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Join two remote frames in parallel elements.")
-    parser.add_argument("--transport", choices=["auto", "shm", "tcp"], default="auto")
+    parser.add_argument("--transport", choices=["auto", "shm", "tcp", "rdma"], default="auto")
     parser.add_argument("--orders", type=int, default=100_000)
     options = parser.parse_args()
 

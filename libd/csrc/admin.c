@@ -1,8 +1,11 @@
 /* What the server does for its administrator: tenants, elements, statistics. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "capacity.h"
 #include "conn.h"
+
+#define LIST_MAX (64u << 10) /* bytes of one page of a list */
 
 /* Splits the body into one or two NUL-separated names; false if it is anything else. */
 static bool names(struct conn *conn, char *first, char *second)
@@ -62,6 +65,7 @@ static void server_stats(struct server *server, struct libd_server_stats *out)
         .leases = server->pool.leases.held,
         .leases_expired = server->pool.leases.expired,
         .draining = server->draining,
+        .peak = server->pool.peak,
     };
     memcpy(out->operations, server->operations, sizeof out->operations);
     memcpy(out->errors, server->errors, sizeof out->errors);
@@ -70,6 +74,65 @@ static void server_stats(struct server *server, struct libd_server_stats *out)
         out->elements += t->elements_live;
         out->regions += t->regions_live;
     }
+}
+
+static bool looks_only(uint16_t op)
+{
+    return op == LIBD_OP_SERVER_STATS || op == LIBD_OP_TENANT_STATS || op == LIBD_OP_ELEMENT_STATS || op == LIBD_OP_LIST;
+}
+
+/* Appends an entry to the list; false: the page is full. */
+static bool enlist(struct conn *conn, uint64_t id, const char *name, const void *stats, size_t size)
+{
+    size_t length = strlen(name);
+    struct libd_entry entry = {.id = id, .name_length = (uint32_t)length, .size = (uint32_t)size};
+
+    if (conn->payload_size + sizeof entry + length > LIST_MAX)
+        return false;
+    memcpy(entry.stats, stats, size);
+    memcpy(conn->large + conn->payload_size, &entry, sizeof entry);
+    memcpy(conn->large + conn->payload_size + sizeof entry, name, length);
+    conn->payload_size += (uint32_t)(sizeof entry + length);
+    return true;
+}
+
+/* A page of tenants, or of one tenant's elements: newest first, so that a number says where the next page begins. */
+static void serve_list(struct conn *conn)
+{
+    uint64_t below = conn->request.addr ? conn->request.addr : UINT64_MAX, count = 0;
+    char name[LIBD_MAX_NAME + 1];
+    bool more = false;
+
+    if (conn->body_size && !names(conn, name, NULL)) {
+        conn_reply(conn, LIBD_EINVAL, 0, 0);
+        return;
+    }
+    struct tenant *t = conn->body_size ? pool_tenant_by_name(&conn->server->pool, name) : conn->server->pool.tenants;
+    conn->large = malloc(LIST_MAX);
+    if (!conn->large) {
+        conn_reply(conn, LIBD_ENOMEM, 0, 0);
+        return;
+    }
+    if (conn->body_size) { /* a tenant that was dropped meanwhile has none */
+        for (struct element *e = t ? t->elements : NULL; e && !more; e = e->next) {
+            struct libd_element_stats stats;
+            if (e->id >= below)
+                continue;
+            pool_element_stats(e, &stats);
+            more = !enlist(conn, e->id, e->name, &stats, sizeof stats);
+            count += !more;
+        }
+    } else {
+        for (; t && !more; t = t->next) {
+            struct libd_tenant_stats stats;
+            if (t->id >= below)
+                continue;
+            pool_tenant_stats(t, &stats);
+            more = !enlist(conn, t->id, t->name, &stats, sizeof stats);
+            count += !more;
+        }
+    }
+    conn_reply(conn, LIBD_OK, count, more);
 }
 
 void serve_admin(struct conn *conn)
@@ -86,23 +149,19 @@ void serve_admin(struct conn *conn)
         conn_reply(conn, LIBD_EUNSUPPORTED, 0, 0);
         return;
     }
+    if (server->draining && !looks_only(r->op)) {
+        conn->closing = true;
+        conn_reply(conn, LIBD_ECLOSED, LIBD_STOPPING, 0);
+        return;
+    }
     if (r->op == LIBD_OP_SERVER_STATS) {
         struct libd_server_stats stats;
         server_stats(server, &stats);
         answer(conn, &stats, sizeof stats);
         return;
     }
-    if (r->op == LIBD_OP_TENANT_NAME) {
-        const struct tenant *next = NULL;
-        for (const struct tenant *t = server->pool.tenants; t; t = t->next)
-            if (t->id > r->addr && (!next || t->id < next->id))
-                next = t;
-        if (!next) {
-            conn_reply(conn, LIBD_ENOENT, 1, 0);
-            return;
-        }
-        answer(conn, next->name, strlen(next->name));
-        conn->reply.a = next->id;
+    if (r->op == LIBD_OP_LIST) {
+        serve_list(conn);
         return;
     }
     if (!names(conn, first, r->op == LIBD_OP_ELEMENT_CREATE ? second : NULL)) {

@@ -11,6 +11,18 @@
 #define MARGIN_MIN (UINT64_C(64) << 20)
 #define MARGIN_SHARE 64
 
+/* Where /proc and /sys are; the tests have their own. */
+#ifndef CAPACITY_ROOT
+#define CAPACITY_ROOT ""
+#endif
+
+static FILE *open_text(const char *path)
+{
+    char where[4736];
+
+    return snprintf(where, sizeof where, "%s%s", CAPACITY_ROOT, path) < (int)sizeof where ? fopen(where, "re") : NULL;
+}
+
 static bool read_number(const char *dir, const char *file, uint64_t *out)
 {
     char path[4608];
@@ -18,7 +30,7 @@ static bool read_number(const char *dir, const char *file, uint64_t *out)
     bool ok;
 
     snprintf(path, sizeof path, "%s/%s", dir, file);
-    f = fopen(path, "re");
+    f = open_text(path);
     if (!f)
         return false;
     ok = fscanf(f, "%" SCNu64, out) == 1; /* "max" is no number: no limit */
@@ -34,7 +46,7 @@ static uint64_t reclaimable(const char *dir, const char *name)
     FILE *f;
 
     snprintf(path, sizeof path, "%s/memory.stat", dir);
-    f = fopen(path, "re");
+    f = open_text(path);
     if (!f)
         return 0;
     while (fscanf(f, "%63s %" SCNu64, key, &value) == 2)
@@ -46,10 +58,15 @@ static uint64_t reclaimable(const char *dir, const char *name)
 
 static void limit_by(uint64_t *left, const char *dir, bool v2)
 {
-    uint64_t limit, used, cache;
+    uint64_t limit = UINT64_MAX, high, used, cache;
 
-    if (!read_number(dir, v2 ? "memory.max" : "memory.limit_in_bytes", &limit) ||
-        !read_number(dir, v2 ? "memory.current" : "memory.usage_in_bytes", &used))
+    bool limited = read_number(dir, v2 ? "memory.max" : "memory.limit_in_bytes", &limit);
+    /* Beyond `high` nobody is killed, but shared memory that cannot be written out makes everybody in the group crawl. */
+    if (v2 && read_number(dir, "memory.high", &high)) {
+        limit = high < limit ? high : limit;
+        limited = true;
+    }
+    if (!limited || !read_number(dir, v2 ? "memory.current" : "memory.usage_in_bytes", &used))
         return;
     cache = reclaimable(dir, v2 ? "inactive_file" : "total_inactive_file");
     used = used > cache ? used - cache : 0;
@@ -61,7 +78,7 @@ static void limit_by(uint64_t *left, const char *dir, bool v2)
 static void limit_by_cgroups(uint64_t *left)
 {
     char line[4096];
-    FILE *f = fopen("/proc/self/cgroup", "re");
+    FILE *f = open_text("/proc/self/cgroup");
 
     if (!f)
         return;
@@ -95,7 +112,7 @@ uint64_t libd_available(void)
 {
     char key[64];
     uint64_t value, total = 0, left = 0, margin;
-    FILE *f = fopen("/proc/meminfo", "re");
+    FILE *f = open_text("/proc/meminfo");
 
     if (!f)
         return 0;

@@ -45,6 +45,8 @@ enum libd_lack {
     LIBD_LACK_SERVER = 5,    /* the memory server has no RDMA device, or was not started with one */
 };
 
+#define LIBD_STOPPING 4 /* detail of LIBD_ECLOSED: the server begins nothing any more */
+
 struct libd_error {
     int code;
     uint64_t detail;

@@ -60,6 +60,7 @@ struct conn {
     struct libd_reply reply;
     uint32_t reply_done;
     uint8_t payload[PAYLOAD_MAX];
+    uint8_t *large; /* in the place of `payload`, where that is too small */
     uint32_t payload_size;
     int fds[2], nfds;
     struct verbs_link *link; /* its queue pair; NULL: none */

@@ -2,6 +2,7 @@
 #ifndef LIBD_NET_H
 #define LIBD_NET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -15,6 +16,7 @@ int net_connect_unix(const char *name, double timeout);
 void net_tune_tcp(int fd);
 int net_is_loopback(const char *host);
 
-ssize_t net_send_fds(int fd, const struct iovec *iov, int count, const int *fds, int nfds);
+/* Does not wait. `more`: further bytes follow at once, and the kernel may hold these back for them. */
+ssize_t net_send_fds(int fd, const struct iovec *iov, int count, const int *fds, int nfds, bool more);
 
 #endif

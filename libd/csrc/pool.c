@@ -132,6 +132,12 @@ static void integrate(struct element *element)
     element->since = now;
 }
 
+static void raise_peak(uint64_t *peak, uint64_t now)
+{
+    if (now > *peak)
+        *peak = now;
+}
+
 /* Charges `bytes` to the element, its tenant and the pool, or nobody. */
 static int charge(struct element *element, uint64_t bytes, struct libd_error *err)
 {
@@ -149,8 +155,9 @@ static int charge(struct element *element, uint64_t bytes, struct libd_error *er
     element->reserved += bytes;
     tenant->reserved += bytes;
     tenant->pool->reserved += bytes;
-    if (element->reserved > element->peak)
-        element->peak = element->reserved;
+    raise_peak(&element->peak, element->reserved);
+    raise_peak(&tenant->peak, tenant->reserved);
+    raise_peak(&tenant->pool->peak, tenant->pool->reserved);
     return LIBD_OK;
 }
 
@@ -368,6 +375,8 @@ void pool_tenant_stats(struct tenant *tenant, struct libd_tenant_stats *out)
         .regions = tenant->regions_live,
         .free_blocks = tenant->heap.free_blocks,
         .largest_free = heap_largest(&tenant->heap),
+        .peak = tenant->peak,
+        .free = tenant->heap.free_bytes,
     };
 }
 
@@ -450,6 +459,7 @@ static int region_create(struct element *element, struct heap *heap, uint64_t or
         .charged = charged,
         .block = block,
         .element = element,
+        .align_log2 = (uint8_t)__builtin_ctzll(align),
     };
     tenant->regions_live++;
     element->regions++;
@@ -630,7 +640,12 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
         return LIBD_OK;
     }
     discharge(element, more);
-    code = pool_alloc(element, &(struct libd_wanted){.size = size, .align = HEAP_GRAIN, .flags = region->nic}, out, new_epoch, err);
+    const struct libd_wanted moved = {
+        .size = size,
+        .align = UINT64_C(1) << region->align_log2,
+        .flags = region->nic ? LIBD_ALLOC_NIC : 0,
+    };
+    code = pool_alloc(element, &moved, out, new_epoch, err);
     if (code)
         return code;
     region = &tenant->regions[slot]; /* the table may have moved */
@@ -739,6 +754,8 @@ uint64_t pool_element_limit(const struct element *element)
 
 void pool_element_stats(struct element *element, struct libd_element_stats *out)
 {
+    struct heap *heap = heap_of(element);
+
     integrate(element);
     *out = (struct libd_element_stats){
         .reserved = element->reserved,
@@ -749,5 +766,8 @@ void pool_element_stats(struct element *element, struct libd_element_stats *out)
         .bytes_read = element->bytes_read,
         .bytes_written = element->bytes_written,
         .age = element->since - element->created,
+        .free = heap->free_bytes,
+        .free_blocks = heap->free_blocks,
+        .largest_free = heap_largest(heap),
     };
 }

@@ -63,6 +63,7 @@ struct region {
     struct block *block;
     struct element *element;
     struct lease *lease; /* NULL: it stays until it is freed */
+    uint8_t align_log2;
     bool nic;            /* its words are in the RDMA device's atomicity domain */
     void *exported;      /* what an RDMA device knows of it; NULL: nothing */
     uint32_t prev, next; /* others of the element; in `next`: the queue of free slots */
@@ -71,7 +72,7 @@ struct region {
 struct tenant {
     struct pool *pool;
     struct tenant *next;
-    uint64_t id, quota, reserved, regions_live, elements_live;
+    uint64_t id, quota, reserved, peak, regions_live, elements_live;
     char token[LIBD_TOKEN_HEX + 1];
     char name[LIBD_MAX_NAME + 1];
     int arena_fd, table_fd; /* -1 in an anonymous pool */
@@ -101,7 +102,7 @@ struct element {
 };
 
 struct pool {
-    uint64_t size, reserved, epoch, next_id;
+    uint64_t size, reserved, peak, epoch, next_id;
     uint8_t incarnation[16];
     bool anonymous; /* private memory of this process, not memfds */
     bool nic;       /* an RDMA device serves it, and changes words atomically */
@@ -136,7 +137,7 @@ int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32
 int pool_lease(struct element *element, uint32_t slot, struct holder *holder, uint64_t ms, struct libd_error *err);
 void pool_expire(struct lease *lease);
 int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct libd_error *err);
-/* In place if it can be; else a new region with the old one's bytes, and the old one freed. */
+/* In place if it can be; else a new region, aligned and held as the old one is, with its bytes, and the old one freed. */
 int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
                 uint64_t *new_epoch, struct libd_error *err);
 /* The slot of `addr`, if `element` may touch its `size` bytes now; `epoch` 0: whichever is current. */

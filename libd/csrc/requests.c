@@ -118,6 +118,7 @@ uint64_t serve_body_size(const struct conn *conn)
     case LIBD_OP_ELEMENT_STATS:
     case LIBD_OP_TENANT_STATS:
     case LIBD_OP_ELEMENT_RENEW:
+    case LIBD_OP_LIST:
         return r->length <= 2 * LIBD_MAX_NAME + 1 ? r->length : UINT64_MAX;
     default:
         return r->length == 0 ? 0 : UINT64_MAX;

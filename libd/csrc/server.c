@@ -23,6 +23,7 @@
 #define TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
 #define GREETING_TIME 10.0       /* seconds in which a stranger must have said who it is */
 #define PIECES_PER_CALL 64
+#define LAPSES 1024 /* leases that end before connections get their turn again */
 
 /* ---- connections ------------------------------------------------------------------------------------------------- */
 
@@ -41,6 +42,8 @@ static void drop_request(struct conn *conn)
     conn->piece_count = 0;
     free(conn->body);
     conn->body = NULL;
+    free(conn->large);
+    conn->large = NULL;
     conn->body_size = conn->body_got = 0;
 }
 
@@ -144,8 +147,19 @@ static void finish(struct conn *conn)
     conn->state = CONN_HEADER;
     if (conn->closing)
         conn_close(conn);
-    else if (conn->server->draining)
+    else if (conn->server->draining && !conn->admin)
         linger(conn);
+}
+
+/* Whether the next request is here and is answered without waiting for anything: its reply can go out with this one. */
+static bool another_follows(const struct conn *conn)
+{
+    struct libd_request next;
+
+    if (conn->closing || conn->server->draining || conn->input_last - conn->input_first < sizeof next)
+        return false;
+    memcpy(&next, conn->input + conn->input_first, sizeof next);
+    return next.length == 0 && next.size <= TURN;
 }
 
 /* Sends what it can; true if the reply is out. */
@@ -162,7 +176,7 @@ static bool send_reply(struct conn *conn, uint64_t *turn)
             iov[n++] = (struct iovec){(char *)&conn->reply + conn->reply_done, sizeof conn->reply - conn->reply_done};
         if (conn->reply_done < fixed && conn->payload_size) {
             uint32_t done = conn->reply_done > sizeof conn->reply ? conn->reply_done - (uint32_t)sizeof conn->reply : 0;
-            iov[n++] = (struct iovec){conn->payload + done, conn->payload_size - done};
+            iov[n++] = (struct iovec){(conn->large ? conn->large : conn->payload) + done, conn->payload_size - done};
         }
         if (reads(conn))
             for (uint32_t i = conn->piece_now; i < conn->piece_count && n < 2 + PIECES_PER_CALL; i++, skip = 0) {
@@ -177,7 +191,8 @@ static bool send_reply(struct conn *conn, uint64_t *turn)
             }
         if (n == 0)
             return true;
-        ssize_t sent = net_send_fds(conn->watched.fd, iov, n, conn->fds, conn->reply_done ? 0 : conn->nfds);
+        ssize_t sent = net_send_fds(conn->watched.fd, iov, n, conn->fds, conn->reply_done ? 0 : conn->nfds,
+                                    another_follows(conn));
         if (sent < 0) {
             if (errno == EINTR)
                 continue;
@@ -368,12 +383,15 @@ static bool step_drain(struct conn *conn, uint64_t *turn)
     return true;
 }
 
-static bool step_linger(struct conn *conn)
+static bool step_linger(struct conn *conn, uint64_t *turn)
 {
     uint8_t scratch[4096];
     size_t got;
 
-    return receive(conn, scratch, sizeof scratch, &got) > 0;
+    if (receive(conn, scratch, sizeof scratch, &got) <= 0)
+        return false;
+    *turn = *turn > got ? *turn - got : 0; /* who goes on sending must not keep the loop from ending */
+    return true;
 }
 
 static void serve(struct conn *conn)
@@ -399,7 +417,7 @@ static void serve(struct conn *conn)
             go = step_drain(conn, &turn);
             break;
         case CONN_LINGER:
-            go = step_linger(conn);
+            go = step_linger(conn, &turn);
             break;
         case CONN_SEND:
             go = send_reply(conn, &turn);
@@ -528,7 +546,9 @@ static int patience(const struct server *server)
         due = next->deadline - now;
     if (server->draining) /* nobody says when a peer has received everything */
         due = 0.005;
-    return due >= 1e6 ? -1 : due > 0 ? (int)(due * 1000) + 1 : 0;
+    if (due >= 1e6)
+        return next ? 1000000000 : -1; /* no lease is too long for an int */
+    return due > 0 ? (int)(due * 1000) + 1 : 0;
 }
 
 static void expire(struct server *server)
@@ -536,7 +556,7 @@ static void expire(struct server *server)
     double now = libd_now();
     struct lease *next;
 
-    while ((next = lease_next(&server->pool.leases)) && next->deadline <= now)
+    for (int i = 0; i < LAPSES && (next = lease_next(&server->pool.leases)) && next->deadline <= now; i++)
         serve_expired(server, next);
 }
 
@@ -560,13 +580,22 @@ static bool drain(struct server *server)
         next = c->next;
         if (c->state == CONN_HELLO)
             conn_close(c);
-        else if (c->state == CONN_HEADER)
+        else if (c->state == CONN_HEADER && !c->admin)
             linger(c);
     }
     pthread_mutex_lock(&server->lock);
     server->draining = true;
     pthread_cond_broadcast(&server->ready);
     pthread_mutex_unlock(&server->lock);
+    return true;
+}
+
+/* Whether nobody is left whom it would cut off; administrators may look on until then. */
+static bool idle(const struct server *server)
+{
+    for (const struct conn *c = server->conns; c; c = c->next)
+        if (!c->admin || c->state != CONN_HEADER)
+            return false;
     return true;
 }
 
@@ -598,7 +627,7 @@ static void loop(struct server *server)
             expire(server);
         if (server->draining)
             end_lingering(server);
-        if (server->draining && (!server->conn_count || libd_now() >= server->drain_until))
+        if (server->draining && (idle(server) || libd_now() >= server->drain_until))
             return;
     }
 }

@@ -51,7 +51,7 @@ enum libd_op {
     LIBD_OP_ELEMENT_STATS = 36, /* addr = id; payload: tenant -> struct libd_element_stats */
     LIBD_OP_SERVER_STATS = 37,  /* -> struct libd_server_stats */
     LIBD_OP_TENANT_STATS = 38,  /* payload: name -> struct libd_tenant_stats */
-    LIBD_OP_TENANT_NAME = 39,   /* addr = number of a tenant -> that of the next higher one, payload: its name */
+    LIBD_OP_LIST = 39, /* addr = numbers below it, 0: all; payload: tenant, or none -> count, more; struct libd_entry … */
     LIBD_OP_ELEMENT_RENEW = 40, /* addr = id, size = lease in ms, 0: keep for good; payload: tenant */
 };
 
@@ -138,11 +138,21 @@ struct libd_element_stats {
     double byte_seconds;
     uint64_t bytes_read, bytes_written;
     double age; /* seconds since creation */
+    uint64_t free, free_blocks, largest_free; /* of what it allocates from: region 0, or (elastic) its tenant's arena */
 };
 
 struct libd_tenant_stats {
     uint64_t quota, reserved, resident, elements, regions;
     uint64_t free_blocks, largest_free;
+    uint64_t peak, free; /* `free` and the two before: of its arena */
+};
+
+/* Of a list: a tenant or an element. `name_length` bytes of its name follow. */
+struct libd_entry {
+    uint64_t id;
+    uint32_t name_length;
+    uint32_t size;      /* of what `stats` holds: libd_tenant_stats or libd_element_stats */
+    uint64_t stats[11];
 };
 
 struct libd_server_stats {
@@ -151,6 +161,7 @@ struct libd_server_stats {
     double uptime;
     uint64_t overhead; /* private memory of the server's process: what it takes beyond the pool */
     uint64_t leases, leases_expired, draining;
+    uint64_t peak; /* the most that was ever reserved */
     uint64_t operations[LIBD_OPERATIONS]; /* requests by operation */
     uint64_t errors[LIBD_ERRORS];         /* replies by code */
 };
@@ -162,8 +173,9 @@ _Static_assert(sizeof(struct libd_segment) == 24, "wire layout");
 _Static_assert(sizeof(struct libd_welcome) == 64, "wire layout");
 _Static_assert(sizeof(struct libd_verbs_peer) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_verbs_region) == 32, "wire layout");
-_Static_assert(sizeof(struct libd_element_stats) == 64, "wire layout");
-_Static_assert(sizeof(struct libd_tenant_stats) == 56, "wire layout");
-_Static_assert(sizeof(struct libd_server_stats) == 680, "wire layout");
+_Static_assert(sizeof(struct libd_element_stats) == 88, "wire layout");
+_Static_assert(sizeof(struct libd_tenant_stats) == 72, "wire layout");
+_Static_assert(sizeof(struct libd_server_stats) == 688, "wire layout");
+_Static_assert(sizeof(struct libd_entry) == 104, "wire layout");
 
 #endif

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     post.add_argument("-P", "--param-file", type=Path, help="parameters from a JSON file")
     post.add_argument("--blocking", action="store_true", help="wait and print the activation")
     post.add_argument("--result", action="store_true", help="wait and print only the result")
-    post.add_argument("--transport", choices=("auto", "shm", "tcp"), default="auto")
+    post.add_argument("--transport", choices=("auto", "shm", "tcp", "rdma"), default="auto")
 
     get = commands.add_parser("get", help="show an activation (by its id) or an entity (by name)")
     get.add_argument("name", help="activation id or entity name")

@@ -16,6 +16,7 @@ from typing import Any, Self
 import msgspec
 import zmq
 
+from libd.choice import rdma_ports
 from openwhisk.api import Activation, ControlPlaneInfo, SessionInfo
 from openwhisk.app import complete, validate
 from openwhisk.app.model import Application
@@ -161,6 +162,11 @@ class EmbeddedControlPlane:
         if transport not in TRANSPORT_TYPES:
             raise OpenWhiskError(
                 f"no transport {transport!r}; there are {', '.join(TRANSPORT_TYPES)}"
+            )
+        if transport == "rdma" and not rdma_ports():
+            raise OpenWhiskError(
+                "transport 'rdma': this machine has no active RDMA port; `scad doctor` says what "
+                "there is"
             )
         program = self._programs.get(name)
         if program is None:

@@ -27,7 +27,12 @@ log = logging.getLogger(__name__)
 TENANT = "guest"
 _ATTEMPTS = 3
 
-TRANSPORT_TYPES = {"auto": "rdma_shm", "shm": "rdma_shm", "tcp": "rdma_tcp"}
+TRANSPORT_TYPES = {
+    "auto": "rdma_auto",
+    "shm": "rdma_shm",
+    "tcp": "rdma_tcp",
+    "rdma": "rdma_uverbs",
+}
 
 
 class Create(msgspec.Struct, frozen=True):

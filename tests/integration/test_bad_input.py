@@ -28,7 +28,7 @@ USAGE = 2
         (["--compute-memory", "-1MB"], "--compute-memory"),
         (["--compute-memory", "0"], "0"),
         (["--parallelism", "0"], "parallelism"),
-        (["--transport", "rdma"], "not built yet"),
+        (["--transport", "rdma"], "no active RDMA port"),
         (["--transport", "pigeon"], "pigeon"),
         (["--policy", "fine"], "not built yet"),
         (["--policy"], "not built yet"),

@@ -243,8 +243,12 @@ class TestTwoGuests:
 
 
 class TestPackages:
-    def test_missing_ones_are_named_with_the_command(self, world: Any) -> None:
-        finished = world.run(*GUEST, "--", "true", PATH=str(world.folder))
+    @pytest.mark.skipif(has_device(), reason="the suite needs no guest here")
+    @pytest.mark.parametrize("command", [(*GUEST, "--", "true"), ("-m", "tests.rdma.guest.suite")])
+    def test_missing_ones_are_named_with_the_command(
+        self, world: Any, command: tuple[str, ...]
+    ) -> None:
+        finished = world.run(*command, PATH=str(world.folder))
         assert finished.status == 77
         assert "apt-get install --no-install-recommends" in finished.err
         assert "qemu-system-x86 " in finished.err
@@ -264,6 +268,55 @@ class TestPackages:
         assert len(packages.needed()) == 12
         for line in listing.splitlines()[1:]:
             assert len(line.split(maxsplit=2)) == 3, line
+
+
+class TestContinuousIntegration:
+    """`.ci/run`, with stand-ins for Debian's programs and make."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Callable[..., list[str]]:
+        """Run it where some packages and perhaps apt's lists are missing; return what it called."""
+
+        def run(absent: list[str], lists: bool) -> list[str]:
+            log = tmp_path / "log"
+            log.unlink(missing_ok=True)
+            scripts = {
+                "dpkg-query": f"case ' {' '.join(absent)} ' in *\" $3 \"*) exit 1 ;; esac; "
+                "printf installed",
+                "apt-cache": f"{'echo Package: $2' if lists else 'exit 100'}",
+                "apt-get": f'echo "apt-get $*" >>{log}',
+                "make": f'echo "make $* with SCAD_CI=$SCAD_CI" >>{log}',
+                "sudo": '"$@"',
+            }
+            for name, text in scripts.items():
+                (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+                (tmp_path / name).chmod(0o755)
+            program = Path(__file__).parents[2] / ".ci" / "run"
+            environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+            subprocess.run([program], env=environment, check=True)
+            return log.read_text().splitlines()
+
+        return run
+
+    TEST = "make test with SCAD_CI=1"
+    UPDATE = "apt-get update --quiet --quiet"
+
+    def test_only_what_is_missing_is_installed(self, run: Callable[..., list[str]]) -> None:
+        update, install, test = run(["perftest", "kmod"], True)
+        assert update == self.UPDATE
+        assert install.split()[:2] == ["apt-get", "install"]
+        assert "--no-install-recommends" in install.split()
+        assert [word for word in install.split()[2:] if not word.startswith("-")] == [
+            "kmod",
+            "perftest",
+        ]
+        assert test == self.TEST
+
+    def test_nothing_is_missing(self, run: Callable[..., list[str]]) -> None:
+        assert run([], True) == [self.TEST]
+
+    def test_the_kernel_needs_apts_lists(self, run: Callable[..., list[str]]) -> None:
+        assert run([], False) == [self.UPDATE, self.TEST]
 
 
 class TestKernel:

@@ -246,7 +246,7 @@ def test_grants_hide_their_secrets(stand: Stand) -> None:
         if secret != repr(grant.key):
             assert secret in grant.durl("m", "rdma_tcp")
     with pytest.raises(DurlError):
-        grant.durl("m", "rdma_uverbs")
+        grant.durl("m", "rdma_pigeons")
 
 
 def test_administration_needs_its_token(stand: Stand) -> None:

@@ -57,7 +57,7 @@ def test_the_example_folder_is_the_program() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--transport", "rdma"], "not built yet"),
+        (["--transport", "rdma"], "no active RDMA port"),
         (["--test-size", "2"], "--test-size"),
         (["--parallelism", "0"], "--parallelism"),
         (["--parallelism", str(MAX_COPIES + 1)], str(MAX_COPIES)),

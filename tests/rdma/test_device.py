@@ -27,9 +27,9 @@ def test_the_guest_has_two_devices(endpoints: list[Any]) -> None:
 
 
 def test_libd_lists_the_devices(endpoints: list[Any]) -> None:
-    from libd import _core
+    from libd._core import rdma_devices
 
-    found = {device["name"]: device for device in _core.rdma_devices()}
+    found = {device["name"]: device for device in rdma_devices()}
     assert {endpoint.device for endpoint in endpoints} <= set(found)
     for endpoint in endpoints:
         assert "error" not in found[endpoint.device]

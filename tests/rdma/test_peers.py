@@ -16,7 +16,7 @@ import libd
 from libd import LibdAction, MemoryServer, ServerControl
 from libd.control import ElementGrant
 from tests.rdma.peers.client import Client, Grant, RefusedError
-from tests.rdma.peers.protocol import NIC, OFFSET_BITS, Code, Op, Peer, Region, Request
+from tests.rdma.peers.protocol import NIC, OFFSET_BITS, Code, Op, Peer, Region, Request, Stats
 from tests.rdma.peers.queue import Device, WorkError
 from tests.rdma.peers.tools import SIZE, SIZES, pairs, pattern, said, until
 
@@ -100,7 +100,8 @@ class TestAPyverbsClientAndEitherServer:
         reply = client.request(Request(Op.REGION))
         assert (reply.a, reply.b) == (region.epoch, SIZE)
         client.request(Request(Op.FLUSH))
-        assert len(client.request(Request(Op.STAT)).payload) == 64
+        stats = Stats.unpack(client.request(Request(Op.STAT)).payload)
+        assert (stats.reserved, stats.limit, stats.regions) == (SIZE, SIZE, 1)
 
     def test_what_is_written_is_read(self, client: Client) -> None:
         region = client.region()

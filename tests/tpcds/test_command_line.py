@@ -58,7 +58,7 @@ def test_every_flag() -> None:
         (["--sf", "0.1", "--generator", "tpcgen"], "whole scale factors"),
         (["--generator", "dbgen"], "invalid choice"),
         (["--transport", "ucx"], "invalid choice"),
-        (["--transport", "rdma"], "not built yet"),
+        (["--transport", "rdma"], "no active RDMA port"),
         (["--policy", "fine"], "not built yet"),
         (["--policy=fine"], "not built yet"),
         (["--resident"], "not built yet"),

@@ -2,7 +2,7 @@
 
 A machine with an RDMA device runs pytest at once. Any other builds the guest and runs it there,
 after a collection here: that finds mistakes before the guest starts, and leaves compiled modules
-that emulation would take long to make.
+that emulation would take long to make. So would the TPC-DS data.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.rdma.guest import packages
+from tests.rdma.guest.__main__ import MISSING
 from tests.rdma.guest.__main__ import main as guest
 from tests.rdma.guest.run import ROOT
+from tpcds.data import ensure
 
 __all__ = ["main"]
 
 DEVICES = Path("/sys/class/infiniband")
+MEMORY = 3072  # MiB; the elements of one query are promised more than 1024
+SCALE = 0.01
 
 
 def has_device(folder: Path = DEVICES) -> bool:
@@ -32,14 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
     if has_device():
         environment = {**os.environ, "SCAD_RDMA": "1"}
         return subprocess.run(pytest, cwd=ROOT, env=environment, check=False).returncode
+    if absent := packages.missing():
+        print(packages.say_missing(absent), file=sys.stderr)
+        return MISSING
     collected = subprocess.run(
         [*pytest, "--collect-only", "-q"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if collected.returncode != 0:
         print(collected.stdout, collected.stderr, sep="", file=sys.stderr)
         return collected.returncode
-    return guest(["--", "python", "-m", "pytest", *tests])
+    ensure(SCALE)
+    return guest(["--memory", str(MEMORY), "--", "python", "-m", "pytest", *tests])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -188,7 +188,7 @@ class Server:
                 return Reply(request.op, Code.OK, request.number)
             case Op.STAT:
                 age, size = time.monotonic() - self._started, self.memory.size
-                stats = Stats(size, size, size, 1, size * age, 0, 0, age)
+                stats = Stats(size, size, size, 1, size * age, 0, 0, age, 0, 0, 0)
                 return Reply(request.op, Code.OK, request.number, payload=stats.pack())
             case Op.VERBS_OPEN:
                 queues.close()  # one at a time
