@@ -111,7 +111,6 @@ cdef extern from "verbs.h" nogil:
     int libd_local_register(libd_domain *domain, void *data, uint64_t size, libd_local **out, libd_error *err)
     void libd_local_release(libd_local *local)
     bint libd_local_holds(const libd_local *local, const void *data, uint64_t size)
-    void libd_local_counts_of "libd_local_counts"(libd_domain *domain, libd_local_counts *out)
 
 
 cdef extern from "transport.h" nogil:
@@ -184,6 +183,7 @@ cdef extern from "transport.h" nogil:
     int libd_open_local(uint64_t size, bint elastic, libd_memory **memory, libd_transport **out, libd_error *err)
     int libd_open_stream(const libd_address *address, libd_transport **out, libd_error *err)
     int libd_open_verbs(const libd_address *address, const char *device, libd_transport **out, libd_error *err)
+    void libd_local_counts_of "libd_local_counts"(libd_transport *t, libd_local_counts *out)
     void libd_use_memory(libd_transport *transport, libd_memory *memory)
     int libd_attach(libd_transport *transport, libd_memory **out, libd_error *err)
     void libd_memory_destroy(libd_memory *memory)

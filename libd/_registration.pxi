@@ -110,10 +110,11 @@ cdef Registration registration_of(libd_domain *domain, obj, void *data, uint64_t
 
 
 class Registrations:
-    """What was registered with the device of a transport, by all transports of this process to it.
+    """What was registered with the device of a transport.
 
-    `live` and `bytes` are registrations that exist now; `made` counts lasting ones, `used` the transfers that went straight
-    to or from one, `passing` registrations for one transfer, `staged` transfers that were copied.
+    `live` and `bytes` are registrations that exist now, `made` counts the lasting ones that were made and `passing` those for
+    one transfer: by all transports of this process to the device. `used` counts the ranges that this transport moved
+    straight to or from a lasting one, `staged` those that it copied.
     """
 
     __slots__ = ("bytes", "live", "made", "passing", "staged", "used")

@@ -553,11 +553,11 @@ cdef class Transport:
 
     @property
     def registrations(self):
-        """`Registrations` with this transport's device; None if it has no device."""
+        """`Registrations`: what was registered with this transport's device; None if it has none."""
         cdef libd_local_counts c
         if self.t.domain is NULL:
             return None
-        libd_local_counts_of(self.t.domain, &c)
+        libd_local_counts_of(self.t, &c)
         return Registrations(
             live=c.live, bytes=c.bytes, made=c.made, used=c.used, passing=c.passing, staged=c.staged
         )

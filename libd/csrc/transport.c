@@ -22,7 +22,7 @@ static int usable(struct libd_transport *t, struct libd_error *err)
     return LIBD_OK;
 }
 
-static uint64_t bound_epoch(struct libd_transport *t, uint64_t region)
+LIBD_HOT static uint64_t bound_epoch(struct libd_transport *t, uint64_t region)
 {
     libd_bound *chunk = atomic_load_explicit(&t->bound[region / LIBD_BOUND_CHUNK], memory_order_acquire);
 
@@ -48,7 +48,7 @@ static int bind_epoch(struct libd_transport *t, uint64_t region, uint64_t epoch,
 }
 
 /* The epoch to send along with an access to `addr`. */
-static int held_epoch(struct libd_transport *t, uint64_t addr, uint64_t *epoch, struct libd_error *err)
+LIBD_HOT static int held_epoch(struct libd_transport *t, uint64_t addr, uint64_t *epoch, struct libd_error *err)
 {
     uint64_t region = addr >> LIBD_OFFSET_BITS, size;
     int code;
@@ -62,7 +62,7 @@ static int held_epoch(struct libd_transport *t, uint64_t addr, uint64_t *epoch, 
     return code ? code : bind_epoch(t, region, *epoch, err);
 }
 
-static int prepare(struct libd_transport *t, struct libd_vec *vec, size_t count, uint64_t *bytes,
+LIBD_HOT static int prepare(struct libd_transport *t, struct libd_vec *vec, size_t count, uint64_t *bytes,
                    struct libd_error *err)
 {
     int code = usable(t, err);
@@ -106,7 +106,7 @@ static int run_batch(struct libd_transport *t, struct libd_vec *vec, size_t n, s
     return batch.err.code;
 }
 
-int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
+LIBD_HOT int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
 {
     uint64_t bytes;
     int code = prepare(t, vec, n, &bytes, err);
@@ -119,7 +119,7 @@ int libd_readv(struct libd_transport *t, struct libd_vec *vec, size_t n, struct 
     return code;
 }
 
-int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
+LIBD_HOT int libd_writev(struct libd_transport *t, struct libd_vec *vec, size_t n, struct libd_error *err)
 {
     uint64_t bytes;
     int code = prepare(t, vec, n, &bytes, err);

@@ -25,38 +25,26 @@ static void unregister(struct libd_batch *batch)
 }
 
 /* What is too long to be copied and is registered by nobody is registered for this batch. */
-static int register_long(struct libd_domain *domain, struct libd_batch *batch, struct libd_error *err)
+LIBD_HOT static int register_long(struct libd_domain *domain, struct libd_batch *batch, struct libd_error *err)
 {
-    uint64_t used = 0, staged = 0;
-
     for (size_t i = 0; i < batch->count; i++) {
         struct libd_vec *vec = &batch->vec[i];
-        if (vec->local) {
-            used++;
-        } else if (vec->size <= STAGE_MAX) {
-            staged++;
-        } else {
-            if (libd_local_register(domain, vec->data, vec->size, &vec->local, err)) {
-                unregister(batch);
-                return err->code;
-            }
-            vec->local->passing = true;
-            batch->part_count++;
+        if (vec->local || vec->size <= STAGE_MAX)
+            continue;
+        if (libd_local_register(domain, vec->data, vec->size, &vec->local, err)) {
+            unregister(batch);
+            return err->code;
         }
-    }
-    if (used)
-        atomic_fetch_add_explicit(&domain->used, used, memory_order_relaxed);
-    if (staged)
-        atomic_fetch_add_explicit(&domain->staged, staged, memory_order_relaxed);
-    if (batch->part_count) {
-        atomic_fetch_add_explicit(&domain->passing, batch->part_count, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&domain->made, batch->part_count, memory_order_relaxed);
+        vec->local->passing = true;
+        batch->part_count++;
+        atomic_fetch_add_explicit(&domain->passing, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&domain->made, 1, memory_order_relaxed);
     }
     return LIBD_OK;
 }
 
 /* With the lock held, which it drops if the server has to be asked. */
-static int check(struct verbs *v, const struct libd_vec *vec, struct remote **out, struct libd_error *err)
+LIBD_HOT static int check(struct verbs *v, const struct libd_vec *vec, struct remote **out, struct libd_error *err)
 {
     struct remote *remote = verbs_remote(v, vec->addr);
     uint64_t offset = vec->addr & LIBD_OFFSET_MASK;
@@ -79,38 +67,51 @@ static int check(struct verbs *v, const struct libd_vec *vec, struct remote **ou
     return LIBD_OK;
 }
 
-/* Puts a batch in the queue once its ranges are known to be right. */
-static int start(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
+/* Puts a batch in the queue once its ranges are known to be right. With the lock held. */
+LIBD_HOT static int start(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
 {
     struct remote *remote;
-    int code;
+    int code = verbs_linked(v) ? LIBD_OK : verbs_link_ready(v, err);
 
+    for (size_t i = 0; i < batch->count && !code; i++) {
+        const struct libd_vec *vec = &batch->vec[i];
+        code = check(v, vec, &remote, err);
+        v->used += vec->local && !vec->local->passing;
+        v->staged += !vec->local;
+    }
+    if (!code && !verbs_linked(v))
+        code = verbs_link_ready(v, err);
+    if (code) {
+        unregister(batch);
+        return code;
+    }
+    if (batch->count == 1 && batch->vec->size - 1 < PIECE && verbs_quick(v, batch))
+        return LIBD_OK;
+    verbs_enqueue(v, batch);
+    verbs_pump(v);
+    return LIBD_OK;
+}
+
+LIBD_HOT static int prepare(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
+{
     batch->left = batch->part_count = 0;
     batch->at = (struct libd_place){0, 0};
     batch->err.code = LIBD_OK;
-    code = register_long(v->domain, batch, err);
-    if (code)
-        return code;
-    verbs_lock(v);
-    code = verbs_link_ready(v, err);
-    for (size_t i = 0; i < batch->count && !code; i++)
-        code = check(v, &batch->vec[i], &remote, err);
-    if (!code && (!v->qp || v->linking))
-        code = verbs_link_ready(v, err);
-    if (!code) {
-        verbs_enqueue(v, batch);
-        verbs_pump(v);
-    }
-    pthread_mutex_unlock(&v->lock);
-    if (code)
-        unregister(batch);
-    return code;
+    return register_long(v->domain, batch, err);
 }
 
 static int verbs_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err)
 {
+    struct verbs *v = verbs_of(t);
+    int code = prepare(v, batch, err);
+
+    if (code)
+        return code;
     batch->more = NULL;
-    return start(verbs_of(t), batch, err);
+    verbs_lock(v);
+    code = start(v, batch, err);
+    pthread_mutex_unlock(&v->lock);
+    return code;
 }
 
 static void verbs_abandon(struct libd_transport *t)
@@ -123,22 +124,55 @@ static void verbs_abandon(struct libd_transport *t)
 }
 
 /* A batch as a call that waits; after a signal the queue pair is given up rather than the wait. */
-static int run(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
+LIBD_HOT static int run(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
 {
     struct libd_error ignored;
-    int code = start(v, batch, err);
+    int code = prepare(v, batch, err);
 
     if (code)
         return code;
-    code = verbs_progress(&v->transport, batch, -1, err);
+    atomic_store_explicit(&batch->done, false, memory_order_relaxed);
+    verbs_lock(v);
+    code = start(v, batch, err);
+    if (code) {
+        pthread_mutex_unlock(&v->lock);
+        return code;
+    }
+    code = verbs_await(v, batch, 0, err);
+    pthread_mutex_unlock(&v->lock);
     if (!libd_batch_done(batch)) {
         verbs_abandon(&v->transport);
         while (!libd_batch_done(batch))
             verbs_progress(&v->transport, batch, -1, &ignored);
         return code;
     }
-    *err = batch->err;
-    return err->code;
+    if (batch->err.code)
+        *err = batch->err;
+    return batch->err.code;
+}
+
+/* Only what is read of the batch is set: it is larger than what this does. */
+LIBD_HOT static int transfer(struct libd_transport *t, const struct libd_vec *vec, size_t count, bool in, struct libd_error *err)
+{
+    struct libd_batch batch;
+
+    batch.vec = (struct libd_vec *)vec; /* the dispatcher's own, which holds registrations for the time being */
+    batch.count = count;
+    batch.reads = in ? count : 0;
+    batch.bytes_in = vec->size * count; /* more or less: it says how long to expect to wait */
+    batch.bytes_out = 0;
+    batch.more = NULL;
+    return run(verbs_of(t), &batch, err);
+}
+
+LIBD_HOT static int verbs_readv(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
+{
+    return transfer(t, vec, count, true, err);
+}
+
+LIBD_HOT static int verbs_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
+{
+    return transfer(t, vec, count, false, err);
 }
 
 /* ---- operations -------------------------------------------------------------------------------------------------- */
@@ -316,6 +350,8 @@ static void verbs_destroy(struct libd_transport *t)
 
 static const struct libd_transport_ops verbs_ops = {
     .type = "rdma_uverbs",
+    .readv = verbs_readv,
+    .writev = verbs_writev,
     .submit = verbs_submit,
     .progress = verbs_progress,
     .abandon = verbs_abandon,

@@ -45,12 +45,14 @@ void libd_local_release(struct libd_local *local);
 bool libd_local_holds(const struct libd_local *local, const void *data, uint64_t size);
 
 struct libd_local_counts {
-    uint64_t live, bytes; /* registrations that exist */
-    uint64_t made, used;  /* lasting ones: how many were made, and transfers that used one */
-    uint64_t passing;     /* made for one transfer */
-    uint64_t staged;      /* transfers that were copied through memory of the transport's */
+    uint64_t live, bytes;   /* registrations with the device that exist */
+    uint64_t made, passing; /* that were made to last, and for one transfer only */
+    uint64_t used, staged;  /* ranges that the transport moved straight to or from a lasting one, or copied */
 };
 
-void libd_local_counts(struct libd_domain *domain, struct libd_local_counts *out);
+struct libd_transport;
+
+/* Of a transport that has a domain. */
+void libd_local_counts(struct libd_transport *t, struct libd_local_counts *out);
 
 #endif

@@ -26,7 +26,7 @@ struct libd_domain {
     char *device; /* as it was asked for */
     struct verbs_port port;
     struct ibv_pd *pd;
-    _Atomic uint64_t live, bytes, made, used, passing, staged;
+    _Atomic uint64_t live, bytes, made, passing;
 };
 
 struct libd_local {
@@ -98,6 +98,7 @@ struct verbs {
     struct remote *remotes[LIBD_BOUND_CHUNKS];
     uint64_t dirty[8], dirty_epoch[8]; /* the last regions that were written since a flush, newest first */
     unsigned dirty_count;
+    uint64_t used, staged; /* ranges that went straight to or from registered memory, or were copied */
     uint32_t patience[SIZE_CLASSES]; /* polls that batches of a size take, on average */
 };
 
@@ -117,6 +118,12 @@ struct libd_domain *verbs_domain_open(const char *device, struct libd_error *err
 void verbs_domain_close(struct libd_domain *domain);
 
 /* verbs_link.c: they drop the lock while they talk to the server. */
+/* Whether nothing keeps work requests from being posted. */
+static inline bool verbs_linked(struct verbs *v)
+{
+    return v->qp && !v->broken && !v->cut && !v->linking &&
+           atomic_load_explicit(&stream_of(v->control)->connection, memory_order_relaxed) == v->connection;
+}
 /* Whether there is a queue pair, making one if need be. */
 int verbs_link_ready(struct verbs *v, struct libd_error *err);
 /* Ends the queue pair and fails everything under way. */
@@ -128,11 +135,19 @@ int verbs_link_restore(struct verbs *v, struct libd_error *err);
 /* Asks the server about a region, without the lock. */
 int verbs_remote_fetch(struct verbs *v, uint64_t addr, uint64_t epoch, struct libd_verbs_region *out,
                        struct libd_error *err);
-struct remote *verbs_remote(struct verbs *v, uint64_t addr);
+struct remote *verbs_remote_make(struct verbs *v, uint64_t addr);
+static inline struct remote *verbs_remote(struct verbs *v, uint64_t addr)
+{
+    struct remote *chunk = v->remotes[(addr >> LIBD_OFFSET_BITS) / LIBD_BOUND_CHUNK];
+
+    return chunk ? chunk + (addr >> LIBD_OFFSET_BITS) % LIBD_BOUND_CHUNK : verbs_remote_make(v, addr);
+}
 void verbs_remote_set(struct remote *remote, const struct libd_verbs_region *about);
 
 /* verbs_queue.c: with the lock held. */
 void verbs_enqueue(struct verbs *v, struct libd_batch *batch);
+/* Posts a batch of one work request past the queue, which is empty; false: it has to go through it. */
+bool verbs_quick(struct verbs *v, struct libd_batch *batch);
 /* Hands work requests to the device, as many as there is room for. */
 void verbs_pump(struct verbs *v);
 /* Posts what is under way once more. */
@@ -143,6 +158,8 @@ void verbs_fail_posted(struct verbs *v, struct posted *p, const struct libd_erro
 void verbs_fail_all(struct verbs *v, const struct libd_error *err);
 
 /* verbs_wait.c */
+/* With the lock held: until the batch is done, or `deadline` (0: never; negative: at once). */
+int verbs_await(struct verbs *v, struct libd_batch *batch, double deadline, struct libd_error *err);
 int verbs_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err);
 int verbs_fd(struct libd_transport *t);
 

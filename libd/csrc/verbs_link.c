@@ -12,7 +12,7 @@
 
 /* ---- regions of the other side ----------------------------------------------------------------------------------- */
 
-struct remote *verbs_remote(struct verbs *v, uint64_t addr)
+struct remote *verbs_remote_make(struct verbs *v, uint64_t addr)
 {
     uint64_t region = addr >> LIBD_OFFSET_BITS;
     struct remote **chunk = &v->remotes[region / LIBD_BOUND_CHUNK];
@@ -284,19 +284,18 @@ int verbs_link_ready(struct verbs *v, struct libd_error *err)
     for (;;) {
         if (atomic_load(&v->transport.closed))
             return libd_fail(err, LIBD_ECLOSED, 0, 0);
+        if (verbs_linked(v))
+            return LIBD_OK;
         if (v->linking)
             pause_until_linked(v);
         else if (v->broken)
             return LIBD_OK; /* whoever waits for what is under way sees to it */
         else if (!v->qp)
             return link_make(v, err);
-        else if (v->cut || atomic_load(&stream_of(v->control)->connection) != v->connection) {
-            if (verbs_link_restore(v, err))
-                return err->code;
-            if (!v->qp) /* it said why to what was under way */
-                return link_make(v, err);
-        } else
-            return LIBD_OK;
+        else if (verbs_link_restore(v, err)) /* the connection was cut, and may have been made again */
+            return err->code;
+        else if (!v->qp) /* it said why to what was under way */
+            return link_make(v, err);
     }
 }
 #else

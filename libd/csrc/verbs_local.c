@@ -134,16 +134,20 @@ bool libd_local_holds(const struct libd_local *local, const void *data, uint64_t
     return local->mr->addr == data && local->mr->length == size;
 }
 
-void libd_local_counts(struct libd_domain *domain, struct libd_local_counts *out)
+void libd_local_counts(struct libd_transport *t, struct libd_local_counts *out)
 {
+    struct verbs *v = verbs_of(t);
+
     *out = (struct libd_local_counts){
-        .live = atomic_load(&domain->live),
-        .bytes = atomic_load(&domain->bytes),
-        .made = atomic_load(&domain->made),
-        .used = atomic_load(&domain->used),
-        .passing = atomic_load(&domain->passing),
-        .staged = atomic_load(&domain->staged),
+        .live = atomic_load(&t->domain->live),
+        .bytes = atomic_load(&t->domain->bytes),
+        .made = atomic_load(&t->domain->made),
+        .passing = atomic_load(&t->domain->passing),
     };
+    verbs_lock(v);
+    out->used = v->used;
+    out->staged = v->staged;
+    pthread_mutex_unlock(&v->lock);
 }
 #else
 typedef int verbs_local_is_not_built;

@@ -29,7 +29,7 @@ void libd_local_release(struct libd_local *local) {}
 
 bool libd_local_holds(const struct libd_local *local, const void *data, uint64_t size) { return false; }
 
-void libd_local_counts(struct libd_domain *domain, struct libd_local_counts *out)
+void libd_local_counts(struct libd_transport *t, struct libd_local_counts *out)
 {
     *out = (struct libd_local_counts){0};
 }

@@ -10,7 +10,7 @@
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 /* It is its owner's again from here on. */
-static void finish(struct verbs *v, struct libd_batch *batch)
+LIBD_HOT static void finish(struct verbs *v, struct libd_batch *batch)
 {
     for (size_t i = 0; batch->part_count && i < batch->count; i++) {
         struct libd_local *local = batch->vec[i].local;
@@ -67,7 +67,7 @@ static void blame(struct verbs *v, struct libd_batch *batch, const struct libd_e
 }
 
 /* One of its work requests has ended; it may be over. */
-static void settle(struct verbs *v, struct libd_batch *batch)
+LIBD_HOT static void settle(struct verbs *v, struct libd_batch *batch)
 {
     if (--batch->left == 0 && batch->at.index >= batch->count)
         finish(v, batch);
@@ -98,7 +98,7 @@ void verbs_fail_all(struct verbs *v, const struct libd_error *err)
 /* ---- posting ----------------------------------------------------------------------------------------------------- */
 
 /* Room for `size` bytes in a row; 0: not now, else where it begins plus one. */
-static uint64_t stage_take(struct verbs *v, uint64_t size)
+LIBD_HOT static uint64_t stage_take(struct verbs *v, uint64_t size)
 {
     size = (size + 63) & ~UINT64_C(63);
     uint64_t at = v->stage_head % STAGE_SIZE, skip = at + size > STAGE_SIZE ? STAGE_SIZE - at : 0;
@@ -108,10 +108,9 @@ static uint64_t stage_take(struct verbs *v, uint64_t size)
     return (at + skip) % STAGE_SIZE + 1;
 }
 
-/* The next piece of the batch that is first in the queue; false: it has to wait. */
-static bool next_piece(struct verbs *v, struct posted *p)
+/* Cuts the next piece off a batch; false: it has to wait. */
+LIBD_HOT static bool next_piece(struct verbs *v, struct libd_batch *batch, struct posted *p)
 {
-    struct libd_batch *batch = v->first;
     const struct libd_vec *vec = &batch->vec[batch->at.index];
     uint64_t size = vec->size - batch->at.done;
     bool in = batch->at.index < batch->reads;
@@ -130,8 +129,6 @@ static bool next_piece(struct verbs *v, struct posted *p)
     p->size = (uint32_t)size;
     batch->at.done += size;
     batch->left++;
-    if (exhausted(batch))
-        dequeue(v);
     return true;
 }
 
@@ -151,7 +148,7 @@ static void note_write(struct verbs *v, const struct libd_vec *vec)
 }
 
 /* False: the region is another one by now. */
-static bool request(struct verbs *v, uint64_t number, struct ibv_send_wr *wr, struct ibv_sge *sge)
+LIBD_HOT static bool request(struct verbs *v, uint64_t number, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
     struct posted *p = &v->ring[number % DEPTH];
     const struct libd_vec *vec = p->vec;
@@ -248,7 +245,7 @@ static void add(struct verbs *v, struct list *list, uint64_t number)
 }
 
 /* What failed before it was posted waits for nothing. */
-static void skip_dead(struct verbs *v)
+LIBD_HOT static void skip_dead(struct verbs *v)
 {
     while (v->tail < v->head && v->ring[v->tail % DEPTH].dead)
         v->stage_tail = v->ring[v->tail++ % DEPTH].stage_end;
@@ -259,7 +256,10 @@ void verbs_pump(struct verbs *v)
     struct list list;
 
     list.count = 0;
-    while (v->first && v->qp && !v->broken && v->head - v->tail < DEPTH && next_piece(v, &v->ring[v->head % DEPTH])) {
+    while (v->first && v->qp && !v->broken && v->head - v->tail < DEPTH &&
+           next_piece(v, v->first, &v->ring[v->head % DEPTH])) {
+        if (exhausted(v->first))
+            dequeue(v);
         add(v, &list, v->head++);
         if (list.count == BURST)
             post(v, &list);
@@ -267,6 +267,31 @@ void verbs_pump(struct verbs *v)
     if (list.count)
         post(v, &list);
     skip_dead(v);
+}
+
+LIBD_HOT bool verbs_quick(struct verbs *v, struct libd_batch *batch)
+{
+    struct ibv_send_wr wr, *bad = NULL;
+    struct ibv_sge sge;
+
+    if (v->first || v->head - v->tail >= DEPTH || !verbs_linked(v) ||
+        !next_piece(v, batch, &v->ring[v->head % DEPTH]))
+        return false;
+    batch->at.index = 1;
+    if (!request(v, v->head, &wr, &sge)) { /* it cannot be: it was checked just now */
+        stale(v, &v->ring[v->head++ % DEPTH]);
+        skip_dead(v);
+        return true;
+    }
+    wr.send_flags |= IBV_SEND_SIGNALED;
+    v->unsignalled = 0;
+    if (v->qp->context->ops.post_send(v->qp, &wr, &bad)) {
+        v->broken = true;
+        v->culprit = v->head;
+        v->status = IBV_WC_GENERAL_ERR;
+    }
+    v->head++;
+    return true;
 }
 
 void verbs_repost(struct verbs *v)
@@ -287,7 +312,7 @@ void verbs_repost(struct verbs *v)
 
 /* ---- completions ------------------------------------------------------------------------------------------------- */
 
-static unsigned retire(struct verbs *v, uint64_t until)
+LIBD_HOT static unsigned retire(struct verbs *v, uint64_t until)
 {
     unsigned n = 0;
 
@@ -303,7 +328,7 @@ static unsigned retire(struct verbs *v, uint64_t until)
     return n;
 }
 
-unsigned verbs_reap(struct verbs *v)
+LIBD_HOT unsigned verbs_reap(struct verbs *v)
 {
     struct ibv_wc wc[REAP];
     unsigned done = 0;

@@ -12,6 +12,7 @@
 
 #define PATIENCE_MAX 16384u /* polls; some tenths of a millisecond */
 #define PATIENCE_MIN 64u
+#define EAGER 512u /* polls before it begins to spare the processor's other thread */
 #define SHORT_NAP 50e-6 /* seconds; whoever sleeps less would have been better off polling */
 
 static inline void relax(void)
@@ -112,7 +113,7 @@ static int mend(struct verbs *v, struct libd_error *err)
 static bool over(const struct libd_batch *batch) { return batch && libd_batch_done(batch); }
 
 /* Moves things along until the batch is done, or `deadline` (0: never; negative: at once). */
-static int lead(struct verbs *v, const struct libd_batch *batch, double deadline, struct libd_error *err)
+LIBD_HOT static int lead(struct verbs *v, const struct libd_batch *batch, double deadline, struct libd_error *err)
 {
     uint32_t *patience = &v->patience[size_class(batch)], polls = 0;
     double left = SIGNAL_CHECK, looked = 0;
@@ -139,7 +140,8 @@ static int lead(struct verbs *v, const struct libd_batch *batch, double deadline
         if (atomic_load_explicit(&v->wanting, memory_order_relaxed))
             make_way(v);
         if (++polls < 2 * *patience + PATIENCE_MIN) {
-            relax();
+            if (polls > EAGER)
+                relax();
             continue;
         }
         if (deadline > 0 && (left = deadline - libd_now()) <= 0)
@@ -177,15 +179,10 @@ static void follow(struct verbs *v, double seconds)
     v->waiting--;
 }
 
-int verbs_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
+LIBD_HOT int verbs_await(struct verbs *v, struct libd_batch *batch, double deadline, struct libd_error *err)
 {
-    struct verbs *v = verbs_of(t);
-    double deadline = timeout == 0 || !batch ? -1 : timeout < 0 ? 0 : libd_now() + timeout;
     int code = LIBD_OK;
 
-    if (t->generation != libd_generation())
-        return libd_fail(err, LIBD_ECLOSED, 1, 0);
-    verbs_lock(v);
     while (!code && !over(batch)) {
         if (!v->leading) {
             v->leading = true;
@@ -202,6 +199,18 @@ int verbs_progress(struct libd_transport *t, struct libd_batch *batch, double ti
         if (!over(batch))
             code = interrupted(v, err);
     }
+    return code;
+}
+
+LIBD_HOT int verbs_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
+{
+    struct verbs *v = verbs_of(t);
+    int code;
+
+    if (t->generation != libd_generation())
+        return libd_fail(err, LIBD_ECLOSED, 1, 0);
+    verbs_lock(v);
+    code = verbs_await(v, batch, timeout == 0 || !batch ? -1 : timeout < 0 ? 0 : libd_now() + timeout, err);
     pthread_mutex_unlock(&v->lock);
     return code;
 }
