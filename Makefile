@@ -29,8 +29,10 @@ RDMA_TESTS ?= tests/rdma
 test-rdma: setup
 	$(BIN)/python -m tests.rdma.guest.suite $(RDMA_TESTS)
 
+# Everything: the long tests, all of tests/rdma and two guests, and the native core under the sanitizers.
 verify: setup lint
 	$(BIN)/python -m pytest
+	$(MAKE) sanitize
 
 # The native core under AddressSanitizer and UndefinedBehaviorSanitizer, built in a copy: the modules here stay as they are.
 # CPython itself leaks by design, so leaks are not looked for. SANITIZE_TESTS narrows what runs.
