@@ -40,7 +40,7 @@ SANITIZE_TESTS ?= tests/libd
 SANITIZE_FLAGS := address,undefined
 sanitize: setup
 	copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
-	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && cp -r tests/libd "$$copy/tests" && \
+	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && cp -r tests/__init__.py tests/libd "$$copy/tests" && \
 	find "$$copy" -name '*.so' -delete && \
 	python=$$(realpath -s $(BIN)/python) && cd "$$copy" && export SCAD_SANITIZE=$(SANITIZE_FLAGS) PYTHONPATH="$$copy" && \
 	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace && \
