@@ -29,8 +29,10 @@ RDMA_TESTS ?= tests/rdma
 test-rdma: setup
 	$(BIN)/python -m tests.rdma.guest.suite $(RDMA_TESTS)
 
+# Everything: the long tests, all of tests/rdma and two guests, and the native core under the sanitizers.
 verify: setup lint
 	$(BIN)/python -m pytest
+	$(MAKE) sanitize
 
 # The native core under AddressSanitizer and UndefinedBehaviorSanitizer, built in a copy: the modules here stay as they are.
 # CPython itself leaks by design, so leaks are not looked for. SANITIZE_TESTS narrows what runs.
@@ -38,7 +40,7 @@ SANITIZE_TESTS ?= tests/libd
 SANITIZE_FLAGS := address,undefined
 sanitize: setup
 	copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
-	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && cp -r tests/libd "$$copy/tests" && \
+	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && cp -r tests/__init__.py tests/libd "$$copy/tests" && \
 	find "$$copy" -name '*.so' -delete && \
 	python=$$(realpath -s $(BIN)/python) && cd "$$copy" && export SCAD_SANITIZE=$(SANITIZE_FLAGS) PYTHONPATH="$$copy" && \
 	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace && \

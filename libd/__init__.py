@@ -2,8 +2,8 @@
 
 A compute element opens transports by name on a `LibdAction`; a transport reads, writes and maps the
 bytes of one memory element, whether they are in this process (``rdma_local``), on this host
-(``rdma_shm``) or elsewhere (``rdma_tcp``). What is *not* here: what the bytes mean (`remote_array`,
-`remote_frame`), and who may run where (`openwhisk`).
+(``rdma_shm``) or elsewhere (``rdma_uverbs``, ``rdma_tcp``). What is *not* here: what the bytes mean
+(`remote_array`, `remote_frame`), and who may run where (`openwhisk`).
 
 Names are imported when they are first used: the memory server and the command-line tools start in
 milliseconds.

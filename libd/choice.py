@@ -7,7 +7,6 @@ to this process. What is not here: opening them (`libd.transport`).
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +46,8 @@ def host_id() -> str:
 
     Two containers on one machine have different names, and so have two boots.
     """
+    import hashlib  # OpenSSL: 3 MB, which a memory server's process does not have to spare
+
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     namespace = os.stat("/proc/self/ns/net").st_ino
     return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:24]

@@ -175,7 +175,7 @@ def _serve_metrics(
     from libd.control import ServerControl
     from libd.metrics_server import MetricsServer
 
-    url = server.unix_url or server.tcp_url
+    url = server.tcp_url or server.unix_url
     if url is None:
         raise LibdError("--metrics needs a server that listens somewhere")
     host, port = options.metrics

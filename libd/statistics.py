@@ -243,7 +243,7 @@ def format_snapshot(snapshot: Snapshot) -> str:
 
 def _printable(name: str) -> str:
     """Names are others' bytes: none of them moves the cursor of whoever looks."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -96,6 +96,12 @@ struct server {
 /* Makes the reply of `conn`; the loop sends it. */
 void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b);
 void conn_close(struct conn *conn);
+/* Does what can be done without waiting. */
+void conn_serve(struct conn *conn);
+/* A socket that is closed resets its connection if requests are unread or arrive later, and the peer may lose the last
+ * reply: it is closed when the peer has that. */
+void conn_linger(struct conn *conn);
+void server_watch(struct server *server, struct watched *w, uint32_t events, int op); /* epoll_ctl */
 
 /* requests.c */
 void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token);

@@ -118,7 +118,23 @@ static void set_deadline(int fd, double seconds)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
-int stream_connect(const struct libd_address *address, struct libd_welcome *who, char *name, struct libd_error *err)
+/* A lease belongs to the connection that asked for it: on another one it is asked for again. One that has run out meanwhile is
+ * found out when it is used. */
+static int hold(int fd, const struct held *held, struct libd_error *err)
+{
+    struct libd_request request = {.op = LIBD_OP_RENEW, .addr = held->addr, .epoch = held->epoch, .size = held->ms};
+    struct libd_reply reply;
+    int code = send_all(fd, &request, sizeof request, err);
+
+    if (!code)
+        code = recv_all(fd, &reply, sizeof reply, err);
+    if (!code && (reply.magic != LIBD_REPLY_MAGIC || reply.op != LIBD_OP_RENEW || reply.length))
+        code = libd_fail(err, LIBD_EPROTO, 0, 0);
+    return code;
+}
+
+int stream_connect(const struct libd_address *address, const struct held *held, size_t held_count,
+                   struct libd_welcome *who, char *name, struct libd_error *err)
 {
     int fd = address->path ? net_connect_unix(address->path, address->timeout)
                            : net_connect_tcp(address->host, address->port, address->timeout);
@@ -132,7 +148,10 @@ int stream_connect(const struct libd_address *address, struct libd_welcome *who,
         return -1;
     }
     set_deadline(fd, address->timeout);
-    if (greet(fd, address, who, name, err)) {
+    int code = greet(fd, address, who, name, err);
+    for (size_t i = 0; i < held_count && !code; i++)
+        code = hold(fd, &held[i], err);
+    if (code) {
         close(fd);
         return -1;
     }

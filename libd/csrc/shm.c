@@ -1,4 +1,5 @@
-/* Attaching a tenant's arena: two sealed memfds that the server passes over its Unix socket. */
+/* rdma_shm: a tenant's arena as two sealed memfds that the server passes over its Unix socket, attached once and then
+ * touched directly. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -58,4 +59,82 @@ int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_
     *memory = (struct libd_memory){base, call.reply.a, table, memory_destroy};
     *out = memory;
     return LIBD_OK;
+}
+
+/* Data moves through the mapping; what changes regions asks the server. If the owner of the memory is gone, the server that
+ * may be in its place by now is asked, too: its answer says that all refs are stale. */
+static int shm_lost(struct libd_transport *t, struct libd_error *err)
+{
+    struct libd_error now;
+
+    if (libd_stream_alive(t, &now) == LIBD_ESTALE || now.code == LIBD_ESIGNAL)
+        *err = now;
+    return err->code;
+}
+
+static int shm_readv(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
+{
+    int code = mapped_readv(t, vec, count, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err)
+{
+    int code = mapped_writev(t, vec, count, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a,
+                      uint64_t b, uint64_t *old, struct libd_error *err)
+{
+    int code = mapped_atomic(t, op, addr, epoch, a, b, old, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_map(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, void **out,
+                   struct libd_error *err)
+{
+    int code = mapped_map(t, addr, epoch, size, out, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_region(struct libd_transport *t, uint64_t addr, uint64_t *epoch, uint64_t *size, struct libd_error *err)
+{
+    int code = mapped_region(t, addr, epoch, size, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static int shm_flush(struct libd_transport *t, struct libd_error *err)
+{
+    int code = mapped_flush(t, err);
+
+    return code == LIBD_ECLOSED ? shm_lost(t, err) : code;
+}
+
+static const struct libd_transport_ops shm_ops = {
+    .type = "rdma_shm",
+    .readv = shm_readv,
+    .writev = shm_writev,
+    .atomic = shm_atomic,
+    .renew = stream_renew,
+    .map = shm_map,
+    .alloc = stream_alloc,
+    .free = stream_free,
+    .extend = stream_extend,
+    .region = shm_region,
+    .flush = shm_flush,
+    .stat = stream_stat,
+    .shutdown = stream_shutdown,
+    .destroy = stream_destroy,
+};
+
+void libd_use_memory(struct libd_transport *t, struct libd_memory *memory)
+{
+    t->memory = memory;
+    t->ops = &shm_ops;
 }

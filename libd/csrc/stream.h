@@ -28,6 +28,11 @@ struct lane {
     uint32_t watched;               /* epoll events that it is registered for */
 };
 
+/* A region that this stream holds by a lease. */
+struct held {
+    uint64_t addr, epoch, ms;
+};
+
 struct stream {
     struct libd_transport transport; /* first: a stream is a transport */
     struct libd_address address;     /* with strings of its own: for connecting again */
@@ -42,6 +47,8 @@ struct stream {
     bool connecting; /* a thread does that, without the lock */
     bool stale;      /* another server is there now: what this transport knew is gone */
     int cause, cause_detail; /* of `broken`: a code, and an errno */
+    struct held *held; /* leases to take up again on a new connection */
+    size_t held_count, held_room;
     uint64_t next_id;
     uint64_t moved;  /* bytes that came and went */
     double refused;  /* when connecting again last failed */
@@ -52,8 +59,9 @@ static inline struct stream *stream_of(struct libd_transport *t) { return (struc
 
 /* ---- connect.c ---- */
 
-/* Connects and greets; the descriptor, or -1 and `err`. */
-int stream_connect(const struct libd_address *address, struct libd_welcome *who, char *name, struct libd_error *err);
+/* Connects, greets, and holds the regions that the stream has leased; the descriptor, or -1 and `err`. */
+int stream_connect(const struct libd_address *address, const struct held *held, size_t held_count,
+                   struct libd_welcome *who, char *name, struct libd_error *err);
 /* What the server says went wrong. */
 int stream_told(struct libd_error *err, const struct libd_reply *reply);
 
@@ -70,9 +78,52 @@ void stream_fail_all(struct stream *s);
 void libd_batch_release(struct libd_batch *batch);
 void stream_break(struct stream *s, int code, int detail);
 
+/* ---- revive.c: with the lock held, which they may drop and take again ---- */
+
+/* Whether requests can be sent; connects again if the connection was lost. What was under way then has failed. */
+int stream_ready(struct stream *s, struct libd_error *err);
+/* As many lanes as are wanted, or as can be had. */
+int stream_widen(struct stream *s, struct libd_error *err);
+void stream_open_lane(struct stream *s, int fd);
+void stream_close_lanes(struct stream *s);
+void stream_watch(struct stream *s, struct lane *lane);
+/* Waits for `changed` for at most a while. */
+void stream_pause(struct stream *s, double seconds);
+/* Whether a signal handler raised. */
+int stream_interrupted(struct stream *s, struct libd_error *err);
+
+/* ---- wait.c ---- */
+
+/* What a thread waits for: a batch, a call, or all that was submitted up to a number. */
+struct goal {
+    const struct libd_batch *batch;
+    const struct libd_call *call;
+    uint64_t mark;
+};
+
+/* With the lock held. Seconds: 0 does not wait, negative waits for ever. */
+int stream_await(struct stream *s, const struct goal *goal, double timeout, struct libd_error *err);
+int stream_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err);
+void stream_abandon(struct libd_transport *t);
+int stream_fd(struct libd_transport *t);
+
+/* ---- batch.c ---- */
+
+int stream_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err);
+
 /* ---- stream.c ---- */
 
-void stream_watch(struct stream *s, struct lane *lane);
+struct lane *stream_least_loaded(struct stream *s);
+/* What rdma_shm asks of the server, as rdma_tcp does. */
+int stream_renew(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t lease_ms, struct libd_error *err);
+int stream_alloc(struct libd_transport *t, const struct libd_wanted *wanted, uint32_t *region, uint64_t *epoch,
+                 struct libd_error *err);
+int stream_free(struct libd_transport *t, uint64_t addr, uint64_t epoch, struct libd_error *err);
+int stream_extend(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
+                  uint64_t *new_epoch, struct libd_error *err);
+int stream_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err);
+void stream_shutdown(struct libd_transport *t);
+void stream_destroy(struct libd_transport *t);
 /* A descriptor, the caller's own, that hangs up when the connection of now ends; -1: there is none. */
 int stream_connection(struct libd_transport *t, uint64_t *number);
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,13 +26,13 @@ BASE, PER_CLIENT = 20 << 20, 64 << 10
 SANITIZED = "SCAD_SANITIZE" in os.environ  # shadows and quarantines are no memory of ours
 
 
-def beyond_pool(process: MemoryServerProcess) -> int:
+def beyond_pool(pid: int) -> int:
     """Bytes that are resident in the server's process, but for the pages of arenas that it touched.
 
     The tables of regions are counted: they are shared, but no client's bytes.
     """
     total = arenas = 0
-    for mapping in psutil.Process(process.pid).memory_maps():
+    for mapping in psutil.Process(pid).memory_maps():
         total += mapping.rss
         if "scad-arena" in mapping.path:
             arenas += mapping.rss
@@ -76,12 +77,12 @@ def test_memory_beyond_the_pool() -> None:
         process = stack.enter_context(MemoryServerProcess("128 MB"))
         tenant = process.control.create_tenant("t", "96 MB")
         grant = process.control.create_element(tenant, "m", elastic=True)
-        assert beyond_pool(process) <= BASE
+        assert beyond_pool(process.pid) <= BASE
         action = stack.enter_context(LibdAction("0", [grant.durl("m", "rdma_shm")]))
         trans = action.get_transport("m")
         for _ in range(regions):
             trans.alloc(4096, lease=1000)
-        assert beyond_pool(process) <= BASE + PER_CLIENT
+        assert beyond_pool(process.pid) <= BASE + PER_CLIENT
         socks = [stack.enter_context(dial(process, grant)) for _ in range(clients)]
         for sock in socks:  # half a request each, so that the server keeps something for all
             sock.sendall(REQUEST.pack(9, 0, 0, 1, 0, 0, 0, 0)[:24])
@@ -91,9 +92,33 @@ def test_memory_beyond_the_pool() -> None:
         stats = process.control.stats()
         assert stats.connections == clients + 2
         assert stats.regions == regions
-        used = beyond_pool(process)
+        used = beyond_pool(process.pid)
         assert used <= BASE + clients * PER_CLIENT
         assert 0 < stats.overhead <= used  # what the server says of itself
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers take more than the server")
+def test_memory_with_metrics() -> None:
+    command = [sys.executable, "-m", "libd.memory_server", "0", "--size", "8MB", "--metrics", "0"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"SCAD_METRICS_TOKEN": "scraper"},
+    )
+    assert process.stderr is not None
+    try:
+        process.stderr.readline()
+        url = process.stderr.readline().split(" at ")[1].strip()
+        request = urllib.request.Request(url, headers={"Authorization": "Bearer scraper"})
+        for _ in range(20):
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                assert b"libd_overhead_bytes" in reply.read()
+        assert beyond_pool(process.pid) <= BASE
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers take more than the server")
@@ -104,13 +129,13 @@ def test_memory_of_clients_that_ask_for_a_lot_at_a_time() -> None:
     with MemoryServerProcess("64 MB", default_region=1 << 20) as process, ExitStack() as stack:
         tenant = process.control.create_tenant("t", "16 MB")
         grant = process.control.create_element(tenant, "m", 4096)
-        before = beyond_pool(process)
+        before = beyond_pool(process.pid)
         for _ in range(clients):
             sock = stack.enter_context(dial(process, grant))
             sock.sendall(REQUEST.pack(3, 0, 4096, 1, 0, 0, 0, len(segments)) + segments[:-1])
         assert process.control.stats().connections == clients + 1
         # A list is at most 96 KiB, and only there while its request is.
-        assert beyond_pool(process) <= before + clients * (PER_CLIENT + len(segments))
+        assert beyond_pool(process.pid) <= before + clients * (PER_CLIENT + len(segments))
 
 
 # ---- cycles -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The books of the native core by themselves: `heap.c` and `pool.c`, compiled with `harness.c`."""
+"""The books of the native core by themselves: heap and pool, compiled with `harness.c`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C compiler")
     out = tmp_path_factory.mktemp("native") / "harness.so"
-    sources = [HERE / "harness.c", *(CSRC / f"{n}.c" for n in ("heap", "lease", "pool"))]
+    parts = ("heap", "lease", "charge", "pool", "region", "element")
+    sources = [HERE / "harness.c", *(CSRC / f"{part}.c" for part in parts)]
     flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
     if sanitizers := os.environ.get("SCAD_SANITIZE"):
         flags += [f"-fsanitize={sanitizers}", "-g"]

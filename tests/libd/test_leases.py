@@ -9,12 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from libd import LibdAction, LibdError, ServerControl, StaleRefError
+from libd import (
+    LibdAction,
+    LibdError,
+    ServerControl,
+    StaleRefError,
+    TransportClosedError,
+)
+from tests.libd.relay import relay
 
 Stand = Any  # conftest.py's
 
@@ -176,3 +184,27 @@ def test_a_region_that_expires_under_a_reader_gives_no_other_bytes(stand: Stand)
                 reader.free(again)
         except (StaleRefError, ConnectionError):
             pass
+
+
+def test_a_lease_survives_a_connection_that_is_lost_and_made_again(stand: Stand) -> None:
+    with relay(stand.server.port) as (port, cut):
+        grant = stand.control.create_element(stand.tenant(1 << 20), "m", elastic=True)
+        durl = grant.durl("m", "rdma_tcp").replace(f":{stand.server.port}", f":{port}")
+        with LibdAction("0", [durl]) as action:
+            trans = action.get_transport("m")
+            held, moved = trans.alloc(100, lease=1), trans.alloc(100, lease=1)
+            trans.alloc(100)
+            moved = trans.extend(moved, 5000)
+            trans.write_from(held, b"held")
+            for _ in range(3):
+                cut()
+                with suppress(TransportClosedError):
+                    trans.flush()
+                trans.flush()  # connected again
+            time.sleep(1.5)
+            out = bytearray(4)
+            trans.read_into(held, out)
+            assert out == b"held"
+            trans.read_into(moved, out)
+            assert stand.control.stats().leases == 2
+        until(lambda: stand.control.stats().leases == 0)

@@ -290,3 +290,22 @@ def _address(view: memoryview) -> int:
     import numpy as np
 
     return int(np.frombuffer(view, np.uint8).ctypes.data)
+
+
+# ---- draining -----------------------------------------------------------------------------------
+
+
+def test_a_write_that_has_begun_is_finished(stand: Stand, grant: ElementGrant) -> None:
+    data = random.Random(1).randbytes(4096)
+    view = stand.open(grant, "shm").map(0, 4096)
+    with raw(stand, grant) as client, raw(stand, grant) as idle:
+        client.sock.sendall(REQUEST.pack(WRITE, 0, 0, 1, 0, 0, 4096, 4096) + data[:1000])
+        until(lambda: stand.control.element_stats(grant.tenant, grant.id).bytes_written > 0)
+        stand.server.drain(60)
+        assert idle.sock.recv(1) == b""  # nothing of it was under way
+        assert not stand.server.over(0)
+        client.sock.sendall(data[1000:] + REQUEST.pack(READ, 0, 0, 2, 0, 0, 1, 0))
+        assert REPLY.unpack(client.receive(REPLY.size))[2:4] == (OK, 1)
+        assert client.sock.recv(1) == b""  # what came after is not begun
+        assert bytes(view) == data
+        assert stand.server.over(30)

@@ -6,7 +6,6 @@ import gc
 import os
 import random
 import secrets
-import select
 import signal
 import socket
 import struct
@@ -35,6 +34,7 @@ from libd import (
     TransportClosedError,
     TransportTimeoutError,
 )
+from tests.libd.relay import relay
 
 Stand = Any  # conftest.py's
 
@@ -281,62 +281,8 @@ def test_a_connection_that_is_cut_in_a_frame(where: int) -> None:
 # ---- against the real server ---------------------------------------------------------------------
 
 
-@contextmanager
-def proxy(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
-    """A TCP relay to `port`; gives its own port and a function that cuts all its connections."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        pairs: list[socket.socket] = []
-        stop, wake = socket.socketpair()
-
-        def run() -> None:
-            peers: dict[socket.socket, socket.socket] = {}
-            while True:
-                ready, _, _ = select.select([listener, stop, *peers], [], [])
-                if stop in ready:
-                    for sock in peers:
-                        sock.close()
-                    return
-                for sock in ready:
-                    if sock is listener:
-                        near, _ = listener.accept()
-                        far = socket.create_connection(("127.0.0.1", port))
-                        peers[near], peers[far] = far, near
-                        pairs.extend((near, far))
-                        continue
-                    if sock not in peers:
-                        continue
-                    try:
-                        data = sock.recv(1 << 16)
-                        if data:
-                            peers[sock].sendall(data)
-                            continue
-                    except OSError:
-                        pass
-                    other = peers.pop(sock)
-                    peers.pop(other, None)
-                    sock.close()
-                    other.close()
-
-        def cut() -> None:
-            for sock in pairs:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-            pairs.clear()
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield listener.getsockname()[1], cut
-        finally:
-            wake.send(b"x")
-            thread.join(30)
-            cut()
-            stop.close()
-            wake.close()
-
-
 def test_after_a_cut_the_same_server_goes_on(stand: Stand) -> None:
-    with proxy(stand.server.port) as (port, cut):
+    with relay(stand.server.port) as (port, cut):
         durl = f"m;rdma_tcp;url,tcp://127.0.0.1:{port};"
         with LibdAction("0", [durl]) as action:
             trans = action.get_transport("m")
@@ -355,7 +301,7 @@ def test_after_a_cut_the_same_server_goes_on(stand: Stand) -> None:
 
 
 def test_a_cut_fails_what_is_under_way_and_nothing_after(stand: Stand) -> None:
-    with proxy(stand.server.port) as (port, cut):
+    with relay(stand.server.port) as (port, cut):
         with LibdAction("0", [f"m;rdma_tcp;url,tcp://127.0.0.1:{port};"]) as action:
             trans = action.get_transport("m")
             data = np.arange(8192, dtype=np.uint64)

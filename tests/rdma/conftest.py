@@ -24,6 +24,9 @@ import pytest
 
 from libd import ElementGrant, LibdAction, MemoryServer, ServerControl, Transport
 from tests.libd.conftest import ADMIN, Stand
+from tests.rdma.peers.queue import Device
+from tests.rdma.peers.server import Server
+from tests.rdma.peers.tools import SIZE, pairs, until
 
 SYSFS = Path("/sys/class/infiniband")
 DEBIAN_PYVERBS = Path("/usr/lib/python3/dist-packages/pyverbs")
@@ -274,3 +277,60 @@ def raw_read(pair: tuple[Endpoint, Endpoint], pyverbs: ModuleType) -> RawRead:
                 raise PermissionError from error
 
     return read
+
+
+@pytest.fixture
+def no_pair_is_left(pyverbs: ModuleType) -> Iterator[None]:
+    """Fails if there are more queue pairs after the test than there were before."""
+    if shutil.which("rdma") is None:
+        lacking("iproute2's rdma")
+    before = len(pairs())
+    yield
+    assert until(lambda: len(pairs()) <= before), pairs()
+
+
+@pytest.fixture
+def far(pyverbs: ModuleType, pair: tuple[Endpoint, Endpoint]) -> Iterator[Device]:
+    """The device of a server."""
+    with Device(pair[0].device, pair[0].port) as device:
+        yield device
+
+
+@pytest.fixture
+def near(pyverbs: ModuleType, pair: tuple[Endpoint, Endpoint]) -> Iterator[Device]:
+    """The device of a client."""
+    with Device(pair[1].device, pair[1].port) as device:
+        yield device
+
+
+@pytest.fixture
+def start(pyverbs: ModuleType) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a peer as a process of its own; it has said its first line."""
+    started: list[subprocess.Popen[str]] = []
+    assert pyverbs.__file__ is not None
+    visible = os.pathsep.join(
+        [str(Path(__file__).resolve().parents[2]), str(Path(pyverbs.__file__).parents[1])]
+    )
+
+    def run(*command: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": visible},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def peer(far: Device) -> Iterator[Server]:
+    """A memory server that is not libd's."""
+    with Server(far, SIZE) as server:
+        yield server

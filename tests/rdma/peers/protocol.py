@@ -207,7 +207,7 @@ class Region(_Packed):
 class Stats(_Packed):
     """What STAT answers."""
 
-    LAYOUT = struct.Struct("<QQQQdQQd")
+    LAYOUT = struct.Struct("<QQQQdQQdQQQ")
 
     reserved: int
     peak: int
@@ -217,6 +217,9 @@ class Stats(_Packed):
     bytes_read: int
     bytes_written: int
     age: float
+    free: int
+    free_blocks: int
+    largest_free: int
 
 
 def receive(stream: socket.socket, size: int) -> bytes:

@@ -188,7 +188,7 @@ class Server:
                 return Reply(request.op, Code.OK, request.number)
             case Op.STAT:
                 age, size = time.monotonic() - self._started, self.memory.size
-                stats = Stats(size, size, size, 1, size * age, 0, 0, age)
+                stats = Stats(size, size, size, 1, size * age, 0, 0, age, 0, 0, 0)
                 return Reply(request.op, Code.OK, request.number, payload=stats.pack())
             case Op.VERBS_OPEN:
                 queues.close()  # one at a time
@@ -217,7 +217,7 @@ class Server:
     def _open(self, request: Request, payload: bytes, queues: contextlib.ExitStack) -> Reply:
         peer = Peer.unpack(payload)
         if not 1 <= peer.mtu <= 5:
-            return _refuse(request, Code.PROTOCOL)
+            return _refuse(request, Code.INVALID)
         if not (peer.lid or any(peer.gid)):
             return _refuse(request, Code.SYSTEM, errno.EINVAL)
         queue = QueuePair(self.device)
@@ -244,6 +244,8 @@ class Server:
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in (self._accepting, *self._threads):
             thread.join(_GREETING)
+            if thread.is_alive():
+                self.errors.append(TimeoutError(f"thread {thread.name} does not end"))
         self._listener.close()
         self.memory.close()
         if self.errors:

@@ -1,0 +1,26 @@
+/* What the pool's parts need of one another: nobody else's business. */
+#ifndef LIBD_BOOKS_H
+#define LIBD_BOOKS_H
+
+#include "pool.h"
+
+#define PAGE UINT64_C(4096)
+
+/* charge.c: what is promised to whom, against every limit. */
+uint64_t tenant_resident(const struct tenant *tenant);
+/* Charges `bytes` to the element, its tenant and the pool, or nobody. */
+int element_charge(struct element *element, uint64_t bytes, struct libd_error *err);
+void element_discharge(struct element *element, uint64_t bytes);
+/* Brings the element's byte-seconds up to now. */
+void element_integrate(struct element *element);
+
+/* region.c */
+/* A region in a block of `heap`, which begins at `origin` of the arena; clients do not see it until it is published. */
+int region_create(struct element *element, struct heap *heap, uint64_t origin, uint64_t size, uint64_t align,
+                  uint64_t charged, uint32_t *out, struct libd_error *err);
+void region_publish(struct tenant *tenant, uint32_t slot);
+void region_destroy(struct element *element, struct heap *heap, uint32_t slot);
+/* What the element allocates from. */
+struct heap *element_heap(struct element *element);
+
+#endif
