@@ -3,13 +3,21 @@
 cdef class Transport
 
 
+cdef object item_size(typestr):
+    """Bytes of one item: of `U` each is four, and a unit of time follows the number."""
+    kind, number = typestr[1], typestr[2:].partition("[")[0]
+    if kind == "O" or not number.isdecimal():
+        raise BufferError(f"items of type {typestr!r} are no plain memory")
+    return int(number) * (4 if kind == "U" else 1)
+
+
 cdef object array_interface(obj, Py_buffer *view, bint writable):
     """Fill `view` from ``__array_interface__``: for objects that have memory but no buffer protocol."""
     about = getattr(obj, "__array_interface__", None)
     if about is None:
         raise TypeError(f"{type(obj).__name__} has neither the buffer protocol nor __array_interface__")
     address, readonly = about["data"]
-    size = int(about["typestr"][2:])
+    size = item_size(about["typestr"])
     strides = about.get("strides")
     for extent, stride in zip(reversed(about["shape"]), reversed(strides) if strides else repeat(None)):
         if stride is not None and stride != size and extent > 1:
@@ -47,6 +55,7 @@ cdef class Flight:
     cdef Py_buffer *views
     cdef libd_batch batch
     cdef Py_ssize_t held
+    cdef bint seen, dropped  # how it ended was told to somebody; nobody will ask
     cdef list registered
 
     def __init__(self):
@@ -114,7 +123,8 @@ cdef class Completion:
     """A batch that was submitted: poll it, wait for it, or await it.
 
     Its parts are done in any order. The buffers that it reads into have their contents, and those that it writes from may be
-    changed, once it is done. A completion may be dropped: the batch goes on, and `Transport.flush` waits for it.
+    changed, once it is done. A completion may be dropped: the batch goes on, and `Transport.flush`
+    waits for it, and says if its writes failed.
     """
 
     cdef Transport transport
@@ -125,6 +135,12 @@ cdef class Completion:
     def __init__(self):
         raise TypeError("completions are made by Transport.submit")
 
+    def __dealloc__(self):
+        if self.flight is not None and self.transport is not None and not self.flight.seen:
+            self.flight.dropped = True
+            if libd_batch_done(&self.flight.batch):
+                self.transport.note_lost(self.flight)
+
     @property
     def done(self):
         """Whether the batch has ended, well or not. Does not move anything along; `poll` does."""
@@ -133,10 +149,15 @@ cdef class Completion:
     def poll(self):
         """Move things along without waiting; return whether the batch has ended."""
         cdef libd_error err
+        cdef int code
         if not libd_batch_done(&self.flight.batch):
             with nogil:
-                libd_wait(self.transport.t, &self.flight.batch, 0, &err)
+                code = libd_wait(self.transport.t, &self.flight.batch, 0, &err)
+            if code == LIBD_ESIGNAL:
+                reraise()
             if not libd_batch_done(&self.flight.batch):
+                if code and code != LIBD_ETIMEOUT:
+                    self.transport.fail(&err, "batch under way")
                 return False
         self.transport.landed(self.flight)
         return True
@@ -162,7 +183,10 @@ cdef class Completion:
         with nogil:
             code = libd_wait(self.transport.t, &self.flight.batch, seconds, &err)
         if libd_batch_done(&self.flight.batch):
+            self.flight.seen = True
             self.transport.landed(self.flight)
+        elif code == LIBD_ETIMEOUT:
+            raise errors.TransportTimeoutError(f"{self!r} is not done after {timeout} s; it goes on")
         if code:
             self.transport.fail(
                 &err, f"batch of {self.flight.batch.reads} reads and "

@@ -10,7 +10,7 @@ cdef extern from "codes.h":
         LIBD_ENOMEM, LIBD_EVERSION, LIBD_ESIGNAL, LIBD_ESYS
     enum:
         LIBD_CAP_ELEMENT, LIBD_CAP_TENANT, LIBD_CAP_SERVER, LIBD_CAP_MACHINE
-        LIBD_CAP_FRAGMENTED, LIBD_CAP_REGIONS, LIBD_CAP_DEVICE
+        LIBD_CAP_FRAGMENTED, LIBD_CAP_REGIONS, LIBD_CAP_TENANTS, LIBD_CAP_DEVICE
     enum:
         LIBD_LACK_OPERATION, LIBD_LACK_DOMAIN, LIBD_LACK_BUILD, LIBD_LACK_LIBRARY, LIBD_LACK_DEVICE, LIBD_LACK_SERVER
 
@@ -65,6 +65,9 @@ cdef extern from "wire.h":
         uint64_t bytes_read
         uint64_t bytes_written
         double age
+        uint64_t free
+        uint64_t free_blocks
+        uint64_t largest_free
 
 
 cdef extern from "pool.h":
@@ -208,6 +211,7 @@ cdef extern from "transport.h" nogil:
     int libd_stat(libd_transport *t, libd_element_stats *out, libd_error *err)
     void libd_shutdown(libd_transport *t)
     void libd_destroy(libd_transport *t)
+    uint64_t libd_stream_connections(libd_transport *t)
     int libd_stream_call(libd_transport *t, libd_call *call, libd_error *err)
 
 

@@ -9,6 +9,7 @@ import sys
 import weakref
 from ipaddress import IPv6Address
 from itertools import repeat
+from operator import index
 
 cimport cython
 from cpython.buffer cimport (
@@ -28,7 +29,7 @@ from libc.string cimport memcpy, memset
 from libd import errors
 from libd.errors import BoundsError, CapabilityError, StaleRefError
 from libd.ref import OFFSET_BITS, Ref
-from libd.units import format_size
+from libd.units import format_size, lease_ms
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept

@@ -19,6 +19,8 @@ cdef capacity_text(libd_error *err):
         return f"the memory server has {have} left; start it with a larger --size or free memory"
     if err.detail == LIBD_CAP_MACHINE:
         return f"this machine (or its memory cgroup) can promise {have} more"
+    if err.detail == LIBD_CAP_TENANTS:
+        return f"a memory server has at most {err.have} tenants; drop some, or start another"
     if err.detail == LIBD_CAP_DEVICE:
         return "the RDMA device can register no more memory (raise the limit of locked memory, ulimit -l, or free some)"
     if err.detail == LIBD_CAP_FRAGMENTED:
@@ -31,6 +33,8 @@ cdef closed_text(libd_error *err):
         return "the transport is closed"
     if err.detail == 1:
         return "the transport belongs to the parent process; open a new one after fork"
+    if err.detail == 5:
+        return "the connection was given up, because a signal interrupted another call that used it"
     if err.detail == 4:
         return "the memory server is stopping"
     reason = f" ({os.strerror(err.have)})" if err.have else ""

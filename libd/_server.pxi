@@ -36,6 +36,11 @@ cdef class Admin:
         return call.reply.a, call.reply.b, bytes(memoryview(room)[:call.reply.length])
 
     @property
+    def connection(self):
+        """How often this has connected."""
+        return libd_stream_connections(self.t)
+
+    @property
     def rdma(self):
         """Whether the server has an RDMA device."""
         return bool(self.t.who.features & LIBD_FEATURE_VERBS)

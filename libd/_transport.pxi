@@ -1,25 +1,21 @@
 """`Transport`: the operations of a connection to one memory element."""
 
 cdef uint64_t as_u64(value, what) except? 0:
-    number = value.__index__()
+    number = index(value)
     if not 0 <= number < 1 << 64:
         raise BoundsError(f"{what} {number} is not a 64-bit number")
     return number
 
 
 cdef uint64_t as_word(value) except? 0:
-    number = value.__index__()
+    number = index(value)
     if not -(1 << 63) <= number < 1 << 64:
         raise BoundsError(f"{number} does not fit into a 64-bit word")
     return number & ((1 << 64) - 1)
 
 
 cdef uint64_t as_lease(lease) except? 0:
-    if lease is None:
-        return 0
-    if not 0 < lease < 1e9:
-        raise errors.LibdError(f"a lease is a positive number of seconds, not {lease}")
-    return max(int(lease * 1000), 1)
+    return lease_ms(lease)
 
 
 @cython.no_gc_clear  # the buffers of what is under way must outlive the connection
@@ -36,7 +32,8 @@ cdef class Transport:
     cdef readonly str element
     cdef Buffer buffer
     cdef set flights
-    cdef Py_ssize_t flights_limit
+    cdef Py_ssize_t flights_limit, lost_count
+    cdef libd_error lost
     cdef object __weakref__
 
     def __cinit__(self):
@@ -289,8 +286,16 @@ cdef class Transport:
     cdef int sweep(self) except -1:
         for f in list(self.flights):
             if libd_batch_done(&(<Flight>f).batch):
+                if (<Flight>f).dropped:
+                    self.note_lost(<Flight>f)
                 self.landed(<Flight>f)
         return 0
+
+    cdef void note_lost(self, Flight f):
+        # Writes that nobody will ask about: the next flush tells.
+        if f.batch.err.code and f.batch.count > f.batch.reads:
+            self.lost = f.batch.err
+            self.lost_count += 1
 
     cdef int landed(self, Flight f) except -1:
         self.flights.discard(f)
@@ -506,7 +511,13 @@ cdef class Transport:
     # -- about --
 
     def flush(self):
-        """Return once everything written before is visible to every other reader of the element."""
+        """Return once everything written before is visible to every other reader of the element.
+
+        Raises
+        ------
+        LibdError
+            if writes of batches failed whose completions were dropped since the last flush: what the last of them raised.
+        """
         cdef libd_error err
         cdef int code
         with nogil:
@@ -514,6 +525,9 @@ cdef class Transport:
         self.sweep()
         if code:
             self.fail(&err, "flush")
+        if self.lost_count:
+            count, self.lost_count = self.lost_count, 0
+            self.fail(&self.lost, f"flush: {count} batches of writes that nobody waited for have failed, the last of them")
 
     def stat(self):
         """Return the element's statistics: reserved bytes now and at most, byte·seconds, regions, bytes moved."""
@@ -531,6 +545,9 @@ cdef class Transport:
             "peak": s.peak,
             "limit": s.limit,
             "regions": s.regions,
+            "free": s.free,
+            "free_blocks": s.free_blocks,
+            "largest_free": s.largest_free,
             "byte_seconds": s.byte_seconds,
             "bytes_read": s.bytes_read,
             "bytes_written": s.bytes_written,

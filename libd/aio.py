@@ -54,6 +54,8 @@ class _Watch:
             self._loop.remove_reader(self._fd)
             if self._timer is not None:
                 self._timer.cancel()
+            # It refers to its loop, which must not live for it.
+            _watches.get(self._loop, {}).pop(self._fd, None)
 
 
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, _Watch]] = WeakKeyDictionary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ from libd.statistics import (
     unpack_server,
 )
 from libd.transport import CONNECT_TIMEOUT, parse_url
-from libd.units import parse_size
+from libd.units import lease_ms, parse_size
 
 __all__ = ["ElementGrant", "ServerControl", "TenantGrant"]
 
@@ -160,11 +161,35 @@ class ServerControl:
         self.unix_url = unix_url or (url if path else None)
         self.host = host_id() if path else None
         self._tenants: dict[str, TenantGrant] = {}
+        self._leases: dict[tuple[str, int], int] = {}  # by tenant and element, in ms
+        self._held_by = 0  # the connection that they were asked for on
         self._admin = _core.Admin(
             _core.Endpoint(
                 host=host, port=port, path=path, kind=_core.KIND_ADMIN, token=token, timeout=timeout
             )
         )
+
+    def _request(
+        self,
+        op: int,
+        payload: bytes = b"",
+        *,
+        addr: int = 0,
+        epoch: int = 0,
+        size: int = 0,
+        flags: int = 0,
+        what: str,
+    ) -> tuple[int, int, bytes]:
+        reply = self._admin.request(op, payload, addr, epoch, size, flags, what)
+        # A lease belongs to a connection; the native side makes another one where that was lost.
+        if self._admin.connection != self._held_by:
+            self._held_by = self._admin.connection
+            for (tenant, element), ms in list(self._leases.items()):
+                with suppress(LibdError):  # run out, or dropped by somebody else
+                    self._admin.request(
+                        _ELEMENT_RENEW, _name(tenant), element, 0, ms, 0, "an element's lease"
+                    )
+        return reply
 
     @property
     def incarnation(self) -> str:
@@ -190,7 +215,7 @@ class ServerControl:
         LibdError
             if the tenant exists.
         """
-        id_, _, token = self._admin.request(
+        id_, _, token = self._request(
             _TENANT_CREATE, _name(name), size=parse_size(quota), what=f"tenant {name!r}"
         )
         grant = TenantGrant(name, id_, token.decode())
@@ -200,7 +225,7 @@ class ServerControl:
     def drop_tenant(self, tenant: TenantGrant | str) -> None:
         """Drop a tenant with its elements. Its pages go back at once, mapped or not."""
         name = tenant if isinstance(tenant, str) else tenant.name
-        self._admin.request(_TENANT_DROP, _name(name), what=f"tenant {name!r}")
+        self._request(_TENANT_DROP, _name(name), what=f"tenant {name!r}")
         self._tenants.pop(name, None)
 
     def create_element(
@@ -243,7 +268,7 @@ class ServerControl:
             raise LibdError(f"no tenant {tenant!r} was created through this connection")
         size = parse_size(size)
         most = parse_size(limit) if limit is not None else size or (1 << 62)
-        id_, _, key = self._admin.request(
+        id_, _, key = self._request(
             _ELEMENT_CREATE,
             _name(grant.name) + b"\0" + _name(name),
             size=0 if elastic else size,
@@ -252,6 +277,8 @@ class ServerControl:
             addr=lease_ms(lease),
             what=f"element {name!r} of tenant {grant.name!r}",
         )
+        if lease is not None:
+            self._leases[grant.name, id_] = lease_ms(lease)
         return ElementGrant(
             name,
             id_,
@@ -272,15 +299,19 @@ class ServerControl:
         """
         name = tenant if isinstance(tenant, str) else tenant.name
         what = f"element number {element_id} of tenant {name!r}"
-        self._admin.request(
-            _ELEMENT_RENEW, _name(name), addr=element_id, size=lease_ms(lease), what=what
-        )
+        self._request(_ELEMENT_RENEW, _name(name), addr=element_id, size=lease_ms(lease), what=what)
+        if lease is None:
+            self._leases.pop((name, element_id), None)
+        else:
+            self._leases[name, element_id] = lease_ms(lease)
 
     def drop_element(self, tenant: TenantGrant | str, element_id: int) -> ElementStats:
         """Drop an element and all its regions; return its last statistics.
 
         The pages that it used stay with the tenant, warm, for its next element.
         """
+        name = tenant if isinstance(tenant, str) else tenant.name
+        self._leases.pop((name, element_id), None)
         return ElementStats(
             *ELEMENT_LAYOUT.unpack(self._element(_ELEMENT_DROP, tenant, element_id))
         )
@@ -294,17 +325,17 @@ class ServerControl:
     def _element(self, op: int, tenant: TenantGrant | str, element_id: int) -> bytes:
         name = tenant if isinstance(tenant, str) else tenant.name
         what = f"element number {element_id} of tenant {name!r}"
-        return self._admin.request(op, _name(name), addr=element_id, what=what)[2]
+        return self._request(op, _name(name), addr=element_id, what=what)[2]
 
     def tenant_stats(self, tenant: TenantGrant | str) -> TenantStats:
         """Return a tenant's statistics."""
         name = tenant if isinstance(tenant, str) else tenant.name
-        reply = self._admin.request(_TENANT_STATS, _name(name), what=f"tenant {name!r}")[2]
+        reply = self._request(_TENANT_STATS, _name(name), what=f"tenant {name!r}")[2]
         return TenantStats(*TENANT_LAYOUT.unpack(reply))
 
     def stats(self) -> ServerStats:
         """Return the server's statistics."""
-        return unpack_server(self._admin.request(_SERVER_STATS, what="statistics")[2])
+        return unpack_server(self._request(_SERVER_STATS, what="statistics")[2])
 
     def tenants(self) -> list[str]:
         """Return the names of all tenants, oldest first."""
@@ -326,7 +357,7 @@ class ServerControl:
     def _list(self, tenant: bytes) -> Iterator[tuple[int, str, bytes]]:
         below, more = 0, 1
         while more:
-            _, more, page = self._admin.request(_LIST, tenant, addr=below, what="statistics")
+            _, more, page = self._request(_LIST, tenant, addr=below, what="statistics")
             for below, name, stats in unpack_entries(page):
                 yield below, name, stats
 
@@ -348,15 +379,6 @@ class ServerControl:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def lease_ms(lease: float | None) -> int:
-    """Return a lease in ms as the protocol has it; 0 for none."""
-    if lease is None:
-        return 0
-    if not 0 < lease < 1e9:
-        raise LibdError(f"a lease is a positive number of seconds, not {lease}")
-    return max(int(lease * 1000), 1)
 
 
 def _name(name: str) -> bytes:

@@ -132,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--default-region",
         type=_size,
-        help="bytes of the region that is served to whoever reaches it (default: all of --size)",
+        help="bytes of the region that is served to whoever reaches it (default: all of --size; "
+        "with an administrator, who grants elements, none)",
     )
     return parser
 
@@ -209,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if size is None:
         size = min(DEFAULT_SIZE, _core.available_memory() // 2 // 4096 * 4096)
     region = options.default_region
-    if options.lifeline is None and region is None:
+    if region is None and admin_token is None:
         region = size
     if options.metrics and not admin_token:
         admin_token = os.urandom(32).hex()  # for the metrics alone

@@ -10,7 +10,7 @@ import re
 
 from libd.errors import SizeError
 
-__all__ = ["format_size", "parse_size"]
+__all__ = ["format_size", "lease_ms", "parse_size"]
 
 _SIZE = re.compile(r"\s*(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?)\s*(?P<unit>[A-Za-z]*)\s*\Z")
 _POWERS = {"": 0, "b": 0} | {
@@ -60,3 +60,12 @@ def format_size(size: int) -> str:
             return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
         value /= 1024
     raise AssertionError("unreachable")
+
+
+def lease_ms(lease: float | None) -> int:
+    """Return a lease in ms as the protocol has it; 0 for none."""
+    if lease is None:
+        return 0
+    if isinstance(lease, str) or not 0 < lease < 1e9:
+        raise SizeError(f"a lease is a positive number of seconds, not {lease}")
+    return max(int(lease * 1000), 1)

@@ -34,6 +34,16 @@ static int interrupted(struct libd_error *err)
     return LIBD_OK;
 }
 
+static void set_deadline(int fd, double seconds)
+{
+    struct timeval t = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
+
+    if (t.tv_sec == 0 && t.tv_usec == 0)
+        t.tv_usec = 1; /* zero would be forever */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+}
+
 static int send_all(int fd, const void *data, size_t size, struct libd_error *err)
 {
     for (size_t done = 0; done < size;) {
@@ -48,9 +58,14 @@ static int send_all(int fd, const void *data, size_t size, struct libd_error *er
     return LIBD_OK;
 }
 
-static int recv_all(int fd, void *data, size_t size, struct libd_error *err)
+/* By `until`, however little comes at a time. */
+static int recv_all(int fd, void *data, size_t size, double until, struct libd_error *err)
 {
     for (size_t done = 0; done < size;) {
+        double left = until - libd_now();
+        if (left <= 0)
+            return lost(err, ETIMEDOUT);
+        set_deadline(fd, left);
         ssize_t n = recv(fd, (char *)data + done, size - done, 0);
         if (n > 0)
             done += (size_t)n;
@@ -64,7 +79,8 @@ static int recv_all(int fd, void *data, size_t size, struct libd_error *err)
     return LIBD_OK;
 }
 
-static int greet(int fd, const struct libd_address *address, struct libd_welcome *who, char *name, struct libd_error *err)
+static int greet(int fd, const struct libd_address *address, struct libd_welcome *who, char *name, double until,
+                 struct libd_error *err)
 {
     struct {
         struct libd_hello hello;
@@ -90,7 +106,7 @@ static int greet(int fd, const struct libd_address *address, struct libd_welcome
         memcpy(greeting.token, address->token, token);
     code = send_all(fd, &greeting, sizeof greeting.hello + token, err);
     if (!code)
-        code = recv_all(fd, &reply, sizeof reply, err);
+        code = recv_all(fd, &reply, sizeof reply, until, err);
     if (code)
         return code;
     if (reply.magic != LIBD_REPLY_MAGIC)
@@ -99,35 +115,25 @@ static int greet(int fd, const struct libd_address *address, struct libd_welcome
         return stream_told(err, &reply);
     if (reply.length < sizeof *who || reply.length > sizeof *who + LIBD_MAX_NAME)
         return libd_fail(err, LIBD_EPROTO, 0, 0);
-    code = recv_all(fd, who, sizeof *who, err);
+    code = recv_all(fd, who, sizeof *who, until, err);
     if (code)
         return code;
     if (who->name_length != reply.length - sizeof *who || who->root >= LIBD_SLOTS)
         return libd_fail(err, LIBD_EPROTO, 0, 0);
     name[who->name_length] = '\0';
-    return recv_all(fd, name, who->name_length, err);
-}
-
-static void set_deadline(int fd, double seconds)
-{
-    struct timeval t = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)};
-
-    if (t.tv_sec == 0 && t.tv_usec == 0)
-        t.tv_usec = 1; /* zero would be forever */
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+    return recv_all(fd, name, who->name_length, until, err);
 }
 
 /* A lease belongs to the connection that asked for it: on another one it is asked for again. One that has run out meanwhile is
  * found out when it is used. */
-static int hold(int fd, const struct held *held, struct libd_error *err)
+static int hold(int fd, const struct held *held, double until, struct libd_error *err)
 {
     struct libd_request request = {.op = LIBD_OP_RENEW, .addr = held->addr, .epoch = held->epoch, .size = held->ms};
     struct libd_reply reply;
     int code = send_all(fd, &request, sizeof request, err);
 
     if (!code)
-        code = recv_all(fd, &reply, sizeof reply, err);
+        code = recv_all(fd, &reply, sizeof reply, until, err);
     if (!code && (reply.magic != LIBD_REPLY_MAGIC || reply.op != LIBD_OP_RENEW || reply.length))
         code = libd_fail(err, LIBD_EPROTO, 0, 0);
     return code;
@@ -136,6 +142,7 @@ static int hold(int fd, const struct held *held, struct libd_error *err)
 int stream_connect(const struct libd_address *address, const struct held *held, size_t held_count,
                    struct libd_welcome *who, char *name, struct libd_error *err)
 {
+    double until = libd_now() + address->timeout;
     int fd = address->path ? net_connect_unix(address->path, address->timeout)
                            : net_connect_tcp(address->host, address->port, address->timeout);
 
@@ -148,9 +155,9 @@ int stream_connect(const struct libd_address *address, const struct held *held, 
         return -1;
     }
     set_deadline(fd, address->timeout);
-    int code = greet(fd, address, who, name, err);
+    int code = greet(fd, address, who, name, until, err);
     for (size_t i = 0; i < held_count && !code; i++)
-        code = hold(fd, &held[i], err);
+        code = hold(fd, &held[i], until, err);
     if (code) {
         close(fd);
         return -1;

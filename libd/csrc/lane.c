@@ -119,7 +119,9 @@ void stream_fail_all(struct stream *s)
 
     if (!s->broken || s->in_calls)
         return;
-    libd_fail(&err, s->cause, atomic_load(&s->transport.closed) ? 0 : 2, (uint64_t)s->cause_detail);
+    bool signal = s->cause_detail < 0;
+    libd_fail(&err, s->cause, atomic_load(&s->transport.closed) ? 0 : signal ? 5 : 2,
+              signal ? 0 : (uint64_t)s->cause_detail);
     for (unsigned i = 0; i < s->lane_count; i++) {
         struct lane *lane = &s->lanes[i];
         while (lane->first) {
@@ -212,6 +214,7 @@ uint64_t lane_send(struct stream *s, struct lane *lane, const struct libd_call *
         if (n >= 0) {
             uint64_t rest = (uint64_t)n;
             moved += rest;
+            s->moved += rest;
             while (lane->unsent && sent(lane->unsent, &rest)) {
                 lane->unsent->sent = true;
                 lane->unsent = lane->unsent->next;
@@ -436,6 +439,7 @@ uint64_t lane_receive(struct stream *s, struct lane *lane, bool block, bool *int
         stream_fail_all(s);
     } else if (n > 0) {
         int code = consume(s, lane, iov, (uint64_t)n);
+        s->moved += (uint64_t)n;
         if (code)
             stream_break(s, code, 0);
         return (uint64_t)n;

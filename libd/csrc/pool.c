@@ -14,6 +14,9 @@
 #include "books.h"
 #include "capacity.h"
 
+/* Each has a robust lock that the server's thread holds, and when a thread dies Linux marks no more than 2048 of those. */
+#define MAX_TENANTS 2000
+
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
@@ -153,6 +156,11 @@ int pool_tenant_create(struct pool *pool, const char *name, uint64_t quota, stru
         return libd_fail(err, LIBD_EEXIST, 0, 0);
     if (quota > pool->size) /* also keeps the rounding below from wrapping */
         return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_SERVER, pool->size);
+    unsigned count = 0;
+    for (const struct tenant *t = pool->tenants; t; t = t->next)
+        count++;
+    if (count >= MAX_TENANTS)
+        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_TENANTS, MAX_TENANTS);
     tenant = calloc(1, sizeof *tenant);
     if (!tenant)
         return libd_fail(err, LIBD_ENOMEM, 0, 0);

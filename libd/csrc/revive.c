@@ -34,8 +34,12 @@ void stream_open_lane(struct stream *s, int fd)
 
 void stream_close_lanes(struct stream *s)
 {
-    for (unsigned i = 0; i < s->lane_count; i++)
+    for (unsigned i = 0; i < s->lane_count; i++) {
+        /* A child of fork may have the descriptor, too, and then closing it here does not unregister it. */
+        if (s->epoll >= 0)
+            epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->lanes[i].fd, NULL);
         close(s->lanes[i].fd);
+    }
     s->lane_count = 0;
 }
 
@@ -124,7 +128,7 @@ int stream_ready(struct stream *s, struct libd_error *err)
             return err->code;
     }
     if (libd_now() - s->refused < REFUSAL)
-        return libd_fail(err, LIBD_ECLOSED, 2, (uint64_t)s->cause_detail);
+        return libd_fail(err, LIBD_ECLOSED, 2, s->cause_detail > 0 ? (uint64_t)s->cause_detail : 0);
     if (another(s, true, &fd, err)) {
         if (err->code == LIBD_ESIGNAL || err->code == LIBD_ESTALE)
             return err->code;
@@ -183,3 +187,5 @@ int libd_stream_alive(struct libd_transport *t, struct libd_error *err)
     pthread_mutex_unlock(&s->lock);
     return code;
 }
+
+uint64_t libd_stream_connections(struct libd_transport *t) { return atomic_load(&stream_of(t)->connection); }

@@ -38,10 +38,11 @@ int libd_stream_call(struct libd_transport *t, struct libd_call *call, struct li
         if (!atomic_load(&call->done)) {
             /* The call is the caller's memory: after a signal the connection is given up rather than the wait. */
             struct libd_error ignored;
-            stream_break(s, LIBD_ECLOSED, 0);
+            stream_break(s, LIBD_ECLOSED, -1);
             while (!atomic_load(&call->done))
                 stream_await(s, &goal, -1, &ignored);
-        } else {
+        }
+        if (code != LIBD_ESIGNAL) { /* else the handler's exception is set, whatever became of the call */
             *err = call->err;
             code = err->code;
         }

@@ -51,6 +51,8 @@ struct stream {
     size_t held_count, held_room;
     uint64_t next_id;
     uint64_t moved;  /* bytes that came and went */
+    uint64_t seen;   /* of them at `since`, when somebody first found that nothing moved */
+    double since;
     double refused;  /* when connecting again last failed */
     int epoll, event; /* for event loops; -1 until they are asked for */
 };

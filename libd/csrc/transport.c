@@ -102,6 +102,8 @@ static int run_batch(struct libd_transport *t, struct libd_vec *vec, size_t n, s
             t->ops->progress(t, &batch, -1, &ignored);
         return code;
     }
+    if (code == LIBD_ESIGNAL) /* the handler's exception is set, whatever became of the batch meanwhile */
+        return code;
     *err = batch.err;
     return batch.err.code;
 }
@@ -176,8 +178,10 @@ int libd_wait(struct libd_transport *t, struct libd_batch *batch, double timeout
 
     if (!libd_batch_done(batch))
         code = t->ops->progress(t, batch, timeout, err);
+    if (code == LIBD_ESIGNAL)
+        return code;
     if (!libd_batch_done(batch))
-        return code ? code : libd_fail(err, LIBD_ETIMEOUT, 0, 0);
+        return code ? code : libd_fail(err, LIBD_ETIMEOUT, 0, 2);
     *err = batch->err;
     if (!batch->err.code && !atomic_exchange(&batch->counted, true)) {
         count(&t->counters.reads, batch->reads, &t->counters.bytes_read, batch->bytes_in);
@@ -194,7 +198,7 @@ void libd_poll(struct libd_transport *t)
         t->ops->progress(t, NULL, 0, &ignored);
 }
 
-int libd_fd(struct libd_transport *t) { return t->ops->fd ? t->ops->fd(t) : -1; }
+int libd_fd(struct libd_transport *t) { return t->ops->fd && t->generation == generation ? t->ops->fd(t) : -1; }
 
 int libd_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t a, uint64_t b, uint64_t *old,
                 struct libd_error *err)

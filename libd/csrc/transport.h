@@ -217,6 +217,8 @@ int mapped_flush(struct libd_transport *t, struct libd_error *err);
 /* ---- requests on a stream, also those of the administrator ---- */
 
 int libd_stream_call(struct libd_transport *t, struct libd_call *call, struct libd_error *err);
+/* How often `t` has connected. */
+uint64_t libd_stream_connections(struct libd_transport *t);
 /* Whether the server that `t` knew is there still, connecting again if need be: LIBD_ESTALE if another is in its place. */
 int libd_stream_alive(struct libd_transport *t, struct libd_error *err);
 

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "stream.h"
 
@@ -67,8 +68,24 @@ static bool turn(struct stream *s, const struct libd_call *until, bool block, bo
             if (owed(&s->lanes[i]))
                 moved += lane_receive(s, &s->lanes[i], false, blocked);
     }
-    s->moved += moved;
     return moved != 0;
+}
+
+/* Whether something is owed and nothing has moved for too long, whoever looked and however briefly. */
+static bool stalled(struct stream *s)
+{
+    bool owing = false;
+
+    for (unsigned i = 0; i < s->lane_count; i++)
+        owing |= s->lanes[i].first != NULL;
+    if (s->broken)
+        return false;
+    if (!owing || s->moved != s->seen || s->since == 0) {
+        s->seen = s->moved;
+        s->since = owing ? libd_now() : 0;
+        return false;
+    }
+    return libd_now() - s->since > s->address.stall;
 }
 
 /* With the lock held. Seconds: 0 does not wait, negative waits for ever. */
@@ -76,8 +93,7 @@ int stream_await(struct stream *s, const struct goal *goal, double timeout, stru
 {
     const struct libd_call *until = timeout >= 0 ? NULL : goal->call ? goal->call
                                     : goal->batch && goal->batch->part_count == 1 ? &goal->batch->part : NULL;
-    double deadline = timeout > 0 ? libd_now() + timeout : 0, since = 0;
-    uint64_t moved = s->moved;
+    double deadline = timeout > 0 ? libd_now() + timeout : 0;
     int code = LIBD_OK;
 
     while (!reached(s, goal)) {
@@ -93,6 +109,10 @@ int stream_await(struct stream *s, const struct goal *goal, double timeout, stru
         }
         if (turn(s, until, timeout < 0, &blocked) || reached(s, goal))
             continue;
+        if (stalled(s)) {
+            stream_break(s, LIBD_ETIMEOUT, ETIMEDOUT);
+            continue;
+        }
         if (timeout == 0)
             break;
         if (timeout > 0 && (left = deadline - libd_now()) <= 0)
@@ -103,17 +123,24 @@ int stream_await(struct stream *s, const struct goal *goal, double timeout, stru
             code = err->code;
             break;
         }
-        double now = libd_now();
-        if (moved != s->moved || since == 0) {
-            moved = s->moved;
-            since = now;
-        } else if (now - since > s->address.stall && !s->broken) {
-            stream_break(s, LIBD_ETIMEOUT, ETIMEDOUT);
-        }
     }
     if (s->waiting)
         pthread_cond_broadcast(&s->changed); /* somebody else goes on with the lanes */
     return code;
+}
+
+/* An event loop is woken for every lane, also for one that owes nothing: its end must be taken note of. */
+static void look_at_idle_lanes(struct stream *s)
+{
+    for (unsigned i = 0; i < s->lane_count && !s->broken; i++) {
+        struct lane *lane = &s->lanes[i];
+        char byte;
+        if (lane->first || lane->reading)
+            continue;
+        ssize_t n = recv(lane->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n >= 0 || (errno != EAGAIN && errno != EINTR))
+            stream_break(s, n > 0 ? LIBD_EPROTO : LIBD_ECLOSED, n < 0 ? errno : 0);
+    }
 }
 
 int stream_progress(struct libd_transport *t, struct libd_batch *batch, double timeout, struct libd_error *err)
@@ -126,8 +153,10 @@ int stream_progress(struct libd_transport *t, struct libd_batch *batch, double t
     if (t->generation != libd_generation())
         return libd_fail(err, LIBD_ECLOSED, 1, 0);
     pthread_mutex_lock(&s->lock);
-    if (s->event >= 0)
+    if (s->event >= 0) {
         eventfd_read(s->event, &ignored);
+        look_at_idle_lanes(s);
+    }
     code = stream_await(s, &goal, timeout, err);
     pthread_mutex_unlock(&s->lock);
     return code;
@@ -138,7 +167,7 @@ void stream_abandon(struct libd_transport *t)
     struct stream *s = stream_of(t);
 
     pthread_mutex_lock(&s->lock);
-    stream_break(s, LIBD_ECLOSED, 0);
+    stream_break(s, LIBD_ECLOSED, -1);
     pthread_mutex_unlock(&s->lock);
 }
 
