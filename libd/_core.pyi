@@ -47,6 +47,14 @@ class Counters:
     bytes_mapped: int
     bytes_mapped_writable: int
 
+class Registrations:
+    bytes: int
+    live: int
+    made: int
+    passing: int
+    staged: int
+    used: int
+
 class RegionStat:
     region: int
     epoch: int
@@ -81,6 +89,8 @@ class Transport:
     def closed(self) -> bool: ...
     @property
     def counters(self) -> Counters: ...
+    @property
+    def registrations(self) -> Registrations | None: ...
     def reg(self, size: int, share_with: Transport | Buffer | None = None) -> Buffer: ...
     def read(
         self, size: int, addr: int = 0, offset: int = 0, *, out: _Writable | None = None

@@ -34,6 +34,7 @@ from libd.units import format_size, lease_ms
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept
     object PyErr_Occurred()
+    long long PyLong_AsLongLongAndOverflow(object, int *) except? -1
     object PyMemoryView_FromObject(object)
 
 cdef extern from "<sys/prctl.h>" nogil:

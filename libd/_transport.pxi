@@ -1,6 +1,12 @@
 """`Transport`: the operations of a connection to one memory element."""
 
 cdef uint64_t as_u64(value, what) except? 0:
+    cdef int overflow = 1
+    cdef long long fast = -1
+    if type(value) is int:
+        fast = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if not overflow and fast >= 0:
+        return fast
     number = index(value)
     if not 0 <= number < 1 << 64:
         raise BoundsError(f"{what} {number} is not a 64-bit number")

@@ -212,6 +212,20 @@ class TestTwoGuests:
         for side in ("server", "client"):
             assert re.search(rf"{side}\|  *65536 +30 ", finished.out), finished.out
 
+    def test_libd_between_two_kernels(self, guest: Callable[..., Any]) -> None:
+        """The conformance suite (without what takes long) from one guest to the other."""
+        client = ["python", "-m", "pytest", "tests/rdma/test_conformance.py", "-q", "-k"]
+        parts = "write_then_read or vectors or ranges_outside or freed or extend or refs or batch"
+        finished = guest(
+            "--pair",
+            "--", "python", "-m", "tests.rdma.serve",
+            "--", "env", "SCAD_TEST_SERVER=tcp://10.20.0.1:2333", *client, parts,
+        )  # fmt: skip
+        assert finished.status == 0, finished
+        passed = re.search(r"client\| (\d+) passed", finished.out)
+        assert passed, finished.out
+        assert int(passed[1]) > 30
+
     def test_the_server_is_ended_after_the_client(self, guest: Callable[..., Any]) -> None:
         client = (
             'echo "asks $SCAD_GUEST_SERVER from $SCAD_GUEST_ADDRESS"; ping -c 1 10.20.0.1 || true'

@@ -6,6 +6,7 @@ there has to be one: the guest (docs/rdma-testing.md) and `make test-rdma` set t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import secrets
@@ -203,21 +204,34 @@ class RdmaStand(Stand):
 
 @pytest.fixture
 def stand(pair: tuple[Endpoint, Endpoint]) -> Iterator[RdmaStand]:
-    """What the tests of libd use, with RDMA."""
-    server = MemoryServer(
-        1 << 28,
-        unix=f"@scad-test-{secrets.token_hex(8)}",
-        admin_token=ADMIN,
-        default_region=1 << 16,
-        rdma=pair[0].device,
-    )
-    control = ServerControl(server.tcp_url or "", ADMIN, unix_url=server.unix_url)
-    made = RdmaStand(server, control, device=pair[1].device)
-    yield made
-    for action in made.actions:
-        action.close()
-    control.close()
-    server.stop()
+    """What the tests of libd use, with RDMA.
+
+    With ``$SCAD_TEST_SERVER``, the url of a `tests.rdma.serve` on another machine, they use that.
+    """
+    with contextlib.ExitStack() as stack:
+        url = os.environ.get("SCAD_TEST_SERVER")
+        server = None
+        if url is None:
+            server = stack.enter_context(
+                MemoryServer(
+                    1 << 28,
+                    unix=f"@scad-test-{secrets.token_hex(8)}",
+                    admin_token=ADMIN,
+                    default_region=1 << 16,
+                    rdma=pair[0].device,
+                )
+            )
+        control = stack.enter_context(
+            ServerControl(
+                url or (server and server.tcp_url) or "",
+                ADMIN,
+                unix_url=server.unix_url if server else None,
+            )
+        )
+        made = RdmaStand(server, control, device=pair[1].device)  # type: ignore[arg-type]
+        yield made
+        for action in made.actions:
+            action.close()
 
 
 @pytest.fixture(params=["uverbs"])
