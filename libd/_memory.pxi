@@ -73,11 +73,17 @@ cdef class Buffer:
 
     cdef Registration registered(self, libd_domain *domain):
         """The registration with a device, from the first use on; None if the device takes no more."""
+        cdef Registration made
         if self.registration is None:
-            if self.size:
-                self.registration = register(domain, self.data, self.size)
+            if not self.size:
+                return None
+            made = register(domain, self.data, self.size)
+            if made is None:
+                return None
+            # Another thread may have come first, and transfer by its registration already: that one stays.
+            if self.registration is None:
+                self.registration = made
                 self.domain = domain
-            return self.registration
         if self.domain is domain:
             return self.registration
         return registration_of(domain, self, self.data, self.size)

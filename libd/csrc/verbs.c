@@ -68,6 +68,23 @@ LIBD_HOT static int check(struct verbs *v, const struct libd_vec *vec, struct re
     return LIBD_OK;
 }
 
+/* When it is submitted rather than posted: a flush waits for what is in the queue too. */
+LIBD_HOT static void note_write(struct verbs *v, const struct libd_vec *vec)
+{
+    uint64_t region = vec->addr & ~LIBD_OFFSET_MASK;
+    const unsigned room = sizeof v->dirty / sizeof *v->dirty;
+
+    v->written++;
+    if (v->dirty_count && v->dirty[0] == region && v->dirty_epoch[0] == vec->epoch)
+        return;
+    if (v->dirty_count < room)
+        v->dirty_count++;
+    memmove(v->dirty + 1, v->dirty, (v->dirty_count - 1) * sizeof *v->dirty);
+    memmove(v->dirty_epoch + 1, v->dirty_epoch, (v->dirty_count - 1) * sizeof *v->dirty_epoch);
+    v->dirty[0] = region;
+    v->dirty_epoch[0] = vec->epoch;
+}
+
 /* Puts a batch in the queue once its ranges are known to be right. With the lock held. */
 LIBD_HOT static int start(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
 {
@@ -86,6 +103,9 @@ LIBD_HOT static int start(struct verbs *v, struct libd_batch *batch, struct libd
         unregister(batch);
         return code;
     }
+    for (size_t i = batch->more ? 0 : batch->reads; i < batch->count; i++)
+        if (batch->vec[i].size)
+            note_write(v, &batch->vec[i]);
     if (batch->count == 1 && batch->vec->size - 1 < (batch->vec->local ? PIECE : STAGE_MAX) && verbs_quick(v, batch))
         return LIBD_OK;
     verbs_enqueue(v, batch);
@@ -204,45 +224,84 @@ static int verbs_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64
 
 /* That a WRITE has completed says that the other device has it, not that its memory has. A READ of the same connection
  * pushes all earlier writes in front of it, and as work requests are done in order it also waits for them. */
+/* Waits until nothing of what was submitted before is under way. */
+static int drain(struct verbs *v, struct libd_error *err)
+{
+    struct libd_batch never = {0};
+    uint64_t until = UINT64_MAX;
+    int code = LIBD_OK;
+
+    verbs_lock(v);
+    for (;;) {
+        if (!v->first && until > v->head)
+            until = v->head;
+        if (code || v->tail >= until)
+            break;
+        code = verbs_await(v, &never, libd_now() + 0.01, err);
+    }
+    pthread_mutex_unlock(&v->lock);
+    return code;
+}
+
+/* What is noted as written; false: none, or all that was written until then is flushed. */
+static bool noted(struct verbs *v, uint64_t until, struct libd_vec *vec)
+{
+    bool any;
+
+    verbs_lock(v);
+    any = v->flushed < until && v->dirty_count;
+    vec->addr = v->dirty[0];
+    vec->epoch = v->dirty_epoch[0];
+    pthread_mutex_unlock(&v->lock);
+    return any;
+}
+
+static void unnote(struct verbs *v, const struct libd_vec *vec)
+{
+    unsigned kept = 0;
+
+    verbs_lock(v);
+    for (unsigned i = 0; i < v->dirty_count; i++) {
+        if (v->dirty[i] == vec->addr && v->dirty_epoch[i] == vec->epoch)
+            continue;
+        v->dirty[kept] = v->dirty[i];
+        v->dirty_epoch[kept++] = v->dirty_epoch[i];
+    }
+    v->dirty_count = kept;
+    pthread_mutex_unlock(&v->lock);
+}
+
 static int verbs_flush(struct libd_transport *t, struct libd_error *err)
 {
     struct verbs *v = verbs_of(t);
     struct libd_call call = {.request = {.op = LIBD_OP_FLUSH}};
-    bool waited = false;
+    char byte;
+    struct libd_vec vec = {.data = &byte, .size = 1};
+    uint64_t until;
+    bool pending;
+    int code;
 
-    for (;;) {
-        char byte;
-        struct libd_vec vec = {.data = &byte, .size = 1};
+    verbs_lock(v);
+    until = v->written;
+    pending = v->flushed < until;
+    pthread_mutex_unlock(&v->lock);
+    while (noted(v, until, &vec)) {
         struct libd_batch batch = {.vec = &vec, .count = 1, .reads = 1, .bytes_in = 1};
-        bool dirty = false;
-        verbs_lock(v);
-        if (v->dirty_count) {
-            dirty = true;
-            vec.addr = v->dirty[0];
-            vec.epoch = v->dirty_epoch[0];
-            v->dirty_count--;
-            memmove(v->dirty, v->dirty + 1, v->dirty_count * sizeof *v->dirty);
-            memmove(v->dirty_epoch, v->dirty_epoch + 1, v->dirty_count * sizeof *v->dirty_epoch);
+        code = run(v, &batch, err);
+        if (!code) {
+            verbs_lock(v);
+            if (v->flushed < until)
+                v->flushed = until;
+            pthread_mutex_unlock(&v->lock);
+            return LIBD_OK;
         }
-        pthread_mutex_unlock(&v->lock);
-        if (!dirty)
-            break;
-        int code = run(v, &batch, err);
-        if (code && code != LIBD_ESTALE)
+        if (code != LIBD_ESTALE || err->have == 1) /* 1: not the region, the server is another one */
             return code;
-        if (code && err->have == 1)
-            return code; /* not the region: the server is another one */
-        waited = !code;
-        if (waited)
-            break;
+        unnote(v, &vec);
     }
-    if (waited) {
-        verbs_lock(v);
-        v->dirty_count = 0;
-        pthread_mutex_unlock(&v->lock);
-        return LIBD_OK;
-    }
-    return libd_stream_call(v->control, &call, err);
+    /* Every region that is remembered has gone; others may have been written before them. */
+    code = pending ? drain(v, err) : LIBD_OK;
+    return code ? code : libd_stream_call(v->control, &call, err);
 }
 
 static int verbs_renew(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t lease_ms, struct libd_error *err)

@@ -54,7 +54,7 @@ struct posted {
     const struct libd_vec *vec;
     uint64_t offset, stage; /* in the vec's bytes; in the stage, plus one: 0: it is not staged */
     uint64_t stage_end;     /* of the stage's counter, when it is done */
-    uint32_t size;
+    uint32_t size, rkey; /* rkey: that it was posted with */
     uint8_t tries;
     bool in, dead; /* dead: it failed, or must not be done again */
 };
@@ -96,8 +96,9 @@ struct verbs {
 
     struct libd_batch *first, *last;
     struct remote *remotes[LIBD_BOUND_CHUNKS];
-    uint64_t dirty[8], dirty_epoch[8]; /* the last regions that were written since a flush, newest first */
+    uint64_t dirty[8], dirty_epoch[8]; /* the last regions that were written, newest first */
     unsigned dirty_count;
+    uint64_t written, flushed; /* ranges to write that were ever submitted; of them those that a flush has pushed */
     uint64_t used, staged; /* ranges that went straight to or from registered memory, or were copied */
     uint32_t patience[SIZE_CLASSES]; /* polls that batches of a size take, on average */
 };

@@ -33,6 +33,7 @@ static void load(void)
         {"ibv_alloc_pd", &functions.alloc_pd},
         {"ibv_dealloc_pd", &functions.dealloc_pd},
         {"ibv_reg_mr", &functions.reg_mr},
+        {"ibv_reg_mr_iova", &functions.reg_mr_iova},
         {"ibv_dereg_mr", &functions.dereg_mr},
         {"ibv_create_comp_channel", &functions.create_comp_channel},
         {"ibv_destroy_comp_channel", &functions.destroy_comp_channel},

@@ -113,6 +113,8 @@ static int plug(struct verbs *v, bool cut, struct ibv_qp **qp, int *watch, uint6
     verbs_qp_describe(port, *qp, &own);
     own.atomic = 1; /* nobody asks us */
     code = shake_hands(v, &own, &peer, watch, connection, err);
+    if (!code && peer.atomic == 0) /* a READ would wait for its turn for ever */
+        code = libd_fail(err, LIBD_EPROTO, 0, 0);
     if (!code)
         code = verbs_qp_connect(port, *qp, &own, &peer, 0, err);
     if (code) {
@@ -192,7 +194,7 @@ static void spoil_atomics(struct verbs *v, uint64_t until)
 
     libd_fail(&err, LIBD_ECLOSED, 2, 0);
     for (uint64_t i = v->tail; i < until; i++)
-        if (v->ring[i % DEPTH].batch->more)
+        if (!v->ring[i % DEPTH].dead && v->ring[i % DEPTH].batch->more) /* a dead one's batch may be gone */
             verbs_fail_posted(v, &v->ring[i % DEPTH], &err);
 }
 
@@ -212,7 +214,7 @@ static int refusal(struct verbs *v, const struct posted *p, struct libd_error *e
     struct libd_verbs_region about;
     struct remote *remote = verbs_remote(v, vec.addr);
     uint64_t offset = vec.addr & LIBD_OFFSET_MASK;
-    uint32_t rkey = remote->rkey;
+    uint32_t rkey = p->rkey; /* others may have learned of a new one since */
     int code;
 
     v->linking = true;
@@ -220,10 +222,10 @@ static int refusal(struct verbs *v, const struct posted *p, struct libd_error *e
     code = verbs_remote_fetch(v, vec.addr, vec.epoch, &about, err);
     verbs_lock(v);
     v->linking = false;
-    if (code) {
+    if (code == LIBD_ESTALE)
         *remote = (struct remote){0}; /* others that are under way to it need not try */
+    if (code)
         return code;
-    }
     verbs_remote_set(remote, &about);
     if (offset > about.size || vec.size > about.size - offset)
         return libd_fail(err, LIBD_EBOUNDS, about.size, 0);
@@ -244,12 +246,20 @@ int verbs_link_repair(struct verbs *v, struct libd_error *err)
     switch (status) {
     case IBV_WC_RETRY_EXC_ERR:
     case IBV_WC_RNR_RETRY_EXC_ERR:
-        /* The server's connection has not ended: perhaps only its queue pair has. */
+        /* The way there is gone; or its region went while it was being answered, which Soft-RoCE says nothing about; or only the
+         * server's queue pair has gone: its connection has not ended. */
+        spoil_atomics(v, v->head);
+        if (p->dead)
+            break;
         if (++p->tries > TRIES) {
             verbs_link_lose(v, LIBD_ECLOSED, 2, ETIMEDOUT);
             return LIBD_OK;
         }
-        spoil_atomics(v, v->head);
+        code = refusal(v, p, &outcome);
+        if (v->losses != losses)
+            return LIBD_OK;
+        if (code == LIBD_ESYS) /* the region is there, and the key right */
+            code = LIBD_OK;
         break;
     case IBV_WC_REM_ACCESS_ERR:
     case IBV_WC_REM_INV_REQ_ERR:

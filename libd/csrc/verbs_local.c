@@ -90,8 +90,11 @@ void verbs_domain_close(struct libd_domain *domain)
 int libd_local_register(struct libd_domain *domain, void *data, uint64_t size, struct libd_local **out,
                         struct libd_error *err)
 {
-    struct libd_local *local = calloc(1, sizeof *local);
+    struct libd_local *local;
 
+    if (foreign(domain)) /* it would pin this process's memory for the parent, until that ends */
+        return libd_fail(err, LIBD_ECLOSED, 1, 0);
+    local = calloc(1, sizeof *local);
     if (!local)
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
     local->domain = domain;

@@ -132,21 +132,6 @@ LIBD_HOT static bool next_piece(struct verbs *v, struct libd_batch *batch, struc
     return true;
 }
 
-static void note_write(struct verbs *v, const struct libd_vec *vec)
-{
-    uint64_t region = vec->addr & ~LIBD_OFFSET_MASK;
-    const unsigned room = sizeof v->dirty / sizeof *v->dirty;
-
-    if (v->dirty_count && v->dirty[0] == region && v->dirty_epoch[0] == vec->epoch)
-        return;
-    if (v->dirty_count < room)
-        v->dirty_count++;
-    memmove(v->dirty + 1, v->dirty, (v->dirty_count - 1) * sizeof *v->dirty);
-    memmove(v->dirty_epoch + 1, v->dirty_epoch, (v->dirty_count - 1) * sizeof *v->dirty_epoch);
-    v->dirty[0] = region;
-    v->dirty_epoch[0] = vec->epoch;
-}
-
 /* False: the region is another one by now. */
 LIBD_HOT static bool request(struct verbs *v, uint64_t number, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
@@ -158,6 +143,7 @@ LIBD_HOT static bool request(struct verbs *v, uint64_t number, struct ibv_send_w
 
     if (remote->epoch != vec->epoch)
         return false;
+    p->rkey = remote->rkey;
     wr->wr_id = number;
     wr->next = NULL;
     wr->sg_list = sge;
@@ -179,14 +165,11 @@ LIBD_HOT static bool request(struct verbs *v, uint64_t number, struct ibv_send_w
         wr->wr.atomic.rkey = remote->rkey;
         wr->wr.atomic.compare_add = word->a;
         wr->wr.atomic.swap = word->b;
-        note_write(v, vec);
         return true;
     }
     wr->opcode = p->in ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
     wr->wr.rdma.remote_addr = to;
     wr->wr.rdma.rkey = remote->rkey;
-    if (!p->in)
-        note_write(v, vec);
     return true;
 }
 
@@ -227,7 +210,7 @@ static void add(struct verbs *v, struct list *list, uint64_t number)
     struct posted *p = &v->ring[number % DEPTH];
     struct ibv_send_wr *wr = &list->wr[list->count];
 
-    if (p->batch->err.code && !p->dead) /* another part of it has failed */
+    if (!p->dead && p->batch->err.code) /* another part of it has failed */
         verbs_fail_posted(v, p, &p->batch->err);
     if (p->dead)
         return;

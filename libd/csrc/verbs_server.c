@@ -10,7 +10,7 @@
 #include "conn.h"
 #include "verbs_lib.h"
 
-#define QP_ACCESS (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
+#define QP_ACCESS (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE) /* and atomics, of devices that have them */
 #define CQ_ENTRIES 16 /* the server's queue pairs only answer: nothing completes here */
 
 struct verbs_server {
@@ -111,6 +111,15 @@ static struct verbs_domain *domain_of(struct conn *conn, struct libd_error *err)
     return domain;
 }
 
+/* Where clients see a region. Devices give keys out again, and its bytes have an address for good: an address of its epoch's
+ * own is in no region that somebody could come by with an old key. The low bits let the device use large pages. */
+static uint64_t far_address(const struct tenant *tenant, const struct region *region)
+{
+    uint64_t address = (uint64_t)(uintptr_t)(tenant->arena + region->base);
+
+    return (region->epoch & 0x3fffff) << 41 | (address & ((UINT64_C(1) << 30) - 1));
+}
+
 /* Clients may touch exactly the region's bytes. Its pages are pinned from now on until it is freed. */
 static int export_region(struct conn *conn, struct region *region, struct libd_error *err)
 {
@@ -124,8 +133,8 @@ static int export_region(struct conn *conn, struct region *region, struct libd_e
     if (region->nic)
         access |= IBV_ACCESS_REMOTE_ATOMIC;
     errno = 0;
-    region->exported = domain->verbs->port.lib->reg_mr(domain->pd, conn->tenant->arena + region->base, region->size,
-                                                       access);
+    region->exported = domain->verbs->port.lib->reg_mr_iova(domain->pd, conn->tenant->arena + region->base, region->size,
+                                                            far_address(conn->tenant, region), access);
     return region->exported ? LIBD_OK : exhausted(err, errno);
 }
 
@@ -162,7 +171,8 @@ static int open_link(struct conn *conn, const struct libd_verbs_peer *peer, stru
         domain->links->prev = link;
     domain->links = conn->link = link;
     verbs_qp_describe(&verbs->port, link->qp, own);
-    if (verbs_qp_connect(&verbs->port, link->qp, own, peer, QP_ACCESS, err))
+    unsigned access = QP_ACCESS | (verbs->port.atomics != IBV_ATOMIC_NONE ? IBV_ACCESS_REMOTE_ATOMIC : 0);
+    if (verbs_qp_connect(&verbs->port, link->qp, own, peer, access, err))
         hang_up(link);
     return err->code;
 }
@@ -186,7 +196,7 @@ void serve_verbs(struct conn *conn)
         }
         const struct ibv_mr *mr = region->exported;
         struct libd_verbs_region out = {
-            .addr = (uint64_t)(uintptr_t)(conn->tenant->arena + region->base),
+            .addr = far_address(conn->tenant, region),
             .size = region->size,
             .epoch = region->epoch,
             .rkey = mr ? mr->rkey : 0,

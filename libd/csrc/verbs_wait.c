@@ -189,6 +189,9 @@ LIBD_HOT int verbs_await(struct verbs *v, struct libd_batch *batch, double deadl
             v->leading = true;
             code = lead(v, batch, deadline, err);
             v->leading = false;
+            /* It may have taken the event that an event loop waits for, and given up before it asked for another. */
+            if (v->epoll >= 0 && deadline >= 0 && !v->armed && v->head != v->tail)
+                eventfd_write(v->event, 1);
             if (v->waiting)
                 pthread_cond_broadcast(&v->changed);
             break;
