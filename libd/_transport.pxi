@@ -258,6 +258,7 @@ cdef class Transport:
 
         Notes
         -----
+        The first batch to a region asks the server for its epoch, and one after a lost connection connects: those wait.
         Nothing runs in the background: a batch is moved along by calls on the same transport from any thread (`poll`,
         `wait`, other reads and writes), or by the event loop while it is awaited.
         """
@@ -362,6 +363,10 @@ cdef class Transport:
         cdef void *data
         cdef uint64_t at = as_u64(addr, "address"), n = as_u64(size, "size")
         cdef View view
+        if self.t.ops.map is NULL:
+            raise errors.UnsupportedError(
+                f"{self.type} transport {self.name!r} cannot map: the memory is elsewhere; use read_into or submit"
+            )
         if libd_map(self.t, at, n, writable, &data, &err):
             self.fail_at(&err, "map", at, n)
         view = View.__new__(View)
@@ -385,7 +390,8 @@ cdef class Transport:
             Bytes; `align` is a power of two.
         lease
             Seconds for which the region survives the connection that allocated it: if this process vanishes, its memory
-            comes back. None keeps it until it is freed. See `renew`.
+            comes back. None keeps it until it is freed. See `renew`. A connection that is lost is made again, and the lease
+            taken up, when the transport is used next: let it be longer than you are idle.
         atomics
             Who changes the region's 64-bit words atomically: ``"cpu"`` (local, shm and tcp transports, and RDMA
             transports by way of the server) or ``"nic"`` (RDMA transports, without the server's CPU).
