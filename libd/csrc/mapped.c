@@ -96,7 +96,8 @@ static int transfer(struct libd_transport *t, const struct libd_vec *vec, size_t
             memmove(vec[i].data, remote, vec[i].size);
         else
             memmove(remote, vec[i].data, vec[i].size);
-        atomic_thread_fence(memory_order_acquire);
+        /* A write must be out before the epoch is looked at: whoever retracts it looks at the bytes after that. */
+        atomic_thread_fence(in ? memory_order_acquire : memory_order_seq_cst);
         if (atomic_load_explicit(&slot->epoch, memory_order_relaxed) != vec[i].epoch)
             return libd_fail(err, LIBD_ESTALE, 0, 0);
     }

@@ -275,7 +275,9 @@ int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t
     if (region->lease)
         region->lease->slot = *out;
     region->lease = NULL;
-    if (region->exported) /* a write that lands behind the copy would be acknowledged and lost */
+    /* A write that landed behind the copy would be acknowledged and lost. */
+    slot_retract(tenant, slot);
+    if (region->exported)
         tenant->pool->device->withdraw(region);
     memcpy(tenant->arena + tenant->regions[*out].base, tenant->arena + region->base, region->size);
     region_destroy(element, heap, slot);
