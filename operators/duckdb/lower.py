@@ -48,7 +48,7 @@ from operators.rel import (
     Source,
     Values,
 )
-from operators.schema import Field
+from operators.schema import Field, Schema
 from operators.types import is_hugeint
 
 __all__ = ["lower"]
@@ -329,7 +329,7 @@ class _Lowering:
         )
         if not mergeable or (not child.source and not child.aggregated):
             child = self._nested(child, rel.input)
-        terms = self._conditions(rel.predicate, child.columns)
+        terms = self._conditions(rel.predicate, _tight_columns(child))
         if child.aggregated:
             return replace(child, having=[*child.having, *terms])
         return replace(child, where=[*child.where, *terms])
@@ -359,12 +359,19 @@ class _Lowering:
                 simple.append(isinstance(expr, Lit))
         return replace(child, columns=columns, simple=simple, windowed=child.windowed or windows)
 
-    def _aggregation(self, rel: Aggregation) -> _Select:
+    def _aggregation(self, rel: Aggregation, *, apart: bool = False) -> _Select:
         child = self.select(rel.input)
         expressions = [*rel.keys, *(a for m in rel.measures for a in m.args)]
         uses = Counter(i for e in expressions for i in _columns(e))
         repeated = any(n > 1 and not child.simple[i] for i, n in uses.items())
-        if child.aggregated or child.windowed or child.limit or repeated or not child.source:
+        if (
+            child.aggregated
+            or child.windowed
+            or child.limit
+            or repeated
+            or not child.source
+            or apart
+        ):
             child = self._nested(child, rel.input)
         writer = self._writer(_tight_columns(child))
         terms = []
@@ -379,6 +386,8 @@ class _Lowering:
         columns = list(terms)
         group: str | None = ", ".join(terms) if terms else None
         if rel.grouping_sets is not None:
+            if len(set(terms)) < len(terms):  # DuckDB takes equal keys for one
+                return self._aggregation(_keys_as_columns(rel), apart=True)
             sets = ["(" + ", ".join(terms[i] for i in s) + ")" for s in rel.grouping_sets]
             group = f"GROUPING SETS ({', '.join(sets)})"
             if len(rel.grouping_sets) > 1:
@@ -489,6 +498,16 @@ class _Lowering:
 # A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is
 # "simple" is a constant, which SQL would take for a position.
 _REFERENCE = re.compile(r"""(\w+|"[^"]*")\.(\w+|"([^"]|"")*")""")
+
+
+def _keys_as_columns(rel: Aggregation) -> Aggregation:
+    """The same aggregation over an input that has its keys as columns."""
+    inputs = rel.input.schema.fields
+    known = tuple(Column(f.type, i) for i, f in enumerate(inputs))
+    fields = (*inputs, *(Field(f"group{i}", k.type, True) for i, k in enumerate(rel.keys)))
+    widened = Project(Schema(fields), rel.input, (*known, *rel.keys))
+    keys = tuple(Column(k.type, len(inputs) + i) for i, k in enumerate(rel.keys))
+    return replace(rel, input=widened, keys=keys)
 
 
 def _tight_columns(select: _Select) -> list[str]:

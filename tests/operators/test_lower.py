@@ -426,3 +426,22 @@ def test_a_column_that_is_not_there_is_named() -> None:
         build.filter(scan("left"), build.call("is_null", Column(pa.int32(), 9)))
     with pytest.raises(PlanError, match="'k' is int32"):
         build.project(scan("left"), [Column(pa.string(), 0)])
+
+
+def test_a_key_in_a_condition_on_groups_stays_one_operand(kernel: Kernel) -> None:
+    left = scan("left")
+    key = build.call("subtract", build.lit(7, pa.int32()), build.col(left.schema, 0))
+    groups = build.aggregation(left, [key], [build.aggregate("count")])
+    again = build.call("subtract", build.lit(7, pa.int32()), build.col(groups.schema, 0))
+    for bound in range(4):
+        plan = build.filter(groups, build.call("equal", again, build.lit(bound, pa.int32())))
+        assert Counter(answer(kernel, plan)) == Counter(rows(plan)), lower(plan).sql
+
+
+def test_equal_keys_of_grouping_sets_are_two(kernel: Kernel) -> None:
+    left = scan("left")
+    for key in (build.lit(0, pa.int32()), build.col(left.schema, 0)):
+        plan = build.aggregation(
+            left, [key, key], [build.aggregate("count")], grouping_sets=[(0, 1), (0,), ()]
+        )
+        assert Counter(answer(kernel, plan)) == Counter(rows(plan)), lower(plan).sql
