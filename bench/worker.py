@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -82,8 +83,9 @@ class Worker:
             raise
 
     def tell(self, *request: Any) -> None:
-        """Send a request; `answer` gets what it returns."""
-        self._connection.send_bytes(json.dumps(request).encode())
+        """Send a request; `answer` gets what it returns, or says that the process ended."""
+        with suppress(ConnectionError):
+            self._connection.send_bytes(json.dumps(request).encode())
 
     def answer(self) -> Any:
         """Wait for the answer to the oldest request that has none.

@@ -99,9 +99,12 @@ def test_a_workers_failure_is_told() -> None:
         Worker("no_such_module", "PeerClient")
 
 
-def test_a_worker_that_dies_is_told_and_leaves_nothing() -> None:
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_worker_that_dies_is_told_and_leaves_nothing(noticed: bool) -> None:
     with Worker(*COPY) as worker:
         os.kill(worker.pid, 9)
+        if noticed:  # its pipe is broken before the next request is sent
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
         with pytest.raises(WorkerError, match="ended"):
             JobTimer(worker, Job("read", 8)).seconds(1)
     assert not Path(f"/proc/{worker.pid}").exists()
