@@ -165,6 +165,8 @@ LIBD_HOT static int run(struct verbs *v, struct libd_batch *batch, struct libd_e
             verbs_progress(&v->transport, batch, -1, &ignored);
         return code;
     }
+    if (code == LIBD_ESIGNAL) /* the handler's exception is set, whatever became of the batch meanwhile */
+        return code;
     if (batch->err.code)
         *err = batch->err;
     return batch->err.code;
@@ -222,8 +224,6 @@ static int verbs_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64
     return run(v, &batch, err);
 }
 
-/* That a WRITE has completed says that the other device has it, not that its memory has. A READ of the same connection
- * pushes all earlier writes in front of it, and as work requests are done in order it also waits for them. */
 /* Waits until nothing of what was submitted before is under way. */
 static int drain(struct verbs *v, struct libd_error *err)
 {
@@ -271,6 +271,8 @@ static void unnote(struct verbs *v, const struct libd_vec *vec)
     pthread_mutex_unlock(&v->lock);
 }
 
+/* That a WRITE has completed says that the other device has it, not that its memory has. A READ of the same connection
+ * pushes all earlier writes in front of it, and as work requests are done in order it also waits for them. */
 static int verbs_flush(struct libd_transport *t, struct libd_error *err)
 {
     struct verbs *v = verbs_of(t);
