@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -154,7 +155,7 @@ class Work:
                 )
 
 
-class Client:
+class Client(ABC):
     """One side of a measurement, in a process of its own.
 
     Subclasses take the address that their server (if they have one) gave.
@@ -163,9 +164,9 @@ class Client:
     def __init__(self, address: dict[str, Any]) -> None:
         self.address = address
 
+    @abstractmethod
     def prepare(self, job: Job) -> Work:
         """Get ready for a job; what the last one needed may be dropped."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most have nothing to leave)
         """Leave nothing behind."""

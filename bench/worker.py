@@ -236,7 +236,7 @@ def serve(connection: Connection) -> None:
                     answer = ("done", getattr(opened, verb)(*arguments))
             except WrongBytesError as error:
                 answer = ("wrong", str(error))
-            except Exception:
+            except Exception:  # whatever a peer raises is the other process's to tell
                 answer = ("error", traceback.format_exc())
             connection.send_bytes(json.dumps(answer).encode())
     finally:

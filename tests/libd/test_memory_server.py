@@ -7,33 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from libd import LibdAction, LibdError, MemoryServerProcess, TransportClosedError
+from tests.libd.by_hand import by_hand
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "libd.memory_server"]
-
-
-@contextmanager
-def by_hand(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server started as a user would; gives the process and its URL."""
-    process = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert "serving" in line, line
-        yield process, line.split(" at ")[1].split()[0]
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

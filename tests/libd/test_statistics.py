@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 
 from libd import AuthError, BoundsError, LibdAction, LibdError, ServerControl
 from libd.metrics_server import MetricsServer
+from tests.libd.by_hand import by_hand
 
 Stand = Any  # conftest.py's
 
@@ -300,27 +301,6 @@ def test_a_silent_scraper_is_in_no_clients_way(stand: Stand, served: MetricsServ
 # ---- the command line ---------------------------------------------------------------------------
 
 
-@contextmanager
-def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    server = subprocess.Popen(
-        [sys.executable, "-m", "libd.memory_server", "0", *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-    try:
-        assert server.stderr is not None
-        line = server.stderr.readline()
-        assert "serving" in line, line
-        yield server, line.split(" at ")[1].split()[0]
-    finally:
-        server.kill()
-        server.wait()
-        assert server.stderr is not None
-        server.stderr.close()
-
-
 def run(*arguments: str, token: str = "boss") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "libd.statistics", *arguments],
@@ -333,7 +313,7 @@ def run(*arguments: str, token: str = "boss") -> subprocess.CompletedProcess[str
 
 
 def test_statistics_of_a_running_server() -> None:
-    with process("--size", "8 MB", "--default-region", "1 MB", SCAD_ADMIN_TOKEN="boss") as (
+    with by_hand("0", "--size", "8 MB", "--default-region", "1 MB", SCAD_ADMIN_TOKEN="boss") as (
         server,
         url,
     ):
@@ -364,7 +344,10 @@ def test_statistics_of_a_running_server() -> None:
 
 @pytest.mark.parametrize("token", ["", "scraper"])
 def test_metrics_of_the_process(token: str) -> None:
-    with process("--size", "1 MB", "--metrics", "0", SCAD_METRICS_TOKEN=token) as (server, url):
+    with by_hand("0", "--size", "1 MB", "--metrics", "0", SCAD_METRICS_TOKEN=token) as (
+        server,
+        url,
+    ):
         assert server.stderr is not None
         port = int(server.stderr.readline().rpartition("/metrics")[0].rpartition(":")[2])
         with LibdAction("0", [f"m;rdma_tcp;url,{url};"]) as action:
