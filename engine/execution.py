@@ -37,15 +37,24 @@ class QueryFailedError(EngineError):
         Of the application; its record has the whole traceback.
     traceback
         What the element left behind, possibly empty.
+    kind
+        Of the failure, as the control plane's record has it (`openwhisk.api.Activation`): ``limit``
+        where an element was stopped by its memory limit.
     """
 
     def __init__(
-        self, message: str, element: str | None, activation_id: str, traceback: str = ""
+        self,
+        message: str,
+        element: str | None,
+        activation_id: str,
+        traceback: str = "",
+        kind: str | None = None,
     ) -> None:
         super().__init__(message)
         self.element = element
         self.activation_id = activation_id
         self.traceback = traceback
+        self.kind = kind
 
 
 class QueryCancelledError(EngineError):
@@ -141,6 +150,7 @@ def _failure(activation: Activation) -> QueryFailedError:
         None if failed is None else failed.name,
         activation.activation_id,
         activation.error or text,
+        activation.error_kind,
     )
 
 

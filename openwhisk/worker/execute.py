@@ -18,7 +18,13 @@ from openwhisk.worker.transports import GrantedTransports
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
 # classes.
 _OUT_OF_MEMORY = frozenset(
-    {"MemoryError", "OutOfMemoryException", "ArrowMemoryError", "_ArrayMemoryError"}
+    {
+        "MemoryError",
+        "OutOfMemoryException",
+        "ArrowMemoryError",
+        "_ArrayMemoryError",
+        "KernelMemoryError",
+    }
 )
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -71,7 +77,7 @@ class Executor:
                     failure = _judge(run, outcome.failure)
                 del outcome
         except LimitTooSmallError as error:
-            failure = ("limit", str(error), None)
+            failure = ("minimum", str(error), None)
         except MemoryError:
             failure = ("limit", _exceeded(run), None)
         if failure is None and len(result) > run.result_limit:
@@ -86,6 +92,7 @@ class Executor:
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
+            peak_data=self._sampler.peak_data,
             bytes_read=read,
             bytes_written=written,
             data=held_data(),

@@ -73,12 +73,15 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes
     ----------
+    peak_anon, peak_data
+        The most RssAnon and VmData (what RLIMIT_DATA limits) that the worker held, in bytes.
     data, anon
-        What the worker holds after it: VmData (what RLIMIT_DATA limits) and RssAnon, in bytes.
+        What it holds after it.
     """
 
     cpu_seconds: float = 0.0
     peak_anon: int = 0
+    peak_data: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
     data: int = 0

@@ -161,7 +161,9 @@ class Kernel:
         if fragment.supplied and len(fragment.supplied) == len(fragment.inputs):
             # DuckDB would hand the filters to pyarrow, which is slower at them (41 against 17 ms
             # for a range over 2.9 M rows). Where Parquet is read too, pruning its row groups wins.
-            disabled.append("filter_pushdown")
+            # Without pushing down, what was pulled up would stay there: conditions of joins too,
+            # which leaves cross products.
+            disabled += ["filter_pushdown", "filter_pullup"]
         elif fragment.supplied:
             # Pushed down by joins while they run, Bloom filters among them would end in pyarrow,
             # which raises.

@@ -214,7 +214,7 @@ def test_a_limit_below_what_a_worker_holds_says_the_minimum(
     plane: EmbeddedControlPlane, compute: Compute, run: Run
 ) -> None:
     activation = run(plane, [compute("small", START, mem=1 * MiB)], {"n": 1})
-    assert activation.error_kind == "limit"
+    assert activation.error_kind == "minimum"
     assert activation.error is not None
     assert "too small" in activation.error
     assert "--compute-memory" in activation.error
