@@ -47,6 +47,8 @@ class ElementRecord(msgspec.Struct, kw_only=True):
         The most anonymous memory (RssAnon) that its worker held while it ran, sampled.
     peak_data_bytes
         The most private writable memory (VmData), touched or not: what the limit is about.
+    spilled_bytes
+        The most that it had on local disk, sampled (`limits.storage` bounds it).
     cpu_seconds
         All threads, all attempts that reported.
     bytes_read, bytes_written
@@ -64,6 +66,7 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     reserved_bytes: int = 0
     peak_anon_bytes: int = 0
     peak_data_bytes: int = 0
+    spilled_bytes: int = 0
     cores: float = 0.0
     cpu_seconds: float = 0.0
     bytes_read: int = 0

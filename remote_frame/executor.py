@@ -151,6 +151,10 @@ def warm_kernel(action: Any = None) -> Kernel:
     memory = kernel_memory(getattr(limits, "mem", 0) or _DEFAULT_MEMORY)
     if not hasattr(action, "resource"):
         return Kernel.open(threads, memory)
+    storage = int(getattr(limits, "storage", 0))
+    if storage:
+        # A connection that has spilled keeps its directory for good: this one is for one element.
+        return Kernel.open(threads, memory, action.scratch(), storage)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
     return kernel

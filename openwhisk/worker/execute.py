@@ -13,6 +13,7 @@ from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, ElementFailure, Outcome, Resources, run_element
 from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
 from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Run
+from openwhisk.worker.scratch import Scratch
 from openwhisk.worker.transports import GrantedTransports
 
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
@@ -62,6 +63,7 @@ class Executor:
         transports = GrantedTransports(
             run.activation, run.grants, known.code.merged, self._resources
         )
+        scratch = Scratch()
         cpu = _cpu_seconds()
         self._sampler.start()
         logs: list[str] = []
@@ -69,7 +71,7 @@ class Executor:
         failure: tuple[str, str, str | None] | None = None
         try:
             with memory_limit(run.mem):
-                outcome = self._call(run, known, transports)
+                outcome = self._call(run, known, transports, scratch)
                 logs = outcome.logs
                 if outcome.failure is None:
                     result = _pack(outcome.result)
@@ -89,12 +91,14 @@ class Executor:
             )
         read, written = transports.moved()
         transports.close()
+        scratch.close()
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
             peak_data=self._sampler.peak_data,
             bytes_read=read,
             bytes_written=written,
+            spilled=scratch.peak,
             data=held_data(),
             anon=self._sampler.read(),
         )
@@ -113,7 +117,9 @@ class Executor:
             self._known[run.code_id] = _Known(run.code, _unpack_map(run.code.parameters))
         return self._known[run.code_id]
 
-    def _call(self, run: Run, known: _Known, transports: GrantedTransports) -> Outcome:
+    def _call(
+        self, run: Run, known: _Known, transports: GrantedTransports, scratch: Scratch
+    ) -> Outcome:
         code = known.code
         action = Action(
             run.element,
@@ -121,7 +127,8 @@ class Executor:
             activation_id=run.activation,
             index=run.index,
             count=run.count,
-            limits=Limits(cpu=run.cores, mem=run.mem, timeout=run.timeout),
+            limits=Limits(cpu=run.cores, mem=run.mem, storage=run.storage, timeout=run.timeout),
+            scratch=scratch if run.storage else None,
             memory_elements={
                 **{g.element: g.trans for g in run.grants},
                 **{name: name for name, _ in code.merged},

@@ -56,7 +56,13 @@ class Kernel:
         connection.execute("SET enable_progress_bar = false")
 
     @classmethod
-    def open(cls, threads: int, memory_limit: int, temp_directory: str | None = None) -> Kernel:
+    def open(
+        cls,
+        threads: int,
+        memory_limit: int,
+        temp_directory: str | None = None,
+        storage: int | None = None,
+    ) -> Kernel:
         """A kernel of its own.
 
         Parameters
@@ -68,6 +74,8 @@ class Kernel:
         temp_directory
             Where operators may spill; None forbids spilling, and what does not fit raises
             `KernelMemoryError`.
+        storage
+            Most bytes that may be spilled; None leaves it to DuckDB.
         """
         connection = duckdb.connect(
             ":memory:",
@@ -79,6 +87,8 @@ class Kernel:
         )
         kernel = cls(connection)
         kernel.limit(threads, memory_limit, temp_directory)
+        if storage is not None:
+            connection.execute(f"SET max_temp_directory_size = '{int(storage)}B'")
         return kernel
 
     def limit(self, threads: int, memory_limit: int, temp_directory: str | None = None) -> None:
