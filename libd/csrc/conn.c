@@ -13,6 +13,7 @@
 #include "net.h"
 
 #define TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
+#define REQUEST_COST (UINT64_C(16) << 10) /* of a turn, whatever it moves */
 #define PIECES_PER_CALL 64
 
 /* ---- connections ------------------------------------------------------------------------------------------------- */
@@ -22,6 +23,47 @@ void server_watch(struct server *server, struct watched *w, uint32_t events, int
     struct epoll_event event = {.events = events, .data.ptr = w};
 
     epoll_ctl(server->epoll, op, w->fd, &event);
+}
+
+static void queue(struct conn *conn)
+{
+    struct server *server = conn->server;
+
+    if (conn->queued)
+        return;
+    conn->queued = true;
+    conn->queue_next = NULL;
+    *(server->queue ? &server->queue_last->queue_next : &server->queue) = conn;
+    server->queue_last = conn;
+}
+
+static void dequeue(struct conn *conn)
+{
+    struct server *server = conn->server;
+    struct conn *before = NULL;
+
+    if (!conn->queued)
+        return;
+    conn->queued = false;
+    for (struct conn *c = server->queue; c != conn; c = c->queue_next)
+        before = c;
+    *(before ? &before->queue_next : &server->queue) = conn->queue_next;
+    if (server->queue_last == conn)
+        server->queue_last = before;
+}
+
+void server_next_turns(struct server *server)
+{
+    unsigned count = 0;
+
+    /* Those that have still more to do go behind the others, and come when events have been looked for. */
+    for (const struct conn *c = server->queue; c; c = c->queue_next)
+        count++;
+    for (; count && server->queue; count--) {
+        struct conn *conn = server->queue;
+        dequeue(conn);
+        conn_serve(conn);
+    }
 }
 
 static void drop_request(struct conn *conn)
@@ -44,6 +86,7 @@ void conn_close(struct conn *conn)
     if (conn->dead)
         return;
     conn->dead = true;
+    dequeue(conn);
     /* Not merely closed: a child of fork may hold the descriptor too, and the peer would wait forever. */
     shutdown(conn->watched.fd, SHUT_RDWR);
     close(conn->watched.fd);
@@ -87,15 +130,9 @@ void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b)
     conn->state = CONN_SEND;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------------------------- */
+static void spend(uint64_t *turn, uint64_t amount) { *turn = *turn > amount ? *turn - amount : 0; }
 
-static void want_write(struct conn *conn, bool on)
-{
-    if (conn->writing != on) {
-        conn->writing = on;
-        server_watch(conn->server, &conn->watched, on ? EPOLLOUT : EPOLLIN, EPOLL_CTL_MOD);
-    }
-}
+/* ---- sending ----------------------------------------------------------------------------------------------------- */
 
 static bool reads(const struct conn *conn)
 {
@@ -170,7 +207,7 @@ static bool send_reply(struct conn *conn, uint64_t *turn)
             return false;
         }
         uint64_t rest = (uint64_t)sent;
-        *turn = *turn > rest ? *turn - rest : 0;
+        spend(turn, rest);
         uint64_t head = fixed - conn->reply_done < rest ? fixed - conn->reply_done : rest;
         conn->reply_done += (uint32_t)head;
         rest -= head;
@@ -192,26 +229,36 @@ static bool send_reply(struct conn *conn, uint64_t *turn)
 
 static uint32_t buffered(const struct conn *conn) { return conn->input_last - conn->input_first; }
 
-/* recv with the loop's answers: 1 something came, 0 nothing there, -1 the connection is closed. */
-static int receive(struct conn *conn, void *out, size_t size, size_t *got)
+/* recv with the loop's answers: 1 something came, 0 nothing there, -1 the connection is closed.
+ *
+ * Less than it has room for was all that there was, and what comes later makes an event, which saves the look that would find
+ * nothing; but behind the last bytes of a peer that has hung up comes the end, which makes none. */
+static int receive(struct conn *conn, struct iovec *iov, int count, size_t size, size_t *got)
 {
-    for (;;) {
-        ssize_t n = recv(conn->watched.fd, out, size, MSG_DONTWAIT);
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+
+    while (conn->readable) {
+        ssize_t n = count == 1 ? recv(conn->watched.fd, iov->iov_base, size, MSG_DONTWAIT)
+                               : recvmsg(conn->watched.fd, &message, MSG_DONTWAIT);
         if (n > 0) {
+            conn->readable = (size_t)n == size || conn->ended;
             *got = (size_t)n;
             return 1;
         }
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno == EAGAIN)
+        if (n < 0 && errno == EAGAIN) {
+            conn->readable = false;
             return 0;
+        }
         conn_close(conn);
         return -1;
     }
+    return 0;
 }
 
 /* Has `size` bytes at the front of the input buffer; false: not yet. */
-static bool have(struct conn *conn, uint32_t size, bool *fresh)
+static bool have(struct conn *conn, uint32_t size)
 {
     while (buffered(conn) < size) {
         size_t got;
@@ -220,22 +267,30 @@ static bool have(struct conn *conn, uint32_t size, bool *fresh)
             conn->input_last -= conn->input_first;
             conn->input_first = 0;
         }
-        /* One look per event: a second one would mostly find nothing. */
-        if (!*fresh || receive(conn, conn->input + conn->input_last, CONN_INPUT - conn->input_last, &got) <= 0)
+        struct iovec iov = {conn->input + conn->input_last, CONN_INPUT - conn->input_last};
+        if (receive(conn, &iov, 1, iov.iov_len, &got) <= 0)
             return false;
-        *fresh = false;
         conn->input_last += (uint32_t)got;
     }
     return true;
 }
 
-/* Up to `size` payload bytes to `out`: first what is buffered, then from the socket. Returns like `receive`. */
+/* Up to `size` payload bytes to `out`: first what is buffered, then from the socket, which may have the next request behind
+ * them. Returns like `receive`. */
 static int payload(struct conn *conn, uint8_t *out, uint64_t size, size_t *got)
 {
     uint32_t n = buffered(conn);
 
-    if (n == 0)
-        return receive(conn, out, size, got);
+    if (n == 0) {
+        struct iovec iov[] = {{out, size}, {conn->input, CONN_INPUT}};
+        int code = receive(conn, iov, 2, size + CONN_INPUT, got);
+        conn->input_first = conn->input_last = 0;
+        if (code > 0 && *got > size) {
+            conn->input_last = (uint32_t)(*got - size);
+            *got = size;
+        }
+        return code;
+    }
     if (n > size)
         n = (uint32_t)size;
     memcpy(out, conn->input + conn->input_first, n);
@@ -244,11 +299,11 @@ static int payload(struct conn *conn, uint8_t *out, uint64_t size, size_t *got)
     return 1;
 }
 
-static bool step_hello(struct conn *conn, bool *fresh)
+static bool step_hello(struct conn *conn)
 {
     struct libd_hello hello;
 
-    if (buffered(conn) < sizeof hello && !have(conn, sizeof hello, fresh))
+    if (!have(conn, sizeof hello))
         return false;
     memcpy(&hello, conn->input + conn->input_first, sizeof hello);
     if (memcmp(hello.magic, LIBD_MAGIC, sizeof hello.magic) != 0 || hello.token_length > LIBD_MAX_TOKEN) {
@@ -256,17 +311,18 @@ static bool step_hello(struct conn *conn, bool *fresh)
         conn_close(conn);
         return false;
     }
-    if (!have(conn, (uint32_t)sizeof hello + hello.token_length, fresh))
+    if (!have(conn, (uint32_t)sizeof hello + hello.token_length))
         return false;
     serve_hello(conn, &hello, (const char *)conn->input + conn->input_first + sizeof hello);
     conn->input_first += (uint32_t)sizeof hello + hello.token_length;
     return true;
 }
 
-static bool step_header(struct conn *conn, bool *fresh)
+static bool step_header(struct conn *conn, uint64_t *turn)
 {
-    if (!have(conn, sizeof conn->request, fresh))
+    if (!have(conn, sizeof conn->request))
         return false;
+    spend(turn, REQUEST_COST); /* who goes on asking for nothing must not keep the loop either */
     memcpy(&conn->request, conn->input + conn->input_first, sizeof conn->request);
     conn->input_first += (uint32_t)sizeof conn->request;
     conn->body_size = serve_body_size(conn);
@@ -330,7 +386,7 @@ static bool step_data(struct conn *conn, uint64_t *turn)
         if (payload(conn, conn->tenant->arena + p->offset + conn->piece_done, left, &got) <= 0)
             return false;
         conn->piece_done += got;
-        *turn = *turn > got ? *turn - got : 0;
+        spend(turn, got);
     }
     conn->state = CONN_SEND;
     return true;
@@ -346,7 +402,7 @@ static bool step_drain(struct conn *conn, uint64_t *turn)
             payload(conn, scratch, conn->drain < sizeof scratch ? conn->drain : sizeof scratch, &got) <= 0)
             return false;
         conn->drain -= got;
-        *turn = *turn > got ? *turn - got : 0;
+        spend(turn, got);
     }
     conn->state = CONN_SEND;
     return true;
@@ -357,24 +413,32 @@ static bool step_linger(struct conn *conn, uint64_t *turn)
     uint8_t scratch[4096];
     size_t got;
 
-    if (receive(conn, scratch, sizeof scratch, &got) <= 0)
+    if (receive(conn, &(struct iovec){scratch, sizeof scratch}, 1, sizeof scratch, &got) <= 0)
         return false;
-    *turn = *turn > got ? *turn - got : 0; /* who goes on sending must not keep the loop from ending */
+    spend(turn, got); /* who goes on sending must not keep the loop from ending */
     return true;
+}
+
+void conn_event(struct conn *conn, uint32_t events)
+{
+    const uint32_t end = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
+    conn->ended |= (events & end) != 0;
+    conn->readable |= (events & (EPOLLIN | end)) != 0;
 }
 
 void conn_serve(struct conn *conn)
 {
     uint64_t turn = TURN;
-    bool fresh = true, go = true;
+    bool go = true;
 
     while (go && !conn->dead && turn) {
         switch (conn->state) {
         case CONN_HELLO:
-            go = step_hello(conn, &fresh);
+            go = step_hello(conn);
             break;
         case CONN_HEADER:
-            go = step_header(conn, &fresh);
+            go = step_header(conn, &turn);
             break;
         case CONN_BODY:
             go = step_body(conn);
@@ -395,7 +459,7 @@ void conn_serve(struct conn *conn)
             break;
         }
     }
-    /* A reply that is not out yet, or requests that are buffered already, must not wait for an event that will not come. */
-    if (!conn->dead)
-        want_write(conn, conn->state == CONN_SEND || (turn == 0 && buffered(conn)));
+    /* What it has not come to makes no event. */
+    if (!conn->dead && turn == 0)
+        queue(conn);
 }

@@ -40,7 +40,10 @@ struct conn {
     struct watched watched; /* first */
     struct server *server;
     struct conn *prev, *next;
-    bool local, admin, closing, dead, writing;
+    bool local, admin, closing, dead;
+    bool readable, ended; /* there may be bytes in the socket; and the peer's end behind them */
+    bool queued;          /* it waits for another turn, in the server's queue */
+    struct conn *queue_next;
     enum conn_state state;
     double accepted;
     struct tenant *tenant;   /* NULL once dropped */
@@ -79,6 +82,7 @@ struct server {
     pthread_t thread;
     unsigned generation;
     struct conn *conns, *graveyard;
+    struct conn *queue, *queue_last; /* whose turn was over while they had more to do */
     uint64_t conn_count, greeting;
     uint64_t accepted, requests, refused, bytes_read, bytes_written;
     uint64_t operations[LIBD_OPERATIONS], errors[LIBD_ERRORS];
@@ -96,6 +100,11 @@ struct server {
 /* Makes the reply of `conn`; the loop sends it. */
 void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b);
 void conn_close(struct conn *conn);
+#define CONN_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+/* Takes note of what epoll says. */
+void conn_event(struct conn *conn, uint32_t events);
+/* Gives those another turn whose last one was too short. */
+void server_next_turns(struct server *server);
 /* Does what can be done without waiting. */
 void conn_serve(struct conn *conn);
 /* A socket that is closed resets its connection if requests are unread or arrive later, and the peer may lose the last

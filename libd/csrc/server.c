@@ -68,7 +68,10 @@ static void take_connection(struct server *server, const struct watched *listene
     server->conn_count++;
     server->accepted++;
     server->greeting++;
-    server_watch(server, &conn->watched, EPOLLIN, EPOLL_CTL_ADD);
+    server_watch(server, &conn->watched, CONN_EVENTS, EPOLL_CTL_ADD);
+    /* Whoever connects says at once what for. */
+    conn->readable = true;
+    conn_serve(conn);
 }
 
 static void bury(struct server *server)
@@ -214,7 +217,7 @@ static void loop(struct server *server)
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(server->epoll, events, EVENTS, patience(server));
+        int n = epoll_wait(server->epoll, events, EVENTS, server->queue ? 0 : patience(server));
         for (int i = 0; i < n; i++) {
             struct watched *w = events[i].data.ptr;
             if (w->kind == WATCH_STOP) {
@@ -224,12 +227,15 @@ static void loop(struct server *server)
             }
             if (w->kind == WATCH_CONN) {
                 struct conn *conn = (struct conn *)w;
-                if (!conn->dead)
-                    conn_serve(conn);
+                if (conn->dead)
+                    continue;
+                conn_event(conn, events[i].events);
+                conn_serve(conn);
             } else {
                 take_connection(server, w);
             }
         }
+        server_next_turns(server);
         bury(server);
         if (server->greeting)
             dismiss_silent(server);
