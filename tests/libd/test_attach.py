@@ -1,4 +1,4 @@
-"""Attaching a tenant's arena: in one round trip, once, and from servers that pass something else."""
+"""Attaching a tenant's arena: in one round trip, once, and from servers that pass others."""
 
 from __future__ import annotations
 
