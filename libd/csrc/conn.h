@@ -127,6 +127,8 @@ void verbs_server_stop(struct server *server);
 const char *verbs_server_device(const struct server *server); /* its name, or NULL */
 void serve_verbs(struct conn *conn);
 void verbs_hang_up(struct conn *conn);
+/* Ends its queue pair, if it has one, and the connection with that. */
+void verbs_cut_off(struct conn *conn);
 
 /* admin.c */
 void serve_orphan(struct server *server, const struct tenant *tenant, const struct element *element);
