@@ -14,7 +14,7 @@ static int fork_init(void)
     return answer;
 }
 
-static void *symbol(const char *name) { return strcmp(name, "ibv_fork_init") == 0 ? (void *)fork_init : (void *)&answer; }
+static void *stand_in(const char *name) { return strcmp(name, "ibv_fork_init") == 0 ? (void *)fork_init : (void *)&answer; }
 
 static int made_up(struct utsname *out)
 {
@@ -24,7 +24,7 @@ static int made_up(struct utsname *out)
 
 #define uname made_up
 #define dlopen(name, flags) ((void *)&release)
-#define dlsym(handle, name) symbol(name)
+#define dlsym(handle, name) stand_in(name)
 #define dlclose(handle) ((void)0)
 #include "verbs_lib.c"
 
