@@ -12,7 +12,6 @@
 
 #include "net.h"
 
-#define TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
 #define REQUEST_COST (UINT64_C(16) << 10) /* of a turn, whatever it moves */
 #define PIECES_PER_CALL 64
 
@@ -25,7 +24,7 @@ void server_watch(struct server *server, struct watched *w, uint32_t events, int
     epoll_ctl(server->epoll, op, w->fd, &event);
 }
 
-static void queue(struct conn *conn)
+void conn_queue(struct conn *conn)
 {
     struct server *server = conn->server;
 
@@ -90,6 +89,8 @@ void conn_close(struct conn *conn)
     /* Not merely closed: a child of fork may hold the descriptor too, and the peer would wait forever. */
     shutdown(conn->watched.fd, SHUT_RDWR);
     close(conn->watched.fd);
+    if (conn->move) /* goes on without it */
+        conn->move->over = NULL;
     lease_run(&server->pool.leases, &conn->holder, libd_now());
     drop_request(conn);
     if (conn->link)
@@ -165,7 +166,7 @@ static bool another_follows(const struct conn *conn)
     if (conn->closing || conn->server->draining || conn->input_last - conn->input_first < sizeof next)
         return false;
     memcpy(&next, conn->input + conn->input_first, sizeof next);
-    return next.length == 0 && next.size <= TURN;
+    return next.length == 0 && next.size <= CONN_TURN;
 }
 
 /* Sends what it can; true if the reply is out. */
@@ -429,7 +430,7 @@ void conn_event(struct conn *conn, uint32_t events)
 
 void conn_serve(struct conn *conn)
 {
-    uint64_t turn = TURN;
+    uint64_t turn = CONN_TURN;
     bool go = true;
 
     while (go && !conn->dead && turn) {
@@ -446,6 +447,9 @@ void conn_serve(struct conn *conn)
         case CONN_DATA:
             go = step_data(conn, &turn);
             break;
+        case CONN_MOVE:
+            go = false;
+            break;
         case CONN_DRAIN:
             go = step_drain(conn, &turn);
             break;
@@ -461,5 +465,5 @@ void conn_serve(struct conn *conn)
     }
     /* What it has not come to makes no event. */
     if (!conn->dead && turn == 0)
-        queue(conn);
+        conn_queue(conn);
 }

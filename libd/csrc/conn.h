@@ -11,12 +11,14 @@
 #define CONN_INPUT 4096u
 #define BODY_MAX (LIBD_MAX_SEGMENTS * sizeof(struct libd_segment))
 #define PAYLOAD_MAX 704u
+#define CONN_TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
 
 enum conn_state {
     CONN_HELLO,  /* waiting for the greeting */
     CONN_HEADER, /* waiting for a request */
     CONN_BODY,   /* receiving segments or names */
     CONN_DATA,   /* receiving into the arena */
+    CONN_MOVE,   /* its region is being copied */
     CONN_DRAIN,  /* skipping the data of a request that was refused */
     CONN_SEND,   /* sending a reply, the arena's bytes included */
     CONN_LINGER, /* all is said; waiting for the peer to hang up, so that what was sent arrives */
@@ -66,6 +68,7 @@ struct conn {
     uint8_t *large; /* in the place of `payload`, where that is too small */
     uint32_t payload_size;
     int fds[2], nfds;
+    struct move *move;       /* that it waits for; NULL: none */
     struct verbs_link *link; /* its queue pair; NULL: none */
 };
 
@@ -103,6 +106,8 @@ void conn_close(struct conn *conn);
 #define CONN_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 /* Takes note of what epoll says. */
 void conn_event(struct conn *conn, uint32_t events);
+/* Has it served once more without an event. */
+void conn_queue(struct conn *conn);
 /* Gives those another turn whose last one was too short. */
 void server_next_turns(struct server *server);
 /* Does what can be done without waiting. */

@@ -39,6 +39,7 @@ struct libd_table {
 };
 
 struct element;
+struct move;
 struct pool;
 struct region;
 struct tenant;
@@ -58,11 +59,23 @@ struct libd_wanted {
     uint16_t flags;    /* enum libd_alloc_flags */
 };
 
+/* A region on its way to where it has room. Meanwhile both of its ends have epoch 0: for others there is neither. */
+struct move {
+    struct move *prev, *next;
+    struct element *element;
+    uint32_t from, to;
+    uint64_t epoch, done; /* of what it becomes; bytes that are copied */
+    /* How it ended, LIBD_ESTALE if the region was dropped meanwhile; NULL: nobody waits. */
+    void (*over)(void *waiter, int code, uint32_t region, uint64_t epoch);
+    void *waiter;
+};
+
 struct region {
     uint64_t epoch, base, size, charged;
     struct block *block;
     struct element *element;
     struct lease *lease; /* NULL: it stays until it is freed */
+    struct move *move;   /* it is an end of that; NULL: it stays where it is */
     uint8_t align_log2;
     bool nic;            /* its words are in the RDMA device's atomicity domain */
     void *exported;      /* what an RDMA device knows of it; NULL: nothing */
@@ -110,6 +123,7 @@ struct pool {
     double checked_at;
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
     struct tenant *tenants;
+    struct move *moves;
     struct leases leases;
 };
 
@@ -140,6 +154,12 @@ int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct lib
 /* In place if it can be; else a new region, aligned and held as the old one is, with its bytes, and the old one freed. */
 int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
                 uint64_t *new_epoch, struct libd_error *err);
+/* The same for an owner who has others to serve. If the region has to move, `move` is not NULL, and the outcome what `over` is told
+ * once `pool_move` has copied it. */
+int pool_grow(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
+              uint64_t *new_epoch, struct move **move, struct libd_error *err);
+/* Copies so many bytes more; true: that was all, and `move` is gone. */
+bool pool_move(struct move *move, uint64_t bytes);
 /* The slot of `addr`, if `element` may touch its `size` bytes now; `epoch` 0: whichever is current. */
 int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
                struct libd_error *err);

@@ -212,12 +212,21 @@ static bool idle(const struct server *server)
     return true;
 }
 
+/* Each gets a turn, as connections do. */
+static void move_regions(struct server *server)
+{
+    for (struct move *move = server->pool.moves, *next; move; move = next) {
+        next = move->next; /* only `move` itself can end here */
+        pool_move(move, CONN_TURN);
+    }
+}
+
 static void loop(struct server *server)
 {
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(server->epoll, events, EVENTS, server->queue ? 0 : patience(server));
+        int n = epoll_wait(server->epoll, events, EVENTS, server->queue || server->pool.moves ? 0 : patience(server));
         for (int i = 0; i < n; i++) {
             struct watched *w = events[i].data.ptr;
             if (w->kind == WATCH_STOP) {
@@ -236,6 +245,7 @@ static void loop(struct server *server)
             }
         }
         server_next_turns(server);
+        move_regions(server);
         bury(server);
         if (server->greeting)
             dismiss_silent(server);
