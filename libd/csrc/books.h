@@ -14,6 +14,9 @@ void element_discharge(struct element *element, uint64_t bytes);
 /* Brings the element's byte-seconds up to now. */
 void element_integrate(struct element *element);
 
+/* guard.c: gives pages of its free blocks back: of warm ones, or of all, whatever is known of them. */
+void tenant_trim(struct tenant *tenant, bool all);
+
 /* region.c */
 /* A region in a block of `heap`, which begins at `origin` of the arena; clients do not see it until it is published. */
 int region_create(struct element *element, struct heap *heap, uint64_t origin, uint64_t size, uint64_t align,

@@ -121,6 +121,8 @@ void server_watch(struct server *server, struct watched *w, uint32_t events, int
 void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token);
 /* A lease has run out. */
 void serve_expired(struct server *server, struct lease *lease);
+/* Drops a tenant that uses memory which it was not promised. */
+void serve_guard(struct server *server);
 void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
 uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
 bool serve_piece_valid(const struct conn *conn, const struct piece *piece);

@@ -91,6 +91,9 @@ struct tenant {
     int arena_fd, table_fd; /* -1 in an anonymous pool */
     uint8_t *arena;
     uint64_t arena_size;
+    bool attached;      /* a client had its arena, and may have it mapped for as long as it likes */
+    unsigned offences;  /* how often in a row it used more than it was promised */
+    double offended_at;
     void *domain; /* what an RDMA device knows of it; NULL: nothing */
     struct libd_table *table;
     struct heap heap;
@@ -124,6 +127,8 @@ struct pool {
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
     struct tenant *tenants;
     struct move *moves;
+    uint64_t attached; /* tenants */
+    double guarded_at;
     struct leases leases;
 };
 
@@ -164,6 +169,12 @@ bool pool_move(struct move *move, uint64_t bytes);
 int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
                struct libd_error *err);
 uint64_t pool_resident(const struct pool *pool);
+#define POOL_GUARD_EVERY 0.02 /* seconds */
+/* Clients get the tenant's arena. */
+void pool_attach(struct tenant *tenant);
+/* Looks, if it is time, whether tenants use more memory than they were promised, and takes it back. A tenant that does so again and again:
+ * the caller drops it. */
+struct tenant *pool_guard(struct pool *pool);
 
 /* Whether the owner of the memory lives and still has the tenant. */
 bool table_owned(const struct libd_table *table);

@@ -248,6 +248,17 @@ void serve_expired(struct server *server, struct lease *lease)
     pool_expire(lease);
 }
 
+void serve_guard(struct server *server)
+{
+    struct tenant *tenant = pool_guard(&server->pool);
+
+    if (!tenant)
+        return;
+    server->refused++;
+    serve_orphan(server, tenant, NULL);
+    pool_tenant_drop(tenant);
+}
+
 static void moved(void *waiter, int code, uint32_t region, uint64_t epoch)
 {
     struct conn *conn = waiter;
@@ -344,6 +355,7 @@ void serve_request(struct conn *conn)
             code = libd_fail(&err, LIBD_EUNSUPPORTED, 0, 0);
             break;
         }
+        pool_attach(conn->tenant);
         conn_reply(conn, LIBD_OK, conn->tenant->arena_size, 0);
         conn->fds[0] = conn->tenant->arena_fd;
         conn->fds[1] = conn->tenant->table_fd;

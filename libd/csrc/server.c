@@ -157,6 +157,8 @@ static int patience(const struct server *server)
 
     if (next && next->deadline - now < due)
         due = next->deadline - now;
+    if (server->pool.attached && due > POOL_GUARD_EVERY)
+        due = POOL_GUARD_EVERY;
     if (server->draining) /* nobody says when a peer has received everything */
         due = 0.005;
     if (due >= 1e6)
@@ -246,6 +248,8 @@ static void loop(struct server *server)
         }
         server_next_turns(server);
         move_regions(server);
+        if (server->pool.attached)
+            serve_guard(server);
         bury(server);
         if (server->greeting)
             dismiss_silent(server);
