@@ -77,7 +77,7 @@ int stream_open(const struct libd_address *address, struct arena *arena, struct 
 /* What the server says went wrong. */
 int stream_told(struct libd_error *err, const struct libd_reply *reply);
 
-/* ---- lane.c: with the stream's lock held; they drop it around system calls ---- */
+/* ---- lane.c, lane_send.c, lane_receive.c: with the stream's lock held; they drop it around system calls ---- */
 
 void lane_append(struct stream *s, struct lane *lane, struct libd_call *call);
 /* Sends what the socket takes, or (`until` set, and nothing else under way) waits until that call is out. Bytes sent. */
