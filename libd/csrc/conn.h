@@ -110,6 +110,11 @@ void conn_event(struct conn *conn, uint32_t events);
 void conn_queue(struct conn *conn);
 /* Gives those another turn whose last one was too short. */
 void server_next_turns(struct server *server);
+/* conn_send.c: sends what it can; true if the reply is out. */
+bool conn_send(struct conn *conn, uint64_t *turn);
+/* conn_receive.c: takes a step of its state's; false: not before there is more. */
+bool conn_receive(struct conn *conn, uint64_t *turn);
+static inline void conn_spend(uint64_t *turn, uint64_t amount) { *turn = *turn > amount ? *turn - amount : 0; }
 /* Does what can be done without waiting. */
 void conn_serve(struct conn *conn);
 /* A socket that is closed resets its connection if requests are unread or arrive later, and the peer may lose the last
