@@ -16,6 +16,16 @@ void server_watch(struct server *server, struct watched *w, uint32_t events, int
     epoll_ctl(server->epoll, op, w->fd, &event);
 }
 
+/* Of a Unix socket every reply that the peer takes would make an event; of a TCP socket only what ends a want of room does, so there it
+ * stays on. */
+void conn_want_room(struct conn *conn, bool wanted)
+{
+    if (conn->room_wanted == wanted || (!wanted && !conn->local))
+        return;
+    conn->room_wanted = wanted;
+    server_watch(conn->server, &conn->watched, CONN_EVENTS | (wanted ? EPOLLOUT : 0), EPOLL_CTL_MOD);
+}
+
 void conn_queue(struct conn *conn)
 {
     struct server *server = conn->server;
@@ -133,6 +143,7 @@ void conn_linger(struct conn *conn)
 static void finish(struct conn *conn)
 {
     drop_request(conn);
+    conn_want_room(conn, false);
     conn->payload_size = 0;
     conn->state = CONN_HEADER;
     if (conn->closing)

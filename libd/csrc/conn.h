@@ -44,6 +44,7 @@ struct conn {
     struct conn *prev, *next;
     bool local, admin, closing, dead;
     bool readable, ended; /* there may be bytes in the socket; and the peer's end behind them */
+    bool room_wanted;     /* epoll tells when there is room to send in */
     bool queued;          /* it waits for another turn, in the server's queue */
     struct conn *queue_next;
     enum conn_state state;
@@ -103,7 +104,9 @@ struct server {
 /* Makes the reply of `conn`; the loop sends it. */
 void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b);
 void conn_close(struct conn *conn);
-#define CONN_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define CONN_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+/* Whether it waits for room to send in. */
+void conn_want_room(struct conn *conn, bool wanted);
 /* Takes note of what epoll says. */
 void conn_event(struct conn *conn, uint32_t events);
 /* Has it served once more without an event. */

@@ -58,7 +58,9 @@ bool conn_send(struct conn *conn, uint64_t *turn)
         if (sent < 0) {
             if (errno == EINTR)
                 continue;
-            if (errno != EAGAIN)
+            if (errno == EAGAIN)
+                conn_want_room(conn, true);
+            else
                 conn_close(conn);
             return false;
         }
