@@ -63,8 +63,7 @@ def test_what_was_not_promised_is_taken_back(stand: Stand, grant: ElementGrant) 
             return stand.control.tenant_stats(grant.tenant).resident <= MIB + SLACK + 3 * PAGE
 
         until(taken_back)
-        assert sum(arena[at] for at in range(MIB, QUOTA, PAGE)) * PAGE <= SLACK + 3 * PAGE
-        # Once is no crime: a page of it may be anybody's mistake.
+        # A few times are no crime: it may be a mistake. (Looking at it would take the pages again.)
         out = bytearray(MIB)
         trans.read_into(0, out)
         assert out == data
