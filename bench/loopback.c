@@ -1,7 +1,7 @@
-/* What loopback itself takes to answer a batch of reads: `loopback SIZE DEPTH SPAN CLIENT SERVER COUNT` prints the nanoseconds of COUNT
- * round trips of a connection on which one side asks with 24 bytes for each of DEPTH pieces, and the other answers with their SIZE
- * bytes each, from random places of its SPAN bytes; one system call for each message on each side. CLIENT and SERVER are
- * processors to run on, or -1. Nothing is parsed, checked, or looked up. */
+/* What loopback itself takes to answer a batch of reads: `loopback SIZE DEPTH SPAN CLIENT SERVER COUNT` prints the
+ * nanoseconds of COUNT round trips of a connection on which one side asks with 24 bytes for each of DEPTH pieces, and the
+ * other answers with their SIZE bytes each, from random places of its SPAN bytes; one system call for each message on
+ * each side. CLIENT and SERVER are processors to run on, or -1. Nothing is parsed, checked, or looked up. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <inttypes.h>

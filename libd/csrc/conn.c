@@ -16,8 +16,8 @@ void server_watch(struct server *server, struct watched *w, uint32_t events, int
     epoll_ctl(server->epoll, op, w->fd, &event);
 }
 
-/* Of a Unix socket every reply that the peer takes would make an event; of a TCP socket only what ends a want of room does, so there it
- * stays on. */
+/* Of a Unix socket every reply that the peer takes would make an event; of a TCP socket only what ends a want of room does,
+ * so there it stays on. */
 void conn_want_room(struct conn *conn, bool wanted)
 {
     if (conn->room_wanted == wanted || (!wanted && !conn->local))

@@ -14,8 +14,8 @@ static uint32_t buffered(const struct conn *conn) { return conn->input_last - co
 
 /* recv with the loop's answers: 1 something came, 0 nothing there, -1 the connection is closed.
  *
- * Less than it has room for was all that there was, and what comes later makes an event, which saves the look that would find
- * nothing; but behind the last bytes of a peer that has hung up comes the end, which makes none. */
+ * Less than it has room for was all that there was, and what comes later makes an event, which saves the look that would
+ * find nothing; but behind the last bytes of a peer that has hung up comes the end, which makes none. */
 static int receive(struct conn *conn, struct iovec *iov, int count, size_t size, size_t *got)
 {
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};

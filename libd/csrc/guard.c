@@ -1,9 +1,9 @@
 /* Tenants that use more memory than they were promised.
  *
- * An arena is as long as its tenant's quota, and whoever has it mapped can touch all of it: libd's clients stay inside of their
- * regions, but nothing makes others do so. The kernel cannot be told to refuse the pages. So the owner looks, often enough
- * that what can be touched between two looks is less than the margin that capacity.c never promises: at 20 ms and a few GB/s a
- * hundred megabytes. Pages of free blocks go back then, and who takes them again and again is dropped. */
+ * An arena is as long as its tenant's quota, and whoever has it mapped can touch all of it: libd's clients stay inside of
+ * their regions, but nothing makes others do so, and the kernel cannot be told to refuse the pages. So the owner looks, often
+ * enough that what can be touched between two looks (in 20 ms, at a few GB/s, a hundred megabytes) is less than the margin that
+ * capacity.c never promises. Pages of free blocks go back then, and who takes them again and again is dropped. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -21,7 +21,8 @@ static uint64_t overdraft(const struct tenant *tenant)
     if (fstat(tenant->arena_fd, &st) != 0)
         return 0;
     uint64_t resident = (uint64_t)st.st_blocks * 512;
-    uint64_t allowed = tenant->reserved + tenant->heap.warm_bytes + 2 * tenant->regions_live * (uint64_t)st.st_blksize + SLACK;
+    uint64_t edges = 2 * tenant->regions_live * (uint64_t)st.st_blksize;
+    uint64_t allowed = tenant->reserved + tenant->heap.warm_bytes + edges + SLACK;
     return resident > allowed ? resident - allowed : 0;
 }
 

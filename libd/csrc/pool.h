@@ -159,8 +159,8 @@ int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct lib
 /* In place if it can be; else a new region, aligned and held as the old one is, with its bytes, and the old one freed. */
 int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
                 uint64_t *new_epoch, struct libd_error *err);
-/* The same for an owner who has others to serve. If the region has to move, `move` is not NULL, and the outcome what `over` is told
- * once `pool_move` has copied it. */
+/* The same for an owner who has others to serve. If the region has to move, `move` is not NULL, and the outcome is what
+ * `over` is told once `pool_move` has copied all of it. */
 int pool_grow(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
               uint64_t *new_epoch, struct move **move, struct libd_error *err);
 /* Copies so many bytes more; true: that was all, and `move` is gone. */
@@ -172,8 +172,8 @@ uint64_t pool_resident(const struct pool *pool);
 #define POOL_GUARD_EVERY 0.02 /* seconds */
 /* Clients get the tenant's arena. */
 void pool_attach(struct tenant *tenant);
-/* Looks, if it is time, whether tenants use more memory than they were promised, and takes it back. A tenant that does so again and again:
- * the caller drops it. */
+/* Looks, if it is time, whether tenants use more memory than they were promised, and takes it back. A tenant that does so
+ * again and again, for the caller to drop; or NULL. */
 struct tenant *pool_guard(struct pool *pool);
 
 /* Whether the owner of the memory lives and still has the tenant. */

@@ -18,8 +18,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool loaded;
 
 /* From Linux 5.12 on a fork copies pages that a device has pinned for the child at once. Before, whoever wrote to one first
- * got a copy, and if that was the parent the device went on with a page that nobody saw: there libibverbs has to keep registered pages
- * out of children. Newer ones of it know better themselves and do nothing. */
+ * got a copy, and if that was the parent the device went on with a page that nobody saw: there libibverbs has to keep
+ * registered pages out of children. */
 static bool fork_is_safe(void)
 {
     struct utsname kernel;
