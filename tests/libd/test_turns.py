@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from libd import ElementGrant
-from tests.libd.test_requests import HELLO, READ, REPLY, REQUEST, WRITE, raw
+from tests.libd.test_requests import HELLO, READ, REPLY, REQUEST, WRITE, Raw, raw
 
 Stand = Any  # conftest.py's
 
@@ -101,6 +101,31 @@ def test_pieces_of_any_length(stand: Stand, grant: ElementGrant) -> None:
         thread.start()
         assert replies(client.sock) == wanted
         thread.join(30)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_peer_that_reads_late(stand: Stand, grant: ElementGrant, kind: str) -> None:
+    """The server has no room to send in, again and again, and is told when there is some."""
+    data = random.Random(7).randbytes(SIZE)
+    stand.open(grant, "tcp").write_from(0, data)
+    if kind == "tcp":
+        sock = socket.create_connection(("127.0.0.1", stand.server.port), timeout=20)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(20)
+        sock.connect("\0" + stand.server.unix_url.removeprefix("unix://@"))
+    with sock:
+        client = Raw(sock)
+        sock.sendall(greeting(grant))
+        client.receive(REPLY.unpack(client.receive(REPLY.size))[6])
+        for first in range(1, 60, 20):
+            sock.sendall(b"".join(request(READ, i, SIZE) for i in range(first, first + 20)))
+            for number in range(first, first + 20):
+                assert REPLY.unpack(client.receive(REPLY.size))[1:4] == (READ, 0, number)
+                assert client.receive(SIZE) == data
+            # Small ones in between, whose replies are taken at once.
+            assert client.ask(FLUSH)[0] == 0
+            assert stand.control.stats().uptime > 0
 
 
 def test_who_asks_without_end_does_not_keep_others_waiting(
