@@ -11,6 +11,7 @@
 #define CONN_INPUT 4096u
 #define BODY_MAX (LIBD_MAX_SEGMENTS * sizeof(struct libd_segment))
 #define PAYLOAD_MAX 704u
+#define KEPT_MAX 1024u
 #define CONN_TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
 
 enum conn_state {
@@ -69,6 +70,8 @@ struct conn {
     uint8_t *large; /* in the place of `payload`, where that is too small */
     uint32_t payload_size;
     int fds[2], nfds;
+    uint8_t kept[KEPT_MAX]; /* replies that go out with the next one */
+    uint32_t kept_size, kept_done;
     struct move *move;       /* that it waits for; NULL: none */
     struct verbs_link *link; /* its queue pair; NULL: none */
 };
