@@ -15,62 +15,65 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.errors import PlanError, UnsupportedTypeError
-from operators.partition import PartWritten, scatter, written_schema
+from operators.partition import (
+    PartWritten,
+    layout,
+    scatter,
+    written_schema,
+)
 
 D = decimal.Decimal
 
 
 class Memory:
-    """An ExtentWriter over bytearrays that are full of rubbish at first."""
+    """A block that is full of rubbish at first, with some behind it that must stay."""
 
     def __init__(self) -> None:
-        self.buffers: list[bytearray] = []
-        self.committed = False
+        self.block = bytearray()
+        self.size = 0
 
-    def allocate(self, sizes: Sequence[int]) -> list[memoryview]:
-        self.buffers = [bytearray(b"\xa5" * s) for s in sizes]
-        return [memoryview(b) for b in self.buffers]
+    def allocate(self, size: int) -> memoryview:
+        assert not self.block, "one block per write"
+        self.size = size
+        self.block = bytearray(b"\xa5" * (size + 64))
+        return memoryview(self.block)
 
-    def commit(self) -> str:
-        self.committed = True
-        return "here"
+    def checked(self) -> memoryview:
+        assert self.block[self.size :] == b"\xa5" * (len(self.block) - self.size)
+        return memoryview(self.block)
 
 
-def read_back(schema: pa.Schema, part: PartWritten, memory: Memory) -> pa.Table:
-    """The part as Arrow reads the buffers."""
-    arrays, slot = [], 0
-    for i, field in enumerate(schema):
-        strings = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
-        count = 3 if field.type in strings else 2
-        if pa.types.is_null(field.type):
-            arrays.append(pa.nulls(part.rows))
-        else:
-            buffers = [pa.py_buffer(bytes(b)) for b in memory.buffers[slot : slot + count]]
-            if not memory.buffers[slot]:
-                assert part.null_counts[i] == 0
-                buffers[0] = None
-            if not part.rows:
-                arrays.append(pa.array([], field.type))
-            else:
-                arrays.append(
-                    pa.Array.from_buffers(field.type, part.rows, buffers, part.null_counts[i])
-                )
-        slot += count
-    assert slot == len(memory.buffers)
-    table = pa.table(arrays, schema=schema)
-    table.validate(full=True)
-    return table
+def read_back(
+    schema: pa.Schema, part: PartWritten, memory: Memory, columns: Sequence[int] | None = None
+) -> pa.Table:
+    """The part as `layout` finds it."""
+    wanted = range(len(schema)) if columns is None else columns
+    places = layout(schema.types, wanted)
+    known = (part.rows, part.null_counts, part.string_bytes)
+    assert places.size(*known) == part.length
+    spans = places.spans(*known)
+    block = memory.checked() if part.length else memoryview(b"")
+    views = [block[part.offset + a : part.offset + a + n] for a, n in spans]
+    narrow = pa.schema([schema[c] for c in wanted])
+    batch = pa.record_batch(Capsules(narrow, places.columns(*known, spans, views)))
+    batch.validate(full=True)
+    return pa.Table.from_batches([batch], narrow)
+
+
+class Capsules:
+    def __init__(self, schema: pa.Schema, array: object) -> None:
+        self.schema, self.array = schema, array
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        return self.schema.__arrow_c_schema__(), self.array
 
 
 def run(
     data: Any, keys: Sequence[int], partitions: int
 ) -> tuple[list[pa.Table], list[PartWritten]]:
-    memories = [Memory() for _ in range(partitions)]
-    parts = scatter(data, keys, partitions, lambda p: memories[p])
-    assert all(m.committed for m in memories)
-    assert all(p.location == "here" for p in parts)
-    schema = written_schema(data.schema)
-    return [read_back(schema, p, m) for p, m in zip(parts, memories, strict=True)], parts
+    memory = Memory()
+    parts = scatter(data, keys, partitions, memory.allocate)
+    return [read_back(written_schema(data.schema), p, memory) for p in parts], parts
 
 
 TYPES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -211,13 +214,13 @@ def test_dictionaries_and_views_are_decoded() -> None:
 def test_readers_and_iterables_are_taken_too() -> None:
     batch = pa.record_batch({"a": [3, 1, 2]})
     memory = Memory()
-    (part,) = scatter([batch, batch.slice(1)], [], 1, lambda p: memory)
+    (part,) = scatter([batch, batch.slice(1)], [], 1, memory.allocate)
     assert read_back(batch.schema, part, memory)["a"].to_pylist() == [3, 1, 2, 1, 2]
     reader = pa.RecordBatchReader.from_batches(batch.schema, [batch])
-    (part,) = scatter(reader, [], 1, lambda p: memory)
+    (part,) = scatter(reader, [], 1, Memory().allocate)
     assert part.rows == 3
-    (part,) = scatter([], [], 1, lambda p: memory, schema=batch.schema)
-    assert (part.rows, part.sizes, part.minimums) == (0, (0, 0), (None,))
+    (part,) = scatter([], [], 1, Memory().allocate, schema=batch.schema)
+    assert (part.rows, part.length, part.minimums) == (0, 0, (None,))
 
 
 def test_statistics_of_dates_and_money() -> None:
@@ -231,8 +234,8 @@ def test_statistics_of_dates_and_money() -> None:
     )
     _, (written,) = run(table, [], 1)
     days = (day - datetime.date(1970, 1, 1)).days
-    assert written.minimums == (days, -200, None)
-    assert written.maximums == (days, 150, None)
+    assert written.minimums == (days, -200, "a")
+    assert written.maximums == (days, 150, "b")
     assert written.null_counts == (1, 0, 0)
 
 
@@ -243,27 +246,20 @@ def test_statistics_of_dates_and_money() -> None:
 )
 def test_types_without_a_layout_are_refused_by_name(column: pa.Array) -> None:
     with pytest.raises(UnsupportedTypeError, match="'odd'"):
-        scatter(pa.table({"odd": column}), [], 1, lambda p: Memory())
+        scatter(pa.table({"odd": column}), [], 1, Memory().allocate)
 
 
 @pytest.mark.parametrize(("keys", "partitions"), [([], 2), ([0], 0), ([1], 2), ([0], 70_000)])
 def test_nonsense_is_refused(keys: list[int], partitions: int) -> None:
     with pytest.raises(PlanError):
-        scatter(pa.table({"a": [1]}), keys, partitions, lambda p: Memory())
+        scatter(pa.table({"a": [1]}), keys, partitions, Memory().allocate)
 
 
-@pytest.mark.parametrize("bad", ["few", "short", "read-only"])
-def test_a_writer_that_breaks_its_promise_is_found_out(bad: str) -> None:
-    class Wrong(Memory):
-        def allocate(self, sizes: Sequence[int]) -> list[memoryview]:
-            views = super().allocate(sizes)
-            if bad == "few":
-                return views[:-1]
-            if bad == "short":
-                return [v[:-1] for v in views]
-            return [v.toreadonly() for v in views]
+@pytest.mark.parametrize("bad", ["short", "read-only"])
+def test_a_block_that_breaks_its_promise_is_found_out(bad: str) -> None:
+    def allocate(size: int) -> memoryview:
+        whole = memoryview(bytearray(size))
+        return whole[:-1] if bad == "short" else whole.toreadonly()
 
-    wrong = Wrong()
     with pytest.raises((ValueError, BufferError)):
-        scatter(pa.table({"a": [1, 2, 3]}), [], 1, lambda p: wrong)
-    assert not wrong.committed
+        scatter(pa.table({"a": [1, 2, 3]}), [], 1, allocate)
