@@ -13,6 +13,7 @@ the consumer looks for; it does not filter rows, or read a part in pieces.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ BATCH_ROWS = 122_880
 
 _SMALL_ROWS = 2048
 """Parts of fewer rows are put together: DuckDB's vector."""
-_WINDOW = 8 << 20
+_WINDOW = 4 << 20
 """Bytes that a copying reader fetches at a time; two windows are held, and no part is cut."""
 _MOST_PARTS = 4096
 """Of one window: each is a few segments of a vectored read."""
@@ -213,9 +214,10 @@ class FrameReader:
     def _windows(self, places: Layout) -> Generator[_Window, None, None]:
         """Parts that are read together, in order, of which the next are under way already."""
         ahead: _Window | None = None
+        blocks = _Blocks()
         try:
             for window in self._cut(places):
-                window.start()
+                window.start(blocks)
                 if ahead is not None:
                     ahead.wait()
                     current, ahead = ahead, window
@@ -280,12 +282,12 @@ class _Window:
         self.rows += part.rows
         self.size += size
 
-    def start(self) -> None:
+    def start(self, blocks: _Blocks) -> None:
         """Have the bytes sent, where they must be."""
         if self.transport.mappable:
             return
         total = sum(_aligned(length) for _, spans in self.parts for _, length in spans)
-        self.fetched = memoryview(pa.allocate_buffer(total)).cast("B")
+        self.fetched = blocks.take(total)
         reads, at = [], 0
         for part, spans in self.parts:
             ((address, _),) = self.transport.resolve(part.ref)
@@ -362,6 +364,29 @@ class _Window:
                 f"columns that the handle describes: {error}"
             ) from error
         return batch
+
+
+class _Blocks:
+    """Local memory for windows, used again as soon as no array refers to it.
+
+    Fresh memory for each would cost as many page faults as pages, and allocators keep several times
+    what is live when large blocks come and go.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[pa.Buffer] = []
+
+    def take(self, size: int) -> memoryview:
+        """A block of at least `size` bytes, 64-byte aligned, as a view of that size."""
+        for number in range(len(self._blocks)):
+            # One reference is the list's, one the argument's; every view of a block holds one more.
+            if sys.getrefcount(self._blocks[number]) <= 2:
+                if self._blocks[number].size >= size:
+                    return memoryview(self._blocks[number]).cast("B")[:size]
+                del self._blocks[number]
+                break
+        self._blocks.append(pa.allocate_buffer(max(size, _WINDOW)))
+        return memoryview(self._blocks[-1]).cast("B")[:size]
 
 
 class _Exported:

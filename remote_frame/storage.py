@@ -104,7 +104,8 @@ class FrameWriter:
         budget = default_budget() if budget is None else budget
         # What is sent is a second copy of what is staged.
         budget = budget if transport.mappable else budget // 2
-        self._limit = max(1, min(budget, max(_FLUSH, self._partitions * _PART)))
+        self._most = max(1, budget)
+        self._enough = min(self._most, max(_FLUSH, self._partitions * _PART))
         self._staged = 0
         self._regions: list[int] = []
         self._parts: list[list[Part]] = [[] for _ in range(self._partitions)]
@@ -123,14 +124,14 @@ class FrameWriter:
         CapacityError
             If the memory element has no room.
         """
-        for piece in _pieces(batch, self._limit):
+        for piece in _pieces(batch, self._most):
             size = piece.nbytes
-            if self._staged and self._staged + size > self._limit:
+            if self._staged and self._staged + size > self._most:
                 self.flush()
             self._work.add(piece)
             self._staged += size
-        if self._staged >= self._limit:
-            self.flush()
+            if self._staged >= self._enough:
+                self.flush()
 
     def flush(self) -> None:
         """Write what is staged, a part for each partition that has rows."""
