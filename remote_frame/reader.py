@@ -13,7 +13,6 @@ the consumer looks for; it does not filter rows, or read a part in pieces.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -214,10 +213,9 @@ class FrameReader:
     def _windows(self, places: Layout) -> Generator[_Window, None, None]:
         """Parts that are read together, in order, of which the next are under way already."""
         ahead: _Window | None = None
-        blocks = _Blocks()
         try:
             for window in self._cut(places):
-                window.start(blocks)
+                window.start()
                 if ahead is not None:
                     ahead.wait()
                     current, ahead = ahead, window
@@ -266,7 +264,7 @@ class _Window:
     size: int = 0
     parts: list[tuple[Part, list[tuple[int, int]]]] = field(default_factory=list)
     pending: Completion | None = None
-    fetched: memoryview | None = None
+    fetched: list[memoryview] = field(default_factory=list)
 
     def takes(self, part: Part, size: int) -> bool:
         """Whether `part`, of which `size` bytes are wanted, still belongs here."""
@@ -282,18 +280,22 @@ class _Window:
         self.rows += part.rows
         self.size += size
 
-    def start(self, blocks: _Blocks) -> None:
+    def start(self) -> None:
         """Have the bytes sent, where they must be."""
         if self.transport.mappable:
             return
-        total = sum(_aligned(length) for _, spans in self.parts for _, length in spans)
-        self.fetched = blocks.take(total)
-        reads, at = [], 0
+        reads = []
         for part, spans in self.parts:
+            # A block for each part: consumers keep batches longer than they read them, DuckDB for
+            # one, and what they keep should not be the whole window.
+            size = sum(_aligned(length) for _, length in spans)
+            block = memoryview(pa.allocate_buffer(size)).cast("B")
             ((address, _),) = self.transport.resolve(part.ref)
+            at = 0
             for offset, length in spans:
-                reads.append((address + offset, self.fetched[at : at + length]))
+                reads.append((address + offset, block[at : at + length]))
                 at += _aligned(length)
+            self.fetched.append(block)
         if reads:
             self.pending = self.transport.submit(reads=reads)
 
@@ -329,18 +331,18 @@ class _Window:
             yield self._batch(run, places, fields, schema)
 
     def _views(self) -> Iterator[list[memoryview]]:
-        at = 0
+        blocks, self.fetched = iter(self.fetched), []
         for part, spans in self.parts:
-            some = []
-            if self.fetched is None:
+            if self.transport.mappable:
                 ((address, _),) = self.transport.resolve(part.ref)
                 # Span by span, so that only what is named counts as read.
-                some = [self.transport.map(address + offset, size) for offset, size in spans]
-            else:
-                for _, size in spans:
-                    some.append(self.fetched[at : at + size])
-                    at += _aligned(size)
-            yield some
+                yield [self.transport.map(address + offset, size) for offset, size in spans]
+                continue
+            block, at, views = next(blocks), 0, []
+            for _, size in spans:
+                views.append(block[at : at + size])
+                at += _aligned(size)
+            yield views
 
     def _batch(
         self,
@@ -364,29 +366,6 @@ class _Window:
                 f"columns that the handle describes: {error}"
             ) from error
         return batch
-
-
-class _Blocks:
-    """Local memory for windows, used again as soon as no array refers to it.
-
-    Fresh memory for each would cost as many page faults as pages, and allocators keep several times
-    what is live when large blocks come and go.
-    """
-
-    def __init__(self) -> None:
-        self._blocks: list[pa.Buffer] = []
-
-    def take(self, size: int) -> memoryview:
-        """A block of at least `size` bytes, 64-byte aligned, as a view of that size."""
-        for number in range(len(self._blocks)):
-            # One reference is the list's, one the argument's; every view of a block holds one more.
-            if sys.getrefcount(self._blocks[number]) <= 2:
-                if self._blocks[number].size >= size:
-                    return memoryview(self._blocks[number]).cast("B")[:size]
-                del self._blocks[number]
-                break
-        self._blocks.append(pa.allocate_buffer(max(size, _WINDOW)))
-        return memoryview(self._blocks[-1]).cast("B")[:size]
 
 
 class _Exported:
