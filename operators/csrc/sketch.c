@@ -6,7 +6,8 @@
 #define STRIDE 32
 
 static void add(uint64_t h, struct scad_sketch *s) {
-    /* The partition is the hash's upper end: the register is taken from the lower one. */
+    /* One product spreads rows over partitions; bits that must be independent need another. */
+    h = scad_mix(h);
     unsigned which = (unsigned)(h & (SCAD_REGISTERS - 1));
     uint64_t rest = h >> 7;
     uint8_t rank = rest ? (uint8_t)(__builtin_ctzll(rest) + 1) : 58;
