@@ -88,7 +88,7 @@ cdef int64_t _no_strings = 0  # The offsets of a column of strings without rows.
 cdef int64_t INT64_MAX = 0x7fffffffffffffff
 cdef int64_t INT64_MIN = -INT64_MAX - 1
 # Until so many rows were seen, all of them enter the sketches; then a sample.
-cdef int64_t SKETCH_ALL = 65536
+cdef int64_t SKETCH_ALL = 16384
 
 
 cdef void *_alloc(size_t count, size_t size) except NULL:

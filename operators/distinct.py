@@ -15,8 +15,9 @@ from dataclasses import dataclass
 __all__ = ["REGISTERS", "Distinct"]
 
 REGISTERS = 128
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_RANKS = {letter: rank for rank, letter in enumerate(_ALPHABET)}
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_TO_TEXT = _ALPHABET + bytes(256 - len(_ALPHABET))
+_FROM_TEXT = bytes(max(_ALPHABET.find(letter), 0) for letter in range(256))
 _ALPHA = 0.715  # of 128 registers
 
 
@@ -38,13 +39,14 @@ class Distinct:
     @classmethod
     def from_text(cls, text: str, rows: int) -> Distinct:
         """Read what `to_text` gave; `ValueError` if it is none."""
-        if len(text) != REGISTERS or not set(text) <= _RANKS.keys():
+        letters = text.encode()
+        if len(letters) != REGISTERS or letters.translate(None, _ALPHABET):
             raise ValueError(f"a sketch is {REGISTERS} letters of base64url, not {text!r:.100}")
-        return cls(bytes(_RANKS[letter] for letter in text), rows)
+        return cls(letters.translate(_FROM_TEXT), rows)
 
     def to_text(self) -> str:
         """The registers as 128 letters."""
-        return "".join(_ALPHABET[rank] for rank in self.registers)
+        return self.registers.translate(_TO_TEXT).decode()
 
     @classmethod
     def merged(cls, sketches: Iterable[Distinct]) -> Distinct:

@@ -182,9 +182,11 @@ class Partitioner:
         self.partitioning = partitioning
         self._plain = self.schema.types == schema.types
         self._small: list[pa.RecordBatch] = []
-        self._kinds, widths = kinds_of(self.schema.types)
+        self._known: pa.Schema | None = None
+        kinds, widths = kinds_of(self.schema.types)
+        self._readings = list(map(_reading, self.schema.types, kinds))
         self._work = native.Scatter(
-            self._kinds,
+            kinds,
             widths,
             partitioning.partitions,
             () if isinstance(partitioning, Single) else partitioning.keys,
@@ -198,8 +200,11 @@ class Partitioner:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Stage a batch; it is held until `write` or `clear`."""
-        if batch.schema.types != self.source.types:
-            raise PlanError("all batches must have one schema")
+        if batch.schema is not self._known:
+            # Most sources give all batches one schema object.
+            if batch.schema.types != self.source.types:
+                raise PlanError("all batches must have one schema")
+            self._known = batch.schema
         if not batch.num_rows:
             return
         if not self._plain:
@@ -249,8 +254,8 @@ class Partitioner:
                 rows,
                 tuple(nulls),
                 tuple(strings),
-                tuple(map(self._stat, range(len(least)), least)),
-                tuple(map(self._stat, range(len(most)), most)),
+                _stats(self._readings, least),
+                _stats(self._readings, most),
             )
             for offset, length, rows, nulls, strings, least, most in self._work.parts()
         ]
@@ -273,27 +278,52 @@ class Partitioner:
         for batch in small:
             self._work.add(batch.__arrow_c_array__()[1])
 
-    def _stat(self, column: int, ordered: int | None) -> Stat:
-        """The value that the kernel keeps as a number of the same order."""
-        if ordered is None:
-            return None
-        type = self.schema.types[column]
-        match self._kinds[column]:
-            case native.KIND_SIGNED:
-                wide = type.bit_width > 64 and ordered in (-(2**63), 2**63 - 1)
-                return None if wide else ordered
-            case native.KIND_UNSIGNED:
-                return ordered + 2**63 if type.bit_width == 64 else ordered
-            case native.KIND_FLOAT:
-                bits = ordered if ordered >= 0 else ordered ^ (2**63 - 1)
-                (value,) = struct.unpack("<d", struct.pack("<q", bits))
-                return value if math.isfinite(value) else None
-            case native.KIND_VAR32 | native.KIND_VAR64 if pt.is_string(type) or pt.is_large_string(
-                type
-            ):
-                prefix = (ordered + 2**63).to_bytes(_PREFIX, "big").rstrip(b"\0")
-                return prefix.decode("utf-8", "ignore")
-        return None
+
+_Reading: TypeAlias = Callable[[int], Stat]
+
+
+def _reading(type: pa.DataType, kind: int) -> _Reading | None:
+    """How to read what the kernel keeps as a number of the same order; None: not at all."""
+    match kind:
+        case native.KIND_SIGNED:
+            return _wide if type.bit_width > 64 else _plain
+        case native.KIND_UNSIGNED:
+            return _unsigned if type.bit_width == 64 else _plain
+        case native.KIND_FLOAT:
+            return _float
+        case native.KIND_VAR32 | native.KIND_VAR64:
+            return _prefix if pt.is_string(type) or pt.is_large_string(type) else None
+    return None
+
+
+def _plain(ordered: int) -> Stat:
+    return ordered
+
+
+def _wide(ordered: int) -> Stat:
+    return None if ordered in (-(2**63), 2**63 - 1) else ordered
+
+
+def _unsigned(ordered: int) -> Stat:
+    return ordered + 2**63
+
+
+def _float(ordered: int) -> Stat:
+    bits = ordered if ordered >= 0 else ordered ^ (2**63 - 1)
+    (value,) = struct.unpack("<d", struct.pack("<q", bits))
+    return float(value) if math.isfinite(value) else None
+
+
+def _prefix(ordered: int) -> Stat:
+    first = (ordered + 2**63).to_bytes(_PREFIX, "big").rstrip(b"\0")
+    return first.decode("utf-8", "ignore")
+
+
+def _stats(readings: Sequence[_Reading | None], ordered: Sequence[int | None]) -> tuple[Stat, ...]:
+    return tuple(
+        None if value is None or read is None else read(value)
+        for read, value in zip(readings, ordered, strict=True)
+    )
 
 
 def scatter(
