@@ -13,6 +13,8 @@ the consumer looks for; it does not filter rows, or read a part in pieces.
 from __future__ import annotations
 
 import contextlib
+import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,11 @@ _WINDOW = 4 << 20
 """Bytes that a copying reader fetches at a time; two windows are held, and no part is cut."""
 _MOST_PARTS = 4096
 """Of one window: each is a few segments of a vectored read."""
+_IN_FLIGHT = 16 << 20
+"""Bytes that a kernel may have asked for and not yet let go."""
+_TICK = 0.0005
+_PATIENCE = 5.0
+"""Seconds that a kernel may let go of nothing before it gets more all the same."""
 _ALIGN = 64
 
 
@@ -62,6 +69,10 @@ class FrameReader:
     where
         Conditions of which the consumer wants rows that meet all: parts in which no row can are not
         read. What is read holds others, too.
+    paced
+        Whether the consumer lets go of batches as it proceeds: it gets no more over transports that
+        copy while it holds much. DuckDB needs that, which reads streams through pyarrow's scanner,
+        and that one reads ahead without end.
 
     Raises
     ------
@@ -75,6 +86,8 @@ class FrameReader:
         transport_for: TransportFor,
         columns: Sequence[int] | None = None,
         where: Sequence[Condition] = (),
+        *,
+        paced: bool = False,
     ) -> None:
         first = next(iter(handles), None)
         if first is None:
@@ -84,6 +97,7 @@ class FrameReader:
         self._transport_for = transport_for
         self._columns = tuple(range(len(first.schema)) if columns is None else columns)
         self._where = tuple(where)
+        self._paced = paced
         self._bound = bind(self._where, first.schema)
         known = () if isinstance(self._given, HandleStream) else self._given
         for number, handle in enumerate(known):
@@ -136,7 +150,10 @@ class FrameReader:
 
         For no columns at all it is the first one, so that rows can be counted.
         """
-        return self.select_names(columns) if columns else self.select([0])
+        narrow = self.select_names(columns) if columns else self.select([0])
+        return FrameReader(
+            narrow._given, self._transport_for, narrow._columns, self._where, paced=True
+        )
 
     def select_names(self, names: Sequence[str]) -> FrameReader:
         """A reader of the columns called `names`, in that order.
@@ -187,7 +204,7 @@ class FrameReader:
         return self.stream().__arrow_c_stream__(requested_schema)
 
     def _with(self, columns: Sequence[int], where: Sequence[Condition]) -> FrameReader:
-        return FrameReader(self._given, self._transport_for, columns, where)
+        return FrameReader(self._given, self._transport_for, columns, where, paced=self._paced)
 
     def _handles(self) -> Iterator[FrameHandle]:
         for number, handle in enumerate(self._given):
@@ -213,9 +230,12 @@ class FrameReader:
     def _windows(self, places: Layout) -> Generator[_Window, None, None]:
         """Parts that are read together, in order, of which the next are under way already."""
         ahead: _Window | None = None
+        pace = _Pace() if self._paced else None
         try:
             for window in self._cut(places):
-                window.start()
+                if pace is not None:
+                    pace.wait()
+                window.start(pace)
                 if ahead is not None:
                     ahead.wait()
                     current, ahead = ahead, window
@@ -280,7 +300,7 @@ class _Window:
         self.rows += part.rows
         self.size += size
 
-    def start(self) -> None:
+    def start(self, pace: _Pace | None) -> None:
         """Have the bytes sent, where they must be."""
         if self.transport.mappable:
             return
@@ -289,7 +309,10 @@ class _Window:
             # A block for each part: consumers keep batches longer than they read them, DuckDB for
             # one, and what they keep should not be the whole window.
             size = sum(_aligned(length) for _, length in spans)
-            block = memoryview(pa.allocate_buffer(size)).cast("B")
+            buffer = pa.allocate_buffer(size)
+            if pace is not None:
+                pace.note(buffer)
+            block = memoryview(buffer).cast("B")
             ((address, _),) = self.transport.resolve(part.ref)
             at = 0
             for offset, length in spans:
@@ -366,6 +389,31 @@ class _Window:
                 f"columns that the handle describes: {error}"
             ) from error
         return batch
+
+
+class _Pace:
+    """How far a consumer may be ahead of itself: the memory of batches that it still holds."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[weakref.ref[pa.Buffer], int]] = []
+
+    def note(self, buffer: pa.Buffer) -> None:
+        """Memory that goes to the consumer."""
+        self._held.append((weakref.ref(buffer), buffer.size))
+
+    def wait(self) -> None:
+        """Wait until the consumer holds little, or has held the same for long."""
+        least, patience = self._bytes(), _PATIENCE
+        while least > _IN_FLIGHT and patience > 0:
+            # Another thread lets go, with the interpreter's lock, which sleeping leaves to it.
+            time.sleep(_TICK)
+            now = self._bytes()
+            patience = patience - _TICK if now >= least else _PATIENCE
+            least = min(least, now)
+
+    def _bytes(self) -> int:
+        self._held = [one for one in self._held if one[0]() is not None]
+        return sum(size for _, size in self._held)
 
 
 class _Exported:

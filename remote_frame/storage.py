@@ -47,7 +47,7 @@ _FLUSH = 8 << 20
 """Bytes that are staged at least before they are written, within the budget. Larger writes gain
 nothing (docs: ARCHITECTURE.md, storage); smaller ones fall out of the caches less but cost round
 trips."""
-_PART = 256 << 10
+_PART = 1 << 20
 """The average part is no smaller, within the budget: readers pay for each."""
 
 
