@@ -26,6 +26,8 @@ __all__ = ["Kernel"]
 # decimals as decimal32/64 and plain utf8 strings: what the partition kernel and the frames hold.
 _ARROW_VERSION = "1.5"
 _FIXED_JOINS = ("join_order", "build_side_probe_side")
+# Rows of a batch: DuckDB's row group. Its default, a million, may exceed an element's memory.
+_BATCH_ROWS = 122_880
 # Of the files that a failing statement read; a table may have hundreds.
 _FILES_SHOWN = 3
 
@@ -185,7 +187,7 @@ class Kernel:
 
     def _start(self, fragment: Fragment) -> pa.RecordBatchReader:
         wanted = fragment.schema.types
-        reader = self._connection.execute(fragment.sql).to_arrow_reader()
+        reader = self._connection.execute(fragment.sql).to_arrow_reader(_BATCH_ROWS)
         given = reader.schema.types
         if len(given) < len(wanted):
             raise KernelError(f"{len(wanted)} columns expected, {len(given)} came", fragment.sql)
@@ -198,7 +200,7 @@ class Kernel:
         )
         names = ", ".join(f"c{i}" for i in range(len(given)))
         cast = f"SELECT {columns} FROM (\n{fragment.sql}\n) AS answer({names})"
-        return self._connection.execute(cast).to_arrow_reader()
+        return self._connection.execute(cast).to_arrow_reader(_BATCH_ROWS)
 
     def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
         schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in fragment.schema])
