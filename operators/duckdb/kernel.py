@@ -156,16 +156,18 @@ class Kernel:
         self._registered.append(one.name)
 
     def _optimizers(self, fragment: Fragment) -> None:
-        """Switch off what would work against the plan or against Arrow inputs."""
+        """Switch off what would work against the plan or against Arrow inputs.
+
+        Filters on Arrow inputs end in pyarrow. Those that joins push down while they run would
+        be wrong there: to pyarrow NaN equals nothing and -0.0 is not 0.0, of narrow decimals and
+        for Bloom filters it has no kernel and raises. Others are only slower (41 against 17 ms for
+        a range over 2.9 M rows), but where Parquet is read too, pruning its row groups wins.
+        """
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
-        if fragment.supplied and len(fragment.supplied) == len(fragment.inputs):
-            # DuckDB would hand the filters to pyarrow, which is slower at them (41 against 17 ms
-            # for a range over 2.9 M rows). Where Parquet is read too, pruning its row groups wins.
-            disabled.append("filter_pushdown")
-        elif fragment.supplied:
-            # Pushed down by joins while they run, Bloom filters among them would end in pyarrow,
-            # which raises.
+        if fragment.supplied:
             disabled.append("join_filter_pushdown")
+            if len(fragment.supplied) == len(fragment.inputs):
+                disabled.append("filter_pushdown")
         setting = ",".join(disabled)
         if setting != self._disabled:
             self._connection.execute(f"SET disabled_optimizers = '{setting}'")
