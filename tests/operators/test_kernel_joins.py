@@ -1,4 +1,4 @@
-"""Joins of Arrow inputs: what DuckDB pushes down into them must not change the answer."""
+"""Arrow inputs: what DuckDB pushes down into them must not change the answer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from operators import build
-from operators.duckdb import Kernel
+from operators.duckdb import Fragment, FragmentInput, Kernel
 from operators.rel import InputSource, ParquetSource
+from operators.schema import Field, Schema
 from operators.types import canonical_schema
 
 NAN = float("nan")
@@ -56,6 +57,50 @@ def test_keys_that_pyarrow_compares_in_another_way(
     )
     matches = {as_key(v) for v in keys.to_pylist()} - {None}
     assert joined.num_rows == sum(as_key(v) in matches for v in values) > 400
+
+
+INPUT = pa.table(
+    {
+        "id": range(8),
+        "f": [0.0, -0.0, NAN, -NAN, 1.0, None, 5.0, float("inf")],
+        "m": pa.array([Decimal(n) if n else None for n in (1, 2, 0, -1, 7, 3, 3, 3)])
+        .cast(pa.decimal128(7, 2))
+        .cast(pa.decimal32(7, 2)),
+        "s": ["a", "é", "", None, "z", "Z", "a\0b", "b"],
+        "b": [True, False, None, True, False, None, True, True],
+    }
+)
+PREDICATES = {
+    "f > 1": [2, 3, 6, 7],
+    "f >= 0": [0, 1, 2, 3, 4, 6, 7],
+    "f <= 'nan'::double": [0, 1, 2, 3, 4, 6, 7],
+    "f in (0, 1)": [0, 1, 4],
+    "f in ('nan'::double, 1)": [2, 3, 4],
+    "f > 'inf'::double": [2, 3],
+    "f > 1 or f is null": [2, 3, 5, 6, 7],
+    "m > 1 or m is null": [1, 2, 4, 5, 6, 7],
+    "m in (1, 2)": [0, 1],
+    "s > 'a'": [1, 4, 6, 7],
+    "b": [0, 3, 6, 7],
+    "b is distinct from true": [1, 2, 4, 5],
+}
+
+
+@pytest.mark.parametrize("beside", ["nothing", "parquet"])
+@pytest.mark.parametrize("predicate", PREDICATES)
+def test_filters_mean_what_they_mean_to_duckdb(
+    kernel: Kernel, predicate: str, beside: str, tmp_path: Path
+) -> None:
+    inputs = [FragmentInput("given", InputSource("given"), tuple(INPUT.column_names))]
+    sql = f"SELECT given.id FROM given WHERE {predicate} ORDER BY id"
+    if beside == "parquet":
+        pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "p.parquet")
+        source = ParquetSource("p", (str(tmp_path / "p.parquet"),))
+        inputs.append(FragmentInput("p", source, ("x",)))
+        sql = f"SELECT given.id FROM given, p WHERE p.x = 1 AND ({predicate}) ORDER BY id"
+    fragment = Fragment(sql, tuple(inputs), Schema((Field("id", pa.int64()),)))
+    answer = kernel.table(fragment, {"given": INPUT})
+    assert answer["id"].to_pylist() == PREDICATES[predicate]
 
 
 def as_key(value: Any) -> Any:
