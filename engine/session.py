@@ -187,18 +187,21 @@ class Session:
         ------
         QueryFailedError
             If an element fails; the message names it.
+        DataError
+            If a data file changed since it was registered.
         """
         stages = self.stages(plan)
         app = self._application(f"query-{uuid4().hex[:12]}", stages)
         control, session = self._ready()
-        done = execute(
-            control,
-            app,
-            plan.schema,
-            sink=stages.result.name,
-            session=session,
-            transport=self._transport,
-        )
+        with self.catalog.unchanged(plan):
+            done = execute(
+                control,
+                app,
+                plan.schema,
+                sink=stages.result.name,
+                session=session,
+                transport=self._transport,
+            )
         self._last = Run(done.activation, len(stages.stages), stages.elements)
         return done.table
 
