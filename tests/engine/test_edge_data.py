@@ -522,3 +522,14 @@ def test_columns_that_differ_only_in_case_are_refused(differential: Any) -> None
 def test_ambiguous_names_are_refused(differential: Any) -> None:
     differential.add("a", keyed([1], pa.int32()))
     differential.check_failure("select k from a, a as b", SqlError, "(?i)ambiguous")
+
+
+def test_joins_that_nest_without_parentheses(differential: Any) -> None:
+    differential.add("a", keyed([1, 2, 3, None], pa.int32()))
+    differential.add("b", keyed([2, 3, 3], pa.int32(), first=100))
+    for query in [
+        "select a.id, b.id, c.id from a join b join a c on b.k = c.k on a.k = b.k",
+        "select a.id, b.id, c.id from a left join b left join a c on b.k = c.k + 1 on a.k = b.k",
+        "select a.id, d.id from a join b on a.k = b.k join b c join a d on c.k = d.k on a.k = c.k",
+    ]:
+        differential.check(query, copies=[2])

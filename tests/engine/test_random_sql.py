@@ -22,8 +22,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from engine import Session
 from engine.errors import UnsupportedSqlError
+from engine.session import PREIMPORT
 from libd.errors import ScadError
+from openwhisk.control import EmbeddedControlPlane
 
 # -- tables ----------------------------------------------------------------------------------------
 
@@ -389,10 +392,7 @@ def compare(differential: Any, sql: str, parallelism: int, **cut: float) -> None
 
 
 EXAMPLES = 120
-
-
-@settings(
-    max_examples=EXAMPLES,
+UNHURRIED = settings(
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
@@ -400,17 +400,58 @@ EXAMPLES = 120
         HealthCheck.data_too_large,
     ],
 )
-@given(
-    sql=queries(),
-    seed=st.integers(0, 10_000),
-    parallelism=st.integers(1, 4),
-    scatter=st.booleans(),
-)
-@pytest.mark.timeout(600)
-def test_random_queries(
-    shared_differential: Any, sql: str, seed: int, parallelism: int, scatter: bool
-) -> None:
+
+
+def fill(differential: Any, seed: int) -> None:
     rng = random.Random(seed)
     for name in TABLES:
-        shared_differential.add(name, table(rng))
-    compare(shared_differential, sql, parallelism, broadcast_bytes=0.0 if scatter else 1e9)
+        differential.add(name, table(rng))
+
+
+@pytest.mark.parametrize(
+    "examples", [EXAMPLES, pytest.param(2_000, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.timeout(3600)
+def test_random_queries(shared_differential: Any, examples: int) -> None:
+    @settings(UNHURRIED, max_examples=examples)
+    @given(queries(), st.integers(0, 10_000), st.integers(1, 4), st.booleans())
+    def check(sql: str, seed: int, parallelism: int, scatter: bool) -> None:
+        fill(shared_differential, seed)
+        compare(shared_differential, sql, parallelism, broadcast_bytes=0.0 if scatter else 1e9)
+
+    check()
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    control = EmbeddedControlPlane(cores=2, memory=4 << 30, preimport=PREIMPORT, prewarm=2)
+    with Session(2, "256MB", control=control) as made:
+        yield made
+    control.close()
+
+
+@pytest.mark.parametrize(
+    "examples", [10, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.timeout(3600)
+def test_random_queries_in_a_session(
+    shared_differential: Any, session: Session, examples: int
+) -> None:
+    """The same with workers, memory elements and a control plane."""
+
+    @settings(UNHURRIED, max_examples=examples)
+    @given(queries(), st.integers(0, 10_000))
+    def check(sql: str, seed: int) -> None:
+        fill(shared_differential, seed)
+        for name in TABLES:
+            session.register(name, str(shared_differential.folder / f"{name}.parquet"))
+        try:
+            theirs = shared_differential.theirs(sql)
+        except duckdb.Error:
+            with pytest.raises(ScadError):
+                session.sql(sql).collect()
+            return
+        ours = session.sql(sql).collect()
+        shared_differential.same(ours, theirs, ordered=False, said=sql)
+
+    check()
