@@ -190,10 +190,10 @@ class Session:
         DataError
             If a data file changed since it was registered.
         """
-        stages = self.stages(plan)
-        app = self._application(f"query-{uuid4().hex[:12]}", stages)
-        control, session = self._ready()
         with self.catalog.unchanged(plan):
+            stages = self.stages(plan)
+            app = self._application(f"query-{uuid4().hex[:12]}", stages)
+            control, session = self._ready()
             done = execute(
                 control,
                 app,
