@@ -84,6 +84,14 @@ CONSTANTS = {
 ALIKE = {"i": "ilmwf", "l": "ilmw", "m": "imw", "w": "imw", "f": "if", "s": "s", "d": "d", "b": "b"}
 
 
+def common(one: str, other: str) -> str:
+    """The kind of values of two kinds together."""
+    if one == other:
+        return one
+    both = {one, other}
+    return "f" if "f" in both else "l" if both <= {"i", "l"} else "w"
+
+
 @dataclass(frozen=True)
 class Col:
     """An expression and the kind of its values."""
@@ -136,7 +144,9 @@ class Writer:
         on = []
         for _ in range(self.one(1, 1, 2)):
             a, b = self.one(*pairs)
-            on.append(f"{a.text} = {b.text}")
+            on.append(f"{a.text} {self.one('=', '=', '=', 'is not distinct from')} {b.text}")
+        if kind == "join" and self.odds(6):
+            return f"{left} cross join {right}", [*ours, *theirs]
         if kind in ("join", "left join") and self.odds(3):
             a, b = self.one(*pairs)
             on.append(f"{a.text} {self.one('<', '<>', '>=')} {b.text}")
@@ -168,6 +178,20 @@ class Writer:
             case "arithmetic" if col.kind == "f":
                 return Col(f"{col.text} * 2", "f")
         return col
+
+    def scalar(self, columns: list[Col]) -> Col:
+        """A scalar subquery, perhaps correlated."""
+        alias = self.name("y")
+        inner = [Col(f"{alias}.{n}", k) for n, k in KINDS.items()]
+        value = self.one(*[c for c in inner if c.kind != "b"])
+        extreme = self.one("min", "max")
+        where = ""
+        if self.odds(2):
+            outer = self.one(*columns)
+            own = self.one(*[c for c in inner if c.kind in ALIKE[outer.kind]])
+            where = f" where {own.text} = {outer.text}"
+        source = f"{self.one(*TABLES)} {alias}"
+        return Col(f"(select {extreme}({value.text}) from {source}{where})", value.kind)
 
     def mixed(self, col: Col) -> str:
         # A constant may widen the type beyond those that compare alike.
@@ -245,6 +269,8 @@ class Writer:
             case shape:
                 source, columns = self.source(depth)
                 chosen = [self.expression(columns) for _ in range(self.one(1, 2, 3))]
+                if self.odds(6):
+                    chosen.append(self.scalar(columns))
                 out = [(self.name("c"), c.kind) for c in chosen]
                 items = ", ".join(f"{c.text} as {n}" for c, (n, _) in zip(chosen, out, strict=True))
                 word = "distinct " if shape == "distinct" else ""
@@ -273,6 +299,9 @@ class Writer:
             out.append((self.name("m"), kind))
             items.append(f"{text} as {out[-1][0]}")
         group = self.grouping([k.text for k in keys])
+        if keys and self.odds(3):
+            out.append((self.name("g"), "l"))
+            items.append(f"grouping({self.one(*keys).text}) as {out[-1][0]}")
         having = ""
         if self.odds(4):
             text, kind = self.measure(columns)
@@ -288,6 +317,10 @@ class Writer:
                 return f"{extreme}({col.text})", col.kind
             case "sum" if col.kind in "il":
                 return f"cast(sum({distinct}{col.text}) as decimal(30, 6))", "w"
+            case "avg" if col.kind == "w" and not distinct:
+                return f"bool_and({col.text} is null)", "b"
+            case "spread" if col.kind == "f":
+                return f"count(*) filter (where {col.text} > 0)", "l"
             case "sum" if col.kind == "m":
                 return f"cast(sum({distinct}{col.text}) as decimal(30, 6))", "w"
             case "avg" if col.kind in "ilm":
@@ -328,6 +361,10 @@ class Writer:
             ("count(*) over ({p}{o})", "l"),
             ("max({v}) over ({p})", value.kind),
             ("min({v}) over ({p}{o})", value.kind),
+            ("max({v}) over ({p}{o} rows between unbounded preceding and current row)", value.kind),
+            ("count({v}) over ({p}{o} range between current row and unbounded following)", "l"),
+            ("ntile(1) over ({p}{o})", "l"),
+            ("min({v}) over ({p}{o} rows between 0 preceding and 0 following)", value.kind),
         )
         if kind == "b":
             function, kind = "count({v}) over ({p})", "l"
@@ -341,10 +378,10 @@ class Writer:
         names, first, second = [], [], []
         for _ in range(self.one(1, 2, 3)):
             a = self.one(*ours)
-            b = self.one(*[c for c in theirs if c.kind == a.kind] or theirs)
-            if a.kind != b.kind:
+            b = self.one(*[c for c in theirs if c.kind in ALIKE[a.kind]] or theirs)
+            if b.kind not in ALIKE[a.kind]:
                 continue
-            names.append((self.name("c"), a.kind))
+            names.append((self.name("c"), common(a.kind, b.kind)))
             first.append(f"{a.text} as {names[-1][0]}")
             second.append(b.text)
         if not names:
