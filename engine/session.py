@@ -212,6 +212,8 @@ class Session:
         ------
         QueryFailedError
             If an element fails; the message names it.
+        DataError
+            If a data file changed since it was registered.
         """
         control, session = self._ready()
         estimates = Estimates(self._statistics)
@@ -228,15 +230,16 @@ class Session:
                 transport=self._transport,
             )
 
-        done = run_under_policy(
-            self._ladder(),
-            self._sizes,
-            shape(optimized),
-            self._codegen,
-            lambda grain: _cut(optimized, estimates, grain),
-            lambda stage, grain: stage_need(stage, estimates, grain.threads),
-            run,
-        )
+        with self.catalog.unchanged(plan):
+            done = run_under_policy(
+                self._ladder(),
+                self._sizes,
+                shape(optimized),
+                self._codegen,
+                lambda grain: _cut(optimized, estimates, grain),
+                lambda stage, grain: stage_need(stage, estimates, grain.threads),
+                run,
+            )
         stages = done.attempt.stages
         self._last = Run(
             done.execution.activation,

@@ -76,7 +76,7 @@ class Executor:
                 if outcome.failure is None:
                     result = _pack(outcome.result)
                 else:
-                    failure = _judge(run, outcome.failure)
+                    failure = _judge(run, outcome.failure, transports)
                 del outcome
         except LimitTooSmallError as error:
             failure = ("minimum", str(error), None)
@@ -162,10 +162,12 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
 
 
-def _judge(run: Run, failure: ElementFailure) -> tuple[str, str, str | None]:
+def _judge(
+    run: Run, failure: ElementFailure, transports: GrantedTransports
+) -> tuple[str, str, str | None]:
     if failure.type.rpartition(".")[2] in _OUT_OF_MEMORY:
         return "limit", f"{_exceeded(run)}: {failure}", failure.traceback
-    if failure.type.rpartition(".")[2] in _GONE:
+    if failure.type.rpartition(".")[2] in _GONE or transports.lost():
         return GONE, str(failure), failure.traceback
     kind = "result" if failure.phase == "result" else "element"
     return kind, str(failure), failure.traceback
