@@ -17,7 +17,8 @@ must start again.
 
 An object that also has ``arrow_stream(columns: Sequence[str])`` is asked for just the columns
 that a fragment names, and is expected to give an object with `__arrow_c_stream__` over them in
-that order.
+that order. One that has ``resident_batches(columns: Sequence[str])`` as well is asked first whether
+its rows are in memory: it gives their schema and record batches, or None if it has to be streamed.
 """
 
 

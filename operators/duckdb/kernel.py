@@ -5,13 +5,16 @@ files.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from operators.duckdb import _scan
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.lower import lower
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
@@ -42,6 +45,11 @@ class Kernel:
     -----
     ----- Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
     or closed before the next `run`; `table` does so.
+
+    Inputs whose batches are in memory already are scanned by a table function of ours
+    (``csrc/scan.h``), where the connection could load it (`open` can); others, and columns of types
+    that it does not have, as Arrow streams. The difference is what DuckDB's optimizer knows: of a
+    stream not even its rows, so that hash tables may be built on the big side.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -49,6 +57,8 @@ class Kernel:
         self._disabled = ""
         self._registered: list[str] = []
         self._views: list[str] = []
+        self._tables: list[_scan.ScanTable] = []
+        self._scans = _load_scan(connection)
         connection.execute(f"SET arrow_output_version = '{_ARROW_VERSION}'")
         connection.execute("SET produce_arrow_string_view = false")
         connection.execute("SET arrow_large_buffer_size = false")
@@ -75,6 +85,7 @@ class Kernel:
                 "threads": threads,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
+                "allow_unsigned_extensions": True,  # ours
             },
         )
         kernel = cls(connection)
@@ -152,17 +163,40 @@ class Kernel:
         key = getattr(one.source, "name", one.name)
         if key not in supplied:
             raise KernelError(f"no data was supplied for input {key!r}")
-        self._connection.register(one.name, _narrow(supplied[key], one.columns))
+        data = supplied[key]
+        if (table := self._scan_table(data, one.columns)) is not None:
+            self._tables.append(table)
+            self._connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {identifier(one.name)} AS "
+                f"SELECT * FROM scad_scan({table.id})"
+            )
+            self._views.append(one.name)
+            return
+        self._connection.register(one.name, _narrow(data, one.columns))
         self._registered.append(one.name)
+
+    def _scan_table(self, data: ArrowStream, columns: Sequence[str]) -> _scan.ScanTable | None:
+        """The batches of `data` for our own scan, None where they have to be streamed."""
+        if not self._scans:
+            return None
+        found = _in_memory(data, columns)
+        if found is None:
+            return None
+        try:
+            return _scan.ScanTable(*found)
+        except TypeError:  # a column's type
+            return None
 
     def _optimizers(self, fragment: Fragment) -> None:
         """Switch off what would work against the plan or against Arrow inputs."""
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
-        if fragment.supplied and len(fragment.supplied) == len(fragment.inputs):
+        if not self._registered:
+            pass
+        elif len(self._registered) == len(fragment.inputs):
             # DuckDB would hand the filters to pyarrow, which is slower at them (41 against 17 ms
             # for a range over 2.9 M rows). Where Parquet is read too, pruning its row groups wins.
             disabled.append("filter_pushdown")
-        elif fragment.supplied:
+        else:
             # Pushed down by joins while they run, Bloom filters among them would end in pyarrow,
             # which raises.
             disabled.append("join_filter_pushdown")
@@ -214,6 +248,37 @@ class Kernel:
             self._connection.unregister(self._registered.pop())
         while self._views:
             self._connection.execute(f"DROP VIEW IF EXISTS {identifier(self._views.pop())}")
+        while self._tables:
+            self._tables.pop().close()
+
+
+def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Load our table function; whether the connection allows it."""
+    # DuckDB loads nothing that is called otherwise. One file is loaded once, whatever names it has:
+    # so the extension has the tables of the module.
+    with tempfile.TemporaryDirectory(prefix="scad-") as directory:
+        link = Path(directory, "_scan.duckdb_extension")
+        link.symlink_to(_scan.__file__)
+        try:
+            connection.execute(f"LOAD {quoted_string(str(link))}")
+        except duckdb.Error:
+            return False
+    return True
+
+
+def _in_memory(
+    data: ArrowStream, columns: Sequence[str]
+) -> tuple[pa.Schema, Sequence[pa.RecordBatch]] | None:
+    """Schema and batches of the named columns, if they are in memory already."""
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        data = data.select(list(columns) or data.column_names[:1])
+        return data.schema, data.to_batches()
+    if hasattr(data, "resident_batches"):
+        batches = data.resident_batches(list(columns))
+        return None if batches is None else batches
+    return None
 
 
 def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
