@@ -109,5 +109,5 @@ setup(
         extensions(),
         build_dir="build/cython",
         compiler_directives={"language_level": 3, "embedsignature": True},
-    )
+    ),
 )

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import remote_frame
+from engine.resident.reader import ResidentTable, find
 from operators.duckdb import Fragment, FragmentInput
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
+from remote_frame import FrameReader
 from remote_frame.types import type_from_text
 
 if TYPE_CHECKING:
@@ -21,9 +23,18 @@ if TYPE_CHECKING:
 
     from libd import Transport
     from openwhisk.runtime import Action
-    from remote_frame import FrameReader
 
-__all__ = ["exchange", "part", "read_all", "read_own", "read_part", "run", "table", "write"]
+__all__ = [
+    "exchange",
+    "part",
+    "read_all",
+    "read_own",
+    "read_part",
+    "resident",
+    "run",
+    "table",
+    "write",
+]
 
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
@@ -37,6 +48,34 @@ def table(paths: Sequence[str]) -> ParquetSource:
 def part(paths: Sequence[str], action: Action) -> ParquetSource:
     """The share of a base table that belongs to this copy."""
     return ParquetSource("table", tuple(paths), (action.index, action.count))
+
+
+def resident(
+    params: Mapping[str, Any],
+    paths: Sequence[str],
+    action: Action,
+    columns: Sequence[str],
+    *,
+    part: bool,
+    within: Mapping[str, tuple[int | None, int | None]] | None = None,
+) -> ParquetSource | ResidentTable:
+    """A base table from the session's resident columns; from its files where not all are there.
+
+    Parameters
+    ----------
+    columns
+        Names of those that the statement uses.
+    part
+        Whether this copy reads its share of the rows only.
+    within
+        Ranges of stored integers outside of which rows do not matter, by column.
+    """
+    found = find(params, paths, columns)
+    if found is None:
+        return ParquetSource("table", tuple(paths), (action.index, action.count) if part else None)
+    durl, known = found
+    share = (action.index, action.count) if part else (0, 1)
+    return ResidentTable(known, durl, action, columns, share, dict(within or {}))
 
 
 def read_all(handles: Handles, action: Action, columns: Sequence[str] | None = None) -> FrameReader:
@@ -62,7 +101,7 @@ def read_own(handles: Handles, action: Action, columns: Sequence[str] | None = N
 
 def run(
     sql: str,
-    tables: Mapping[str, ParquetSource | FrameReader],
+    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
     columns: Sequence[tuple[str, str]],
     action: Action,
     *,
@@ -86,16 +125,39 @@ def run(
     pyarrow.RecordBatchReader
         Batches as DuckDB makes them; to be drained before the next `run`.
     """
-    inputs, supplied = [], {}
+    inputs: list[FragmentInput] = []
+    supplied: dict[str, Any] = {}
     for name, source in tables.items():
         if isinstance(source, ParquetSource):
             inputs.append(FragmentInput(name, source, ()))
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
-            supplied[name] = source
+            supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
     fragment = Fragment(sql, tuple(inputs), schema, fixed_joins)
     return remote_frame.warm_kernel(action).run(fragment, supplied)
+
+
+class _Views:
+    """A frame for the kernel: its batches where the transport maps them, else a stream."""
+
+    def __init__(self, reader: FrameReader, action: Action) -> None:
+        self._reader = reader
+        self._action = action
+
+    def resident_batches(
+        self, columns: Sequence[str]
+    ) -> tuple[pa.Schema, list[pa.RecordBatch]] | None:
+        """Views of the named columns; None if they had to be copied."""
+        elements = {p.ref.element for p in self._reader.parts}
+        if not all(self._action.get_transport(e, "rdma").mappable for e in elements):
+            return None
+        chosen = self._reader.arrow_stream(columns)
+        return chosen.schema, list(chosen.batches())
+
+    def arrow_stream(self, columns: Sequence[str]) -> FrameReader:
+        """See `FrameReader.arrow_stream`."""
+        return self._reader.arrow_stream(columns)
 
 
 def write(rows: pa.RecordBatchReader, transport: Transport) -> dict[str, Any]:

@@ -20,11 +20,14 @@ import pyarrow as pa
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application
 from engine.errors import EngineError
-from engine.execution import execute
+from engine.execution import QueryFailedError, execute
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
+from engine.resident.needs import columns_wanted
+from engine.resident.store import Lease, ResidentColumns, ResidentUse
 from engine.stages import CutSettings, StagePlan, cut
 from engine.stages.explain import explain_stages
+from libd._core import available_memory
 from libd.errors import ScadError
 from libd.units import format_size, parse_size
 from operators.rel import Rel
@@ -40,6 +43,10 @@ __all__ = ["Run", "Session"]
 # What an element needs before it has read a single row: the worker's own memory and DuckDB's.
 LEAST_COMPUTE_MEMORY = 64 << 20
 
+# Seconds without a query after which a session's memory goes; longer where columns are to stay.
+_LEASE = 60.0
+_RESIDENT_LEASE = 900.0
+
 # Imported once per worker pool, so that an element starts in milliseconds. DuckDB imports
 # pyarrow.dataset and, where it is installed, pandas when it is first given Arrow data: half a
 # second of CPU in every worker otherwise.
@@ -50,6 +57,7 @@ PREIMPORT = (
     "remote_frame.executor",
     "operators.duckdb",
     "engine.element",
+    "engine.resident.load",
 )
 
 
@@ -65,11 +73,14 @@ class Run:
         Stages that the query was cut into.
     elements
         Compute elements, parallel copies counted one by one.
+    resident
+        What it had of resident columns; None if none are kept.
     """
 
     activation: Activation
     stages: int
     elements: int
+    resident: ResidentUse | None = None
 
     @property
     def usage(self) -> Usage:
@@ -96,6 +107,9 @@ class Session:
         A control plane to use; it is not closed with the session.
     exchange_memory
         The most that one exchange between stages, or an answer, may grow to.
+    resident
+        Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
+        queries that follow; None keeps none.
 
     Raises
     ------
@@ -118,6 +132,7 @@ class Session:
         control: ControlPlane | None = None,
         *,
         exchange_memory: int | str = "8GB",
+        resident: int | str | None = None,
     ) -> None:
         if parallelism is not None and parallelism < 1:
             raise EngineError(f"parallelism must be at least 1, not {parallelism}")
@@ -134,7 +149,18 @@ class Session:
         self.catalog = Catalog()
         self._local = LocalTables(self.catalog)
         self._parallelism = parallelism
-        self._codegen = CodegenSettings(memory, parse_size(exchange_memory))
+        self._codegen = CodegenSettings(
+            memory, parse_size(exchange_memory), resident=resident is not None
+        )
+        self._resident: ResidentColumns | None = None
+        if resident is not None:
+            budget = parse_size(resident)
+            if apihost is None and control is None and budget > available_memory():
+                raise EngineError(
+                    f"a resident budget of {format_size(budget)} is more than the "
+                    f"{format_size(available_memory())} of memory that are available"
+                )
+            self._resident = ResidentColumns(budget, transport, lambda: self.parallelism, memory)
         self._transport = transport
         self._apihost = apihost
         self._control = control
@@ -189,7 +215,23 @@ class Session:
             If an element fails; the message names it.
         """
         stages = self.stages(plan)
-        app = self._application(f"query-{uuid4().hex[:12]}", stages)
+        if self._resident is None:
+            return self._execute(stages, plan, None)
+        needs = columns_wanted([stage.plan for stage in stages.stages])
+        while True:
+            control, session = self._ready()
+            with self._resident.lease(control, session, needs) as lease:
+                try:
+                    return self._execute(stages, plan, lease)
+                except QueryFailedError:
+                    # Columns that died with their memory server are filled again, once per server.
+                    if self._resident.check(control, session, lease):
+                        raise
+
+    def _execute(self, stages: StagePlan, plan: Rel, lease: Lease | None) -> pa.Table:
+        parameters = None if lease is None else lease.parameters()
+        name = f"query-{uuid4().hex[:12]}"
+        app = build_application(name, stages, self._codegen, parameters)
         control, session = self._ready()
         done = execute(
             control,
@@ -199,8 +241,14 @@ class Session:
             session=session,
             transport=self._transport,
         )
-        self._last = Run(done.activation, len(stages.stages), stages.elements)
+        use = None if lease is None else lease.use
+        self._last = Run(done.activation, len(stages.stages), stages.elements, use)
         return done.table
+
+    @property
+    def resident(self) -> ResidentColumns | None:
+        """The columns that stay in memory (``session.resident.stats()``); None if none do."""
+        return self._resident
 
     def explain(self, query: str | RemoteFrame | Rel) -> str:
         """The stages of a query, with estimated rows and bytes."""
@@ -276,16 +324,19 @@ class Session:
             if self._id is not None:
                 try:
                     control.renew_session(self._id)
-                except NotFoundError:  # idle for longer than its lease; it owned nothing
+                except NotFoundError:  # idle for longer than its lease
                     self._id = None
             if self._id is None:
-                self._id = control.open_session().id
+                lease = _LEASE if self._resident is None else _RESIDENT_LEASE
+                self._id = control.open_session(lease=lease).id
             return control, self._id
 
     def close(self) -> None:
         """Give everything back: memory, workers, the control plane if this session started it."""
         with self._lock:
             self._closed = True
+            if self._resident is not None:
+                self._resident.close()
             self._local.close()
             self.catalog.close()
             control, self._control = self._control, None

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 
 from engine.errors import EngineError
+from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment, FragmentInput
 from operators.rel import InputSource, ParquetSource
@@ -41,9 +42,14 @@ def quoted_text(text: str) -> str:
     return '"""\n' + "".join(out) + '\n"""'
 
 
-def element_code(plan: StagePlan, stage: Stage, fragment: Fragment) -> str:
-    """The Python source of a stage's element, without the `#@` lines."""
-    lines = [f"{i.name!r}: {_read(plan, stage, i)}," for i in fragment.inputs]
+def element_code(
+    plan: StagePlan, stage: Stage, fragment: Fragment, *, resident: bool = False
+) -> str:
+    """The Python source of a stage's element, without the `#@` lines.
+
+    With `resident` it reads base tables from resident columns, where the invocation has them.
+    """
+    lines = [f"{i.name!r}: {_read(plan, stage, i, resident)}," for i in fragment.inputs]
     tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
     return (
@@ -101,9 +107,17 @@ def _describe_output(output: Exchange) -> str:
     return f"{output.name}, {readers}"
 
 
-def _read(plan: StagePlan, stage: Stage, table: FragmentInput) -> str:
+def _read(plan: StagePlan, stage: Stage, table: FragmentInput, resident: bool) -> str:
     """The expression that opens one of the statement's tables."""
     match table.source:
+        case ParquetSource(paths=paths, part=part) as source if resident:
+            share = "True" if part is not None else "False"
+            within = ranges(stage.plan, source)
+            pruned = f", within={within!r}" if within else ""
+            return (
+                f"element.resident(params, {_list(paths)}, action, "
+                f"columns={_list(table.columns)}, part={share}{pruned})"
+            )
         case ParquetSource(paths=paths, part=None):
             return f"element.table({_list(paths)})"
         case ParquetSource(paths=paths):
