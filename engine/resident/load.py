@@ -116,9 +116,8 @@ def _need(array: pa.Array, kind: str) -> int:
     if kind == "offsets":
         return (rows + 1) * 4
     if variable:
-        return int.from_bytes(
-            memoryview(array.buffers()[1]).cast("B")[rows * 4 : rows * 4 + 4], "little"
-        )
+        offsets = memoryview(array.buffers()[1]).cast("B")
+        return int.from_bytes(offsets[rows * 4 : rows * 4 + 4], "little")
     return (rows * array.type.bit_width + 7) // 8
 
 
