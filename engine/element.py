@@ -106,6 +106,7 @@ def run(
     action: Action,
     *,
     fixed_joins: bool = False,
+    keys: Sequence[tuple[str, str, Sequence[str], str]] = (),
 ) -> pa.RecordBatchReader:
     """Run a statement on the worker's warm DuckDB connection.
 
@@ -119,12 +120,38 @@ def run(
         Names and types (`remote_frame.types.type_from_text`) of its output.
     fixed_joins
         Whether DuckDB must join in the order in which the statement does.
+    keys
+        Ranges outside of which rows of resident tables do not matter: the table, its column, the
+        tables that a statement reads, and the statement for the two ends.
 
     Returns
     -------
     pyarrow.RecordBatchReader
         Batches as DuckDB makes them; to be drained before the next `run`.
     """
+    kernel = remote_frame.warm_kernel(action)
+    given = dict(tables)
+    for name, column, reads, ends in keys:
+        table = given[name]
+        if isinstance(table, ResidentTable) and table.prunable(column):
+            fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _ENDS, action)
+            (row,) = kernel.table(fragment, supplied).to_pylist()
+            given[name] = table.narrowed(column, row["low"], row["high"])
+    fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
+    return kernel.run(fragment, supplied)
+
+
+_ENDS = (("low", "int64"), ("high", "int64"))
+
+
+def _fragment(
+    sql: str,
+    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
+    columns: Sequence[tuple[str, str]],
+    action: Action,
+    fixed_joins: bool = False,
+) -> tuple[Fragment, dict[str, Any]]:
+    """A statement, and the inputs that the kernel does not read itself."""
     inputs: list[FragmentInput] = []
     supplied: dict[str, Any] = {}
     for name, source in tables.items():
@@ -134,8 +161,7 @@ def run(
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
             supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
-    fragment = Fragment(sql, tuple(inputs), schema, fixed_joins)
-    return remote_frame.warm_kernel(action).run(fragment, supplied)
+    return Fragment(sql, tuple(inputs), schema, fixed_joins), supplied
 
 
 class _Views:

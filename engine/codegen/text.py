@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 
 from engine.errors import EngineError
+from engine.resident.keys import key_ranges
 from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment, FragmentInput
@@ -52,11 +53,14 @@ def element_code(
     lines = [f"{i.name!r}: {_read(plan, stage, i, resident)}," for i in fragment.inputs]
     tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
+    keys = _keys(stage, fragment) if resident else ""
+    if keys:
+        fixed += ", keys=KEYS"
     return (
         f"{_docstring(plan, stage)}\n\n"
         "from engine import element\n\n"
         f"SQL = {quoted_text(fragment.sql.strip())}\n\n"
-        f"COLUMNS = {_columns(stage.output)}\n\n\n"
+        f"COLUMNS = {_columns(stage.output)}\n{keys}\n\n"
         "def main(params, action):\n"
         f"    tables = {tables}\n"
         f"    rows = element.run(SQL, tables, COLUMNS, action{fixed})\n"
@@ -130,6 +134,18 @@ def _read(plan: StagePlan, stage: Stage, table: FragmentInput, resident: bool) -
                 chosen = f", columns={_list(table.columns)}"
             return f"element.read_{needed.mode}(params[{writer.name!r}], action{chosen})"
     raise EngineError(f"an element cannot read a {type(table.source).__name__}")
+
+
+def _keys(stage: Stage, fragment: Fragment) -> str:
+    """Statements for the ranges of join keys, as far as they read nothing but what is open."""
+    names = {i.source: i.name for i in fragment.inputs}
+    lines = []
+    for one in key_ranges(stage):
+        reads = {i.name: i.source for i in one.fragment.inputs}
+        if one.source in names and all(names.get(s) == n for n, s in reads.items()):
+            target = f"{names[one.source]!r}, {one.column!r}, {list(reads)!r}"
+            lines.append(f"    ({target}, {quoted_text(one.fragment.sql.strip())}),\n")
+    return f"\nKEYS = [\n{''.join(lines)}]\n" if lines else ""
 
 
 def _columns(output: Exchange) -> str:

@@ -118,7 +118,8 @@ def _need(array: pa.Array, kind: str) -> int:
     if variable:
         offsets = memoryview(array.buffers()[1]).cast("B")
         return int.from_bytes(offsets[rows * 4 : rows * 4 + 4], "little")
-    return (rows * array.type.bit_width + 7) // 8
+    bits: int = array.type.bit_width
+    return (rows * bits + 7) // 8
 
 
 def stored_integers(array: pa.Array) -> pa.Array | None:

@@ -29,6 +29,9 @@ __all__ = ["ResidentTable", "find", "select_zones"]
 # Of an element's memory, what columns that have to be copied may take at once.
 _COPIED_SHARE = 0.25
 
+# Zones that on average span less than this of a column's values are worth a look at its keys.
+_CLUSTERED = 0.7
+
 Run = tuple[int, int, int]
 """Chunk, first row in it, number of rows."""
 
@@ -75,7 +78,9 @@ class ResidentTable:
         self._action = action
         self._durl = durl
         self._columns = list(columns) or [next(iter(table.columns))]
-        self._runs = select_zones(table, within or {}, share)
+        self._share = share
+        self._within = within or {}
+        self._runs = select_zones(table, self._within, share)
         self._transport: Transport | None = None
 
     @property
@@ -87,6 +92,33 @@ class ResidentTable:
     def rows(self) -> int:
         """Rows that are read."""
         return sum(rows for _, _, rows in self._runs)
+
+    def prunable(self, column: str) -> bool:
+        """Whether a range of a column could leave zones out: whether they differ in it at all."""
+        spec = self._table.columns.get(column)
+        if spec is None:
+            return False
+        zones = [z for p in spec.pieces for z in p.zones if z is not None]
+        if len(zones) < 2:
+            return False
+        spread = max(high for _, high in zones) - min(low for low, _ in zones)
+        return sum(high - low for low, high in zones) < _CLUSTERED * spread * len(zones)
+
+    def narrowed(self, column: str, low: int | None, high: int | None) -> ResidentTable:
+        """The same table where only rows with `low` <= `column` <= `high` matter; none matter if
+        the ends are None.
+        """
+        ends = (0, -1) if low is None or high is None else (low, high)
+        known = self._within.get(column, (None, None))
+        low0, high0 = known
+        both = (
+            ends[0] if low0 is None else max(low0, ends[0]),
+            ends[1] if high0 is None else min(high0, ends[1]),
+        )
+        within: Within = {**self._within, column: both}
+        return ResidentTable(
+            self._table, self._durl, self._action, self._columns, self._share, within
+        )
 
     def resident_batches(
         self, columns: Sequence[str]
@@ -133,15 +165,32 @@ class ResidentTable:
         type = type_from_text(spec.type)
         extents = transport.resolve(piece.ref)
         if transport.mappable:
-            buffers = [
-                pa.py_buffer(transport.map(address, size)) if size else None
-                for address, size in extents
-            ]
-            if len(buffers) == 3 and buffers[2] is None:
-                buffers[2] = pa.py_buffer(b"")
-            nulls = piece.nulls if rows == self._table.rows[chunk] else -1 if piece.nulls else 0
-            return pa.Array.from_buffers(type, rows, buffers, nulls, start)
+            return _mapped(transport, type, extents, start, rows, piece.nulls)
         return _fetched(transport, type, extents, start, rows, piece.nulls)
+
+
+def _mapped(
+    transport: Transport,
+    type: pa.DataType,
+    extents: Sequence[tuple[int, int]],
+    start: int,
+    rows: int,
+    nulls: int,
+) -> pa.Array:
+    """Rows of a piece as views of the memory element; `start` is a multiple of 64."""
+
+    def view(address: int, offset: int, size: int) -> pa.Buffer:
+        return pa.py_buffer(transport.map(address + offset, size) if size else b"")
+
+    validity = view(extents[0][0], start // 8, (rows + 7) // 8) if extents[0][1] else None
+    if len(buffer_kinds(type)) == 3:
+        offsets = view(extents[1][0], start * 4, (rows + 1) * 4)
+        last = int.from_bytes(memoryview(offsets)[rows * 4 :], "little")
+        buffers = [validity, offsets, view(extents[2][0], 0, last)]
+    else:
+        bits = type.bit_width
+        buffers = [validity, view(extents[1][0], start * bits // 8, (rows * bits + 7) // 8)]
+    return pa.Array.from_buffers(type, rows, buffers, -1 if nulls else 0)
 
 
 def _fetched(
@@ -220,6 +269,8 @@ def _may_hold(
     if known is None:  # nulls only, which are in no range
         return False
     low, high = ends
+    if low is not None and high is not None and low > high:
+        return False
     return (high is None or known[0] <= high) and (low is None or known[1] >= low)
 
 

@@ -217,3 +217,26 @@ def test_a_session_that_expired_fills_again(data: Path, control: EmbeddedControl
 def test_bad_budgets_are_refused(budget: int | str, says: str) -> None:
     with pytest.raises((EngineError, ValueError), match=says):
         Session(resident=budget)
+
+
+def test_keys_of_a_small_side_prune_the_big_one(data: Path, control: EmbeddedControlPlane) -> None:
+    pq.write_table(sales(1_000_000), data / "sales.parquet", row_group_size=122_880)
+    days = pa.table({"day": pa.array(range(0, 1_000_000, 10), pa.int64())})
+    days = days.append_column("year", pa.array([i // 10_000 for i in range(100_000)], pa.int32()))
+    pq.write_table(days, data / "days.parquet")
+    with opened(data, control, "64MB") as s:
+        joined = "select count(*), sum(price), min(note) from sales {} days on id = day {}"
+        for join, where in [
+            ("join", "where year = 3"),
+            ("join", "where year = 77"),
+            ("semi join", "where id > 5"),
+            ("left join", "where year = 3 or year is null"),
+        ]:
+            check(s, data, joined.format(join, where))
+        use = check(s, data, joined.format("join", "where year = 3"))
+        assert use.misses == 0
+        assert s.last_run is not None
+        few = sum(e.bytes_read for e in s.last_run.activation.elements)
+        check(s, data, joined.format("left join", ""))
+        many = sum(e.bytes_read for e in s.last_run.activation.elements)
+        assert few < many
