@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from engine.resident.layout import ELEMENT, Chunk, FillJob, Piece, from_plain, to_plain, zones_of
-from libd.errors import CapacityError
 from remote_frame.types import buffer_kinds, type_from_text
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def fill(params: Mapping[str, Any], action: Action) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``pieces``: lists of table number, column, chunk number, `Piece` (null if memory is full)
+        ``pieces``: lists of table number, column, chunk number, `Piece` (null for want of memory)
         and seconds.
     """
     job: FillJob = from_plain(params["fill"], FillJob)
@@ -54,10 +53,10 @@ def fill(params: Mapping[str, Any], action: Action) -> dict[str, Any]:
         started = time.perf_counter()
         if opened is None or opened[0] != chunk.path:
             opened = chunk.path, pq.ParquetFile(chunk.path)
-        array = _decoded(opened[1], chunk, name, type_from_text(type))
         try:
+            array = _decoded(opened[1], chunk, name, type_from_text(type))
             piece = to_plain(write_piece(array, transport, job.lease))
-        except CapacityError:
+        except MemoryError:  # this element's memory, or (`CapacityError`) the resident one
             piece = None
         pieces.append([number, name, at, piece, time.perf_counter() - started])
     return {"pieces": pieces}

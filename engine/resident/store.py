@@ -9,6 +9,7 @@ pinned by its `Lease`; others go when room is needed (`engine.resident.policy`).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -48,8 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "ResidentColumns", "ResidentStats", "ResidentUse"]
 
+log = logging.getLogger(__name__)
+
 LEAST_BUDGET = 1 << 20
 _FILL_LEASE = 30.0
+# Of a table in more files than that, addresses alone would be a burden to every element.
+_MOST_CHUNKS = 4096
 _GB = 10**9
 
 Key = tuple[tuple[str, ...], str]
@@ -227,7 +232,7 @@ class ResidentColumns:
         DataError
             If a file is gone or unreadable.
         EngineError
-            If filling fails for a reason other than want of room.
+            If there can be no resident memory.
         """
         lease = self._acquire(control, session, needs)
         try:
@@ -336,10 +341,14 @@ class ResidentColumns:
             tuple(FillTable(self._tables[p].files.chunks, columns) for p, columns in order),
             _FILL_LEASE,
         )
-        activation = self._run(
-            control, session, _filling(job, self._copies(job), self._compute_memory)
-        )
-        filled = self._take_over(activation, order)
+        app = _filling(job, self._copies(job), self._compute_memory)
+        try:
+            filled = self._take_over(self._run(control, session, app), order)
+        except (EngineError, LibdError) as error:
+            # What elements wrote goes when its lease ends. The query says what is wrong with the
+            # files, if anything is.
+            log.warning("resident columns were not filled: %s", error)
+            return replace(use, rejected=len(missing))
         return replace(
             use,
             filled_bytes=filled,
@@ -359,8 +368,9 @@ class ResidentColumns:
         """
         sizes: dict[tuple[str, ...], int] = {}
         for paths in {paths for paths, _ in missing}:
-            if all(_storable(type) for type in needs[paths].values()):
-                files = self._tables[paths].files
+            files = self._tables[paths].files
+            small = len(files.chunks) <= _MOST_CHUNKS
+            if small and all(_storable(type) for type in needs[paths].values()):
                 sizes[paths] = sum(
                     files.estimate(n, needs[paths][n]) for p, n in missing if p == paths
                 )

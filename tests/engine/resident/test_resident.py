@@ -240,3 +240,24 @@ def test_keys_of_a_small_side_prune_the_big_one(data: Path, control: EmbeddedCon
         check(s, data, joined.format("left join", ""))
         many = sum(e.bytes_read for e in s.last_run.activation.elements)
         assert few < many
+
+
+def test_an_empty_table(data: Path, control: EmbeddedControlPlane) -> None:
+    pq.write_table(sales(0), data / "none.parquet")
+    with opened(data, control, "64MB") as s:
+        for _ in range(2):
+            check(s, data, "select count(*), sum(price), max(note) from none")
+
+
+def test_a_file_that_cannot_be_decoded_is_the_querys_own_error(
+    data: Path, control: EmbeddedControlPlane
+) -> None:
+    with opened(data, control, "64MB") as s:
+        path = data / "sales.parquet"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:100] + bytes(200_000) + whole[200_100:])
+        with pytest.raises(EngineError, match=r"sales\.parquet"):
+            s.sql("select sum(id), max(note) from sales").collect()
+        assert s.resident is not None
+        path.write_bytes(whole)
+        assert check(s, data, "select sum(id), max(note) from sales").rejected == 0
