@@ -80,8 +80,9 @@ def extensions() -> list[Extension]:
         pyx = module.replace(".", "/") + ".pyx"
         if Path(pyx).exists():
             found.append(ext(module, [pyx]))
-    scan = ["operators/duckdb/_scan.pyx", "operators/duckdb/csrc/scan.c"]
-    if all(Path(p).exists() for p in scan):
+    scan = ["operators/duckdb/_scan.pyx"]
+    scan += [str(p) for p in sorted(Path("operators/duckdb/csrc").glob("*.c"))]
+    if Path(scan[0]).exists():
         found.append(ext(DUCKDB_EXTENSION, scan, libraries=["dl"]))
     if only := os.environ.get("SCAD_EXT"):
         rooms = set(only.split(","))

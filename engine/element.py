@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import remote_frame
 from engine.resident.reader import ResidentTable, find
 from operators.duckdb import Fragment, FragmentInput
+from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
 from remote_frame import FrameReader
@@ -171,15 +172,28 @@ class _Views:
         self._reader = reader
         self._action = action
 
-    def resident_batches(
-        self, columns: Sequence[str]
-    ) -> tuple[pa.Schema, list[pa.RecordBatch]] | None:
+    def resident_batches(self, columns: Sequence[str]) -> InMemory | None:
         """Views of the named columns; None if they had to be copied."""
         elements = {p.ref.element for p in self._reader.parts}
         if not all(self._action.get_transport(e, "rdma").mappable for e in elements):
             return None
         chosen = self._reader.arrow_stream(columns)
-        return chosen.schema, list(chosen.batches())
+        known = [self._range(name) for name in chosen.schema.names]
+        return InMemory(chosen.schema, list(chosen.batches()), known)
+
+    def _range(self, name: str) -> tuple[int, int] | None:
+        lows, highs = [], []
+        for handle in self._reader.handles:
+            at = handle.arrow_schema.names.index(name)
+            for part in handle.parts:
+                low = part.min[at] if part.min else None
+                high = part.max[at] if part.max else None
+                if part.nulls[at] < part.rows and (low is None or high is None):
+                    return None
+                if low is not None and high is not None:
+                    lows.append(low)
+                    highs.append(high)
+        return (min(lows), max(highs)) if lows else None
 
     def arrow_stream(self, columns: Sequence[str]) -> FrameReader:
         """See `FrameReader.arrow_stream`."""

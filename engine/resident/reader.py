@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from engine.resident.layout import (
     ELEMENT,
+    ZONE_ROWS,
     ColumnSpec,
     Grant,
     TableSpec,
@@ -18,6 +19,7 @@ from engine.resident.layout import (
     zones_of,
 )
 from openwhisk.errors import TransportNotGrantedError
+from operators.kernel import InMemory
 from remote_frame.types import buffer_kinds, type_from_text
 
 if TYPE_CHECKING:
@@ -120,9 +122,7 @@ class ResidentTable:
             self._table, self._durl, self._action, self._columns, self._share, within
         )
 
-    def resident_batches(
-        self, columns: Sequence[str]
-    ) -> tuple[pa.Schema, list[pa.RecordBatch]] | None:
+    def resident_batches(self, columns: Sequence[str]) -> InMemory | None:
         """Batches of some columns; None if they would have to be copied and are too many for
         that.
         """
@@ -131,7 +131,8 @@ class ResidentTable:
             self._action.limits.mem * _COPIED_SHARE
         ):
             return None
-        return self._schema(names), list(self._batches(names))
+        known = [self._range(n) for n in names]
+        return InMemory(self._schema(names), list(self._batches(names)), known)
 
     def arrow_stream(self, columns: Sequence[str]) -> pa.RecordBatchReader | _Lazy:
         """Something with `__arrow_c_stream__` that fetches batch by batch, again and again."""
@@ -140,6 +141,18 @@ class ResidentTable:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.arrow_stream(self._columns).__arrow_c_stream__(requested_schema)
+
+    def _range(self, name: str) -> tuple[int, int] | None:
+        """Least and greatest value of a column in the rows that are read."""
+        spec = self._table.columns[name]
+        ends = []
+        for chunk, start, rows in self._runs:
+            zones = spec.pieces[chunk].zones
+            if not zones:
+                return None
+            ends += zones[start // ZONE_ROWS : (start + rows + ZONE_ROWS - 1) // ZONE_ROWS]
+        known = [e for e in ends if e is not None]
+        return (min(a for a, _ in known), max(b for _, b in known)) if known else None
 
     def _schema(self, names: Sequence[str]) -> pa.Schema:
         return pa.schema([(n, type_from_text(self._table.columns[n].type)) for n in names])

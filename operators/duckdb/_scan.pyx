@@ -16,6 +16,7 @@ cdef extern from "csrc/scan.h":
     struct scan_table:
         pass
     scan_table* scan_table_new(const ArrowSchema*, ArrowArray**, int64_t, const char**) nogil
+    void scan_table_range(scan_table*, int64_t, int64_t, int64_t) nogil
     int64_t scan_table_id(const scan_table*) nogil
     void scan_table_close(scan_table*) nogil
 
@@ -29,6 +30,9 @@ cdef class ScanTable:
         Exports the schema of all batches (``__arrow_c_schema__``).
     batches
         Record batches (``__arrow_c_array__``) of that schema.
+    ranges
+        Least and greatest value per column, as stored integers (days of dates); None where they are
+        not known. They have to be true: DuckDB relies on them.
 
     Raises
     ------
@@ -38,7 +42,7 @@ cdef class ScanTable:
 
     cdef scan_table* _table
 
-    def __cinit__(self, schema, batches):
+    def __cinit__(self, schema, batches, ranges=()):
         cdef const char* reason = NULL
         cdef ArrowArray** arrays
         cdef Py_ssize_t n
@@ -58,6 +62,9 @@ cdef class ScanTable:
             free(arrays)
         if self._table == NULL:
             raise TypeError(reason.decode())
+        for i, known in enumerate(ranges):
+            if known is not None:
+                scan_table_range(self._table, i, known[0], known[1])
 
     @property
     def id(self):

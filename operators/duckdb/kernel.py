@@ -13,13 +13,14 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.types as pt
 
 from operators.duckdb import _scan
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.lower import lower
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
 from operators.errors import KernelError, KernelMemoryError
-from operators.kernel import ArrowStream
+from operators.kernel import ArrowStream, InMemory
 from operators.parquet_parts import parquet_part
 from operators.rel import ParquetSource, Rel
 from operators.types import canonical
@@ -183,7 +184,11 @@ class Kernel:
         if found is None:
             return None
         try:
-            return _scan.ScanTable(*found)
+            ranges = [
+                known if _ranged(field.type) else None
+                for field, known in zip(found.schema, found.ranges, strict=False)
+            ]
+            return _scan.ScanTable(found.schema, found.batches, ranges)
         except TypeError:  # a column's type
             return None
 
@@ -252,6 +257,11 @@ class Kernel:
             self._tables.pop().close()
 
 
+def _ranged(type: pa.DataType) -> bool:
+    """Whether DuckDB can be told a range of the type."""
+    return pt.is_signed_integer(type) or pt.is_date32(type)
+
+
 def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:
     """Load our table function; whether the connection allows it."""
     # DuckDB loads nothing that is called otherwise. One file is loaded once, whatever names it has:
@@ -266,18 +276,16 @@ def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:
     return True
 
 
-def _in_memory(
-    data: ArrowStream, columns: Sequence[str]
-) -> tuple[pa.Schema, Sequence[pa.RecordBatch]] | None:
-    """Schema and batches of the named columns, if they are in memory already."""
+def _in_memory(data: ArrowStream, columns: Sequence[str]) -> InMemory | None:
+    """The named columns, if they are in memory already."""
     if isinstance(data, pa.RecordBatch):
         data = pa.Table.from_batches([data])
     if isinstance(data, pa.Table):
         data = data.select(list(columns) or data.column_names[:1])
-        return data.schema, data.to_batches()
+        return InMemory(data.schema, data.to_batches())
     if hasattr(data, "resident_batches"):
-        batches = data.resident_batches(list(columns))
-        return None if batches is None else batches
+        found: InMemory | None = data.resident_batches(list(columns))
+        return found
     return None
 
 

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "scan.h"
+#include "statistics.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -23,6 +24,8 @@ struct column {
     int width;         /* bytes of a stored value; of an offset, for strings */
     int digits, scale; /* of decimals */
     int index;         /* in the batch */
+    bool ranged;       /* whether `low` and `high` are known */
+    int64_t low, high;
 };
 
 struct morsel { int64_t batch, start, rows; };
@@ -129,6 +132,13 @@ struct scan_table *scan_table_new(const struct ArrowSchema *schema, struct Arrow
     return table;
 }
 
+void scan_table_range(struct scan_table *table, int64_t column, int64_t low, int64_t high) {
+    struct column *known = &table->columns[column];
+    known->ranged = true;
+    known->low = low;
+    known->high = high;
+}
+
 int64_t scan_table_id(const struct scan_table *table) { return table->id; }
 
 void scan_table_release(struct scan_table *table) {
@@ -153,6 +163,29 @@ static struct scan_table *find(int64_t id) {
     if (table) atomic_fetch_add(&table->references, 1);
     pthread_mutex_unlock(&registry_lock);
     return table;
+}
+
+static bool may_hold_nulls(const struct scan_table *table, const struct column *column) {
+    for (int64_t b = 0; b < table->n_batches; b++) {
+        const struct ArrowArray *array = table->batches[b].children[column->index];
+        if (array->buffers[0] && array->null_count != 0) return true;
+    }
+    return false;
+}
+
+/* The range of a column of what may be a table that is open. */
+static bool find_range(void *bound, uint64_t index, struct column_range *range) {
+    pthread_mutex_lock(&registry_lock);
+    struct scan_table *table = registry;
+    while (table && table != bound) table = table->next;
+    bool known = table && index < (uint64_t)table->n_columns && table->columns[index].ranged;
+    if (known) {
+        const struct column *column = &table->columns[index];
+        *range = (struct column_range){(int)column->kind, column->low, column->high,
+                                       may_hold_nulls(table, column)};
+    }
+    pthread_mutex_unlock(&registry_lock);
+    return known;
 }
 
 /* -- DuckDB's C interface --------------------------------------------------------------------- */
@@ -351,6 +384,8 @@ struct extension_access {
     const void *(*get_api)(handle, const char *);
 };
 
+static bool statistics_known;
+
 static const char *resolve(const void *address) {
     Dl_info found;
     void *library = dladdr(address, &found) ? dlopen(found.dli_fname, RTLD_NOW | RTLD_NOLOAD) : NULL;
@@ -359,6 +394,7 @@ static const char *resolve(const void *address) {
     if (!(*(void **)&name##_ = dlsym(library, "duckdb_" #name)))                                   \
         return "scad_scan: this DuckDB lacks duckdb_" #name;
     DUCKDB_FUNCTIONS(RESOLVE)
+    statistics_known = statistics_resolve(library);
     dlclose(library);
     return NULL;
 }
@@ -383,6 +419,7 @@ __attribute__((visibility("default"))) bool _scan_init_c_api(handle info,
     table_function_set_local_init_(function, start_thread);
     table_function_set_function_(function, scan_rows);
     table_function_supports_projection_pushdown_(function, true);
+    if (statistics_known) statistics_offer(function, find_range);
     bool done = register_table_function_(connection, function) == 0;
     destroy_logical_type_(&number);
     destroy_table_function_(&function);

@@ -15,6 +15,8 @@ struct scan_table; /* counted: one reference is Python's, one each bound stateme
  * none that is scanned here, or memory is out; the batches stay the caller's then. */
 struct scan_table *scan_table_new(const struct ArrowSchema *schema, struct ArrowArray **batches,
                                   int64_t n, const char **reason);
+/* Least and greatest value of a column of integers or dates, before the table is read. */
+void scan_table_range(struct scan_table *table, int64_t column, int64_t low, int64_t high);
 int64_t scan_table_id(const struct scan_table *table);
 void scan_table_release(struct scan_table *table);
 /* No new statement finds the table any more. */
