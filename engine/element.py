@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import remote_frame
+from engine.resident.reader import ResidentTable, find
 from operators.duckdb import Fragment, FragmentInput
+from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
-from remote_frame import conditions, storage
+from remote_frame import FrameReader, conditions, storage
 from remote_frame.handle import ExchangeHandle, load_handle, partition_of
 from remote_frame.types import type_from_text
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from libd import Transport
     from openwhisk.runtime import Action
-    from remote_frame import FrameReader
 
 __all__ = [
     "exchange",
@@ -32,6 +33,7 @@ __all__ = [
     "read_all",
     "read_own",
     "read_part",
+    "resident",
     "run",
     "table",
     "write",
@@ -52,6 +54,34 @@ def table(paths: Sequence[str]) -> ParquetSource:
 def part(paths: Sequence[str], action: Action) -> ParquetSource:
     """The share of a base table that belongs to this copy."""
     return ParquetSource("table", tuple(paths), (action.index, action.count))
+
+
+def resident(
+    params: Mapping[str, Any],
+    paths: Sequence[str],
+    action: Action,
+    columns: Sequence[str],
+    *,
+    part: bool,
+    within: Mapping[str, tuple[int | None, int | None]] | None = None,
+) -> ParquetSource | ResidentTable:
+    """A base table from the session's resident columns; from its files where not all are there.
+
+    Parameters
+    ----------
+    columns
+        Names of those that the statement uses.
+    part
+        Whether this copy reads its share of the rows only.
+    within
+        Ranges of stored integers outside of which rows do not matter, by column.
+    """
+    found = find(params, paths, columns)
+    if found is None:
+        return ParquetSource("table", tuple(paths), (action.index, action.count) if part else None)
+    durl, known = found
+    share = (action.index, action.count) if part else (0, 1)
+    return ResidentTable(known, durl, action, columns, share, dict(within or {}))
 
 
 def read_all(
@@ -114,11 +144,12 @@ def _reader(
 
 def run(
     sql: str,
-    tables: Mapping[str, ParquetSource | FrameReader],
+    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
     columns: Sequence[tuple[str, str]],
     action: Action,
     *,
     fixed_joins: bool = False,
+    keys: Sequence[tuple[str, str, Sequence[str], str]] = (),
 ) -> pa.RecordBatchReader:
     """Run a statement on the worker's warm DuckDB connection.
 
@@ -132,22 +163,83 @@ def run(
         Names and types (`remote_frame.types.type_from_text`) of its output.
     fixed_joins
         Whether DuckDB must join in the order in which the statement does.
+    keys
+        Ranges outside of which rows of resident tables do not matter: the table, its column, the
+        tables that a statement reads, and the statement for the two ends.
 
     Returns
     -------
     pyarrow.RecordBatchReader
         Batches as DuckDB makes them; to be drained before the next `run`.
     """
-    inputs, supplied = [], {}
+    kernel = remote_frame.warm_kernel(action)
+    given = dict(tables)
+    for name, column, reads, ends in keys:
+        table = given[name]
+        if isinstance(table, ResidentTable) and table.prunable(column):
+            fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _ENDS, action)
+            (row,) = kernel.table(fragment, supplied).to_pylist()
+            given[name] = table.narrowed(column, row["low"], row["high"])
+    fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
+    return kernel.run(fragment, supplied)
+
+
+_ENDS = (("low", "int64"), ("high", "int64"))
+
+
+def _fragment(
+    sql: str,
+    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
+    columns: Sequence[tuple[str, str]],
+    action: Action,
+    fixed_joins: bool = False,
+) -> tuple[Fragment, dict[str, Any]]:
+    """A statement, and the inputs that the kernel does not read itself."""
+    inputs: list[FragmentInput] = []
+    supplied: dict[str, Any] = {}
     for name, source in tables.items():
         if isinstance(source, ParquetSource):
             inputs.append(FragmentInput(name, source, ()))
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
-            supplied[name] = source
+            supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
-    fragment = Fragment(sql, tuple(inputs), schema, fixed_joins)
-    return remote_frame.warm_kernel(action).run(fragment, supplied)
+    return Fragment(sql, tuple(inputs), schema, fixed_joins), supplied
+
+
+class _Views:
+    """A frame for the kernel: its batches where the transport maps them, else a stream."""
+
+    def __init__(self, reader: FrameReader, action: Action) -> None:
+        self._reader = reader
+        self._action = action
+
+    def resident_batches(self, columns: Sequence[str]) -> InMemory | None:
+        """Views of the named columns; None if they had to be copied."""
+        elements = {p.ref.element for p in self._reader.parts}
+        if not all(self._action.get_transport(e, "rdma").mappable for e in elements):
+            return None
+        chosen = self._reader.arrow_stream(columns)
+        known = [self._range(name) for name in chosen.schema.names]
+        return InMemory(chosen.schema, list(chosen.batches()), known)
+
+    def _range(self, name: str) -> tuple[int, int] | None:
+        lows, highs = [], []
+        for handle in self._reader.handles:
+            at = handle.arrow_schema.names.index(name)
+            for part in handle.parts:
+                low = part.min[at] if part.min else None
+                high = part.max[at] if part.max else None
+                if part.nulls[at] < part.rows and (low is None or high is None):
+                    return None
+                if low is not None and high is not None:
+                    lows.append(low)
+                    highs.append(high)
+        return (min(lows), max(highs)) if lows else None
+
+    def arrow_stream(self, columns: Sequence[str]) -> FrameReader:
+        """See `FrameReader.arrow_stream`."""
+        return self._reader.arrow_stream(columns)
 
 
 def write(

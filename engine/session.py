@@ -20,13 +20,16 @@ import pyarrow as pa
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application
 from engine.errors import EngineError
-from engine.execution import Execution, execute
+from engine.execution import Execution, QueryFailedError, execute
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
 from engine.policy import POLICIES, Grain, Ladder, Policy, Sizes, stage_need
+from engine.resident.needs import columns_wanted
+from engine.resident.store import Lease, ResidentColumns, ResidentUse
 from engine.running import Attempt, run_under_policy
 from engine.stages import CutSettings, StagePlan, cut
 from engine.stages.explain import explain_stages
+from libd._core import available_memory
 from libd.errors import ScadError
 from libd.units import format_size, parse_size
 from operators.rel import Rel
@@ -45,6 +48,10 @@ _LEAST_DEFAULT_MEMORY = 1 << 30
 # What an element needs before it has read a single row: the worker's own memory and DuckDB's.
 LEAST_COMPUTE_MEMORY = 64 << 20
 
+# Seconds without a query after which a session's memory goes; longer where columns are to stay.
+_LEASE = 60.0
+_RESIDENT_LEASE = 900.0
+
 # Imported once per worker pool, so that an element starts in milliseconds. DuckDB imports
 # pyarrow.dataset and, where it is installed, pandas when it is first given Arrow data: half a
 # second of CPU in every worker otherwise.
@@ -55,6 +62,7 @@ PREIMPORT = (
     "remote_frame.executor",
     "operators.duckdb",
     "engine.element",
+    "engine.resident.load",
 )
 
 
@@ -74,6 +82,8 @@ class Run:
         How finely the query was cut, and the most that its elements might hold.
     retries
         Runs before this one that ended because an element's memory did not suffice.
+    resident
+        What it had of resident columns; None if none are kept.
     """
 
     activation: Activation
@@ -81,6 +91,7 @@ class Run:
     elements: int
     grain: Grain
     retries: int = 0
+    resident: ResidentUse | None = None
 
     @property
     def usage(self) -> Usage:
@@ -113,6 +124,9 @@ class Session:
         ``auto`` (by cost).
     sizes
         What queries needed when they ran, to be shared between sessions; None begins with nothing.
+    resident
+        Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
+        queries that follow; None keeps none.
 
     Raises
     ------
@@ -137,6 +151,7 @@ class Session:
         exchange_memory: int | str = "8GB",
         policy: Policy = "auto",
         sizes: Sizes | None = None,
+        resident: int | str | None = None,
     ) -> None:
         if parallelism is not None and parallelism < 1:
             raise EngineError(f"parallelism must be at least 1, not {parallelism}")
@@ -157,9 +172,22 @@ class Session:
         self._parallelism = parallelism
         self._cores: int | None = None
         self._compute_memory = memory
-        self._codegen = CodegenSettings(exchange_memory=parse_size(exchange_memory))
+        self._codegen = CodegenSettings(
+            exchange_memory=parse_size(exchange_memory), resident=resident is not None
+        )
         self._policy: Policy = policy
         self._sizes = Sizes() if sizes is None else sizes
+        self._resident: ResidentColumns | None = None
+        if resident is not None:
+            budget = parse_size(resident)
+            if apihost is None and control is None and budget > available_memory():
+                raise EngineError(
+                    f"a resident budget of {format_size(budget)} is more than the "
+                    f"{format_size(available_memory())} of memory that are available"
+                )
+            self._resident = ResidentColumns(
+                budget, transport, lambda: self.cores, memory or _LEAST_DEFAULT_MEMORY
+            )
         self._transport = transport
         self._apihost = apihost
         self._control = control
@@ -215,12 +243,32 @@ class Session:
         DataError
             If a data file changed since it was registered.
         """
-        control, session = self._ready()
         estimates = Estimates(self._statistics)
         optimized = optimize(self._local.resolve(plan), estimates)
+        with self.catalog.unchanged(plan):
+            if self._resident is None:
+                return self._execute(plan, optimized, estimates, None)
+            needs = columns_wanted([optimized])
+            while True:
+                control, session = self._ready()
+                with self._resident.lease(control, session, needs) as lease:
+                    try:
+                        return self._execute(plan, optimized, estimates, lease)
+                    except QueryFailedError:
+                        # Columns that died with their memory server are filled again, once per
+                        # server.
+                        if self._resident.check(control, session, lease):
+                            raise
+
+    def _execute(
+        self, plan: Rel, optimized: Rel, estimates: Estimates, lease: Lease | None
+    ) -> pa.Table:
+        control, session = self._ready()
+        parameters = None if lease is None else lease.parameters()
 
         def run(attempt: Attempt) -> Execution:
-            app = build_application(f"query-{uuid4().hex[:12]}", attempt.stages, attempt.settings)
+            name = f"query-{uuid4().hex[:12]}"
+            app = build_application(name, attempt.stages, attempt.settings, parameters)
             return execute(
                 control,
                 app,
@@ -230,16 +278,15 @@ class Session:
                 transport=self._transport,
             )
 
-        with self.catalog.unchanged(plan):
-            done = run_under_policy(
-                self._ladder(),
-                self._sizes,
-                shape(optimized),
-                self._codegen,
-                lambda grain: _cut(optimized, estimates, grain),
-                lambda stage, grain: stage_need(stage, estimates, grain.threads),
-                run,
-            )
+        done = run_under_policy(
+            self._ladder(),
+            self._sizes,
+            shape(optimized),
+            self._codegen,
+            lambda grain: _cut(optimized, estimates, grain),
+            lambda stage, grain: stage_need(stage, estimates, grain.threads),
+            run,
+        )
         stages = done.attempt.stages
         self._last = Run(
             done.execution.activation,
@@ -247,8 +294,14 @@ class Session:
             stages.elements,
             done.attempt.grain,
             done.retries,
+            None if lease is None else lease.use,
         )
         return done.execution.table
+
+    @property
+    def resident(self) -> ResidentColumns | None:
+        """The columns that stay in memory (``session.resident.stats()``); None if none do."""
+        return self._resident
 
     def explain(self, query: str | RemoteFrame | Rel) -> str:
         """The stages of a query, with estimated rows and bytes."""
@@ -340,16 +393,19 @@ class Session:
             if self._id is not None:
                 try:
                     control.renew_session(self._id)
-                except NotFoundError:  # idle for longer than its lease; it owned nothing
+                except NotFoundError:  # idle for longer than its lease
                     self._id = None
             if self._id is None:
-                self._id = control.open_session().id
+                lease = _LEASE if self._resident is None else _RESIDENT_LEASE
+                self._id = control.open_session(lease=lease).id
             return control, self._id
 
     def close(self) -> None:
         """Give everything back: memory, workers, the control plane if this session started it."""
         with self._lock:
             self._closed = True
+            if self._resident is not None:
+                self._resident.close()
             self._local.close()
             self.catalog.close()
             control, self._control = self._control, None

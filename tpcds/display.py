@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -24,7 +24,14 @@ from libd.units import format_size
 from tpcds.data import Progress
 from tpcds.record import QueryRecord, totals
 
-__all__ = ["LiveTable", "PlainLines", "QueryDisplay", "generation_progress", "summary"]
+__all__ = [
+    "LiveTable",
+    "PlainLines",
+    "QueryDisplay",
+    "generation_progress",
+    "resident_summary",
+    "summary",
+]
 
 _COLUMNS = (
     "query",
@@ -216,6 +223,20 @@ def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> Non
         if record.error is not None:
             line = f"q{record.number}: {record.error}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(", ".join(words), highlight=False, markup=False, soft_wrap=True)
+
+
+def resident_summary(console: Console, found: Mapping[str, Any]) -> None:
+    """Say what resident columns did over all passes (`engine.resident.store.ResidentStats`)."""
+    words = [
+        f"resident: {found['columns']} columns",
+        f"{format_size(found['bytes'])} of {format_size(found['budget'])}",
+        f"{found['hits']} hits",
+        f"{found['misses']} misses",
+        f"{found['evictions']} evictions",
+        f"{format_size(found['filled_bytes'])} filled in {found['fill_seconds']:.2f} s",
+        f"{found['gb_s']:.2f} GB·s",
+    ]
     console.print(", ".join(words), highlight=False, markup=False, soft_wrap=True)
 
 

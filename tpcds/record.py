@@ -12,6 +12,10 @@ The JSON of ``--json`` is an object with
     the queries that ran; of the peaks the largest.
 ``versions``, ``machine``, ``settings``
     Circumstances.
+``passes``
+    Totals of every pass; everything else is of the last.
+``resident``
+    Resident columns of the session over all passes; null if none were kept.
 """
 
 from __future__ import annotations
@@ -80,6 +84,9 @@ class QueryRecord:
         The most that one compute element really held, measured.
     compute_gb_s, memory_gb_s, core_s
         Reserved over time; GB is 10**9 bytes.
+    resident
+        What the query had of resident columns (`engine.resident.store.ResidentUse`); None where
+        none are kept.
     rows
         Of the answer.
     recomputed
@@ -103,6 +110,7 @@ class QueryRecord:
     compute_gb_s: float | None = None
     memory_gb_s: float | None = None
     core_s: float | None = None
+    resident: Mapping[str, int | float] | None = None
     rows: int | None = None
     recomputed: tuple[str, ...] = ()
     peers: Mapping[str, Peer] = field(default_factory=dict)

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ examples:
   python -m tpcds.run --sf 10 --queries 95            bigger data, from the faster generator
   python -m tpcds.run --explain 3                     the stages of query 3, without running it
   python -m tpcds.run --queries 16 --emit elements    keep its elements in elements/q16
+  python -m tpcds.run --resident 2GB --passes 2       keep decoded columns for the second pass
   python -m tpcds.run --transport tcp --json r.json   force TCP, keep the figures
   python -m tpcds.run --data DIR --no-verify          on Parquet files that are already in DIR
   python -m tpcds.run --apihost http://localhost:3233 on the control plane that
@@ -50,7 +51,6 @@ exit status: 0 every query asked for ran and matched; 1 some did not; 2 the comm
 
 # Flags of rooms that are still to be built, and what they are for.
 _NOT_BUILT = {
-    "--resident": "keeping columns resident in memory elements",
     "--compare": "comparing with further engines",
 }
 
@@ -68,6 +68,8 @@ class Options:
     parallelism: int | None
     compute_memory: int | None
     sizes: Path | None
+    resident: int | None
+    passes: int
     transport: str
     apihost: str | None
     explain: list[int]
@@ -155,6 +157,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         help="reserve what the queries held in earlier runs, which FILE remembers",
     )
     how.add_argument(
+        "--resident",
+        type=_resident,
+        metavar="SIZE",
+        help="keep decoded columns of base tables in memory for later queries, up to SIZE; "
+        "off (default): decode them anew",
+    )
+    how.add_argument(
+        "--passes",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="run the queries N times over in one session (default: 1); figures are of the last",
+    )
+    how.add_argument(
         "--transport",
         choices=("auto", "shm", "tcp", "rdma"),
         default="auto",
@@ -204,6 +220,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         parallelism=parsed.parallelism,
         compute_memory=parsed.compute_memory,
         sizes=parsed.sizes,
+        resident=parsed.resident,
+        passes=parsed.passes,
         transport=parsed.transport,
         apihost=parsed.apihost,
         explain=parsed.explain,
@@ -231,6 +249,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _resident(text: str) -> int | None:
+    return None if text.lower() == "off" else _size(text)
+
+
 def _size(text: str) -> int:
     from libd.units import parse_size
 
@@ -239,7 +261,7 @@ def _size(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if size == 0:
-        raise argparse.ArgumentTypeError("the memory of an element cannot be 0")
+        raise argparse.ArgumentTypeError("the size cannot be 0")
     return size
 
 
@@ -260,9 +282,9 @@ def _run(options: Options, unwinding: Unwinding) -> int:
 
     from engine import Session
     from engine.policy import Sizes
-    from tpcds.display import LiveTable, PlainLines, QueryDisplay, summary
+    from tpcds.display import LiveTable, PlainLines, QueryDisplay, resident_summary, summary
     from tpcds.oracle import Oracle
-    from tpcds.record import report, write_json
+    from tpcds.record import report, totals, write_json
     from tpcds.runner import Runner, register_tables, warm_up
 
     console = Console()
@@ -282,6 +304,8 @@ def _run(options: Options, unwinding: Unwinding) -> int:
         given["parallelism"] = options.parallelism
     if options.compute_memory is not None:
         given["compute_memory"] = options.compute_memory
+    if options.resident is not None:
+        given["resident"] = options.resident
 
     with contextlib.ExitStack() as stack:
         # Made first, started last: what is wrong with its settings shows before data is generated.
@@ -300,31 +324,41 @@ def _run(options: Options, unwinding: Unwinding) -> int:
             session, oracle, emit=options.emit, on_traceback=_show if options.verbose else None
         )
         asked = len(options.queries)
-        display: QueryDisplay = (
-            LiveTable(console, asked) if console.is_terminal else PlainLines(console)
-        )
-        records = []
-        with display:
-            for record in runner.run(options.queries, display.start):
-                unwinding.check()  # a query that was interrupted may look like one that failed
-                display.finish(record)
-                records.append(record)
+        passes = []
+        for number in range(1, options.passes + 1):
+            if options.passes > 1:
+                console.print(f"pass {number} of {options.passes}", highlight=False)
+            display: QueryDisplay = (
+                LiveTable(console, asked) if console.is_terminal else PlainLines(console)
+            )
+            records = []
+            with display:
+                for record in runner.run(options.queries, display.start):
+                    unwinding.check()  # a query that was interrupted may look like one that failed
+                    display.finish(record)
+                    records.append(record)
+            summary(console, records, asked)
+            passes.append(records)
+        resident = None if session.resident is None else asdict(session.resident.stats())
+        if resident is not None:
+            resident_summary(console, resident)
 
-    summary(console, records, asked)
     if options.json is not None:
         settings = {
             "verify": options.verify,
             "policy": options.policy,
             "parallelism": options.parallelism,
             "compute_memory": options.compute_memory,
+            "resident": options.resident,
+            "passes": options.passes,
             "transport": options.transport,
             "control_plane": "http" if options.apihost else "embedded",
         }
-        write_json(
-            options.json,
-            report(records, asked, sf=data.sf, generator=data.generator, settings=settings),
-        )
-    return 0 if all(record.succeeded for record in records) else EXIT_FAILED
+        content = report(records, asked, sf=data.sf, generator=data.generator, settings=settings)
+        content["passes"] = [totals(one, asked) for one in passes]
+        content["resident"] = resident
+        write_json(options.json, content)
+    return 0 if all(record.succeeded for records in passes for record in records) else EXIT_FAILED
 
 
 def _explain(session: Any, numbers: Sequence[int], console: Any) -> int:

@@ -149,6 +149,7 @@ class Runner:
 
 def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> QueryRecord:
     usage = run.usage
+    resident = getattr(run, "resident", None)
     return dataclasses.replace(
         record,
         seconds=seconds,
@@ -164,4 +165,5 @@ def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> Query
         memory_gb_s=usage.memory_gb_s,
         core_s=usage.core_s,
         recomputed=tuple(usage.recomputed),
+        resident=None if resident is None else dataclasses.asdict(resident),
     )

@@ -5,18 +5,22 @@ files.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.types as pt
 
+from operators.duckdb import _scan
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.lower import lower
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
 from operators.errors import KernelError, KernelMemoryError
-from operators.kernel import ArrowStream
+from operators.kernel import ArrowStream, InMemory
 from operators.parquet_parts import parquet_part
 from operators.rel import ParquetSource, Rel
 from operators.types import canonical
@@ -48,6 +52,11 @@ class Kernel:
     -----
     ----- Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
     or closed before the next `run`; `table` does so.
+
+    Inputs whose batches are in memory already are scanned by a table function of ours
+    (``csrc/scan.h``), where the connection could load it (`open` can); others, and columns of types
+    that it does not have, as Arrow streams. The difference is what DuckDB's optimizer knows: of a
+    stream not even its rows, so that hash tables may be built on the big side.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -55,6 +64,8 @@ class Kernel:
         self._disabled = ""
         self._registered: list[str] = []
         self._views: list[str] = []
+        self._tables: list[_scan.ScanTable] = []
+        self._scans = _load_scan(connection)
         connection.execute(f"SET arrow_output_version = '{_ARROW_VERSION}'")
         connection.execute("SET produce_arrow_string_view = false")
         connection.execute("SET arrow_large_buffer_size = false")
@@ -89,6 +100,7 @@ class Kernel:
                 "threads": threads,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
+                "allow_unsigned_extensions": True,  # ours
             },
         )
         kernel = cls(connection)
@@ -165,14 +177,35 @@ class Kernel:
         key = getattr(one.source, "name", one.name)
         if key not in supplied:
             raise KernelError(f"no data was supplied for input {key!r}")
+        data = supplied[key]
+        if (table := self._scan_table(data, one.columns)) is not None:
+            self._tables.append(table)
+            self._view(one.name, f"SELECT * FROM scad_scan({table.id})")
+            return
         hidden = f"{one.name} (Arrow)"
-        self._connection.register(hidden, _narrow(supplied[key], one.columns))
+        self._connection.register(hidden, _narrow(data, one.columns))
         self._registered.append(hidden)
         self._view(one.name, f"SELECT * FROM {identifier(hidden)} LIMIT {_ALL_ROWS}")
 
     def _view(self, name: str, query: str) -> None:
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
         self._views.append(name)
+
+    def _scan_table(self, data: ArrowStream, columns: Sequence[str]) -> _scan.ScanTable | None:
+        """The batches of `data` for our own scan, None where they have to be streamed."""
+        if not self._scans:
+            return None
+        found = _in_memory(data, columns)
+        if found is None:
+            return None
+        try:
+            ranges = [
+                known if _ranged(field.type) else None
+                for field, known in zip(found.schema, found.ranges, strict=False)
+            ]
+            return _scan.ScanTable(found.schema, found.batches, ranges)
+        except TypeError:  # a column's type
+            return None
 
     def _optimizers(self, fragment: Fragment) -> None:
         """Switch off what would work against the plan, or change its answer.
@@ -182,7 +215,7 @@ class Kernel:
         narrow decimals and Bloom filters.
         """
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
-        if fragment.supplied:
+        if self._registered:
             disabled.append("join_filter_pushdown")
         setting = ",".join(disabled)
         if setting != self._disabled:
@@ -232,6 +265,40 @@ class Kernel:
             self._connection.execute(f"DROP VIEW IF EXISTS {identifier(self._views.pop())}")
         while self._registered:
             self._connection.unregister(self._registered.pop())
+        while self._tables:
+            self._tables.pop().close()
+
+
+def _ranged(type: pa.DataType) -> bool:
+    """Whether DuckDB can be told a range of the type."""
+    return pt.is_signed_integer(type) or pt.is_date32(type)
+
+
+def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Load our table function; whether the connection allows it."""
+    # DuckDB loads nothing that is called otherwise. One file is loaded once, whatever names it has:
+    # so the extension has the tables of the module.
+    with tempfile.TemporaryDirectory(prefix="scad-") as directory:
+        link = Path(directory, "_scan.duckdb_extension")
+        link.symlink_to(_scan.__file__)
+        try:
+            connection.execute(f"LOAD {quoted_string(str(link))}")
+        except duckdb.Error:
+            return False
+    return True
+
+
+def _in_memory(data: ArrowStream, columns: Sequence[str]) -> InMemory | None:
+    """The named columns, if they are in memory already."""
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        data = data.select(list(columns) or data.column_names[:1])
+        return InMemory(data.schema, data.to_batches())
+    if hasattr(data, "resident_batches"):
+        found: InMemory | None = data.resident_batches(list(columns))
+        return found
+    return None
 
 
 def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
