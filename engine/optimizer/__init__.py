@@ -5,10 +5,15 @@ from __future__ import annotations
 from engine.optimizer.estimates import Estimates
 from engine.optimizer.joinorder import order_joins
 from engine.optimizer.pruning import prune
+from engine.optimizer.reuse import reuse_similar
 from engine.optimizer.sharing import intern
 from operators.rel import Rel
 
-__all__ = ["Estimates", "optimize"]
+__all__ = ["Estimates", "optimize", "whole"]
+
+
+def whole(plan: Rel, estimates: Estimates) -> Rel:
+    return prune(reuse_similar(intern(plan), estimates))
 
 
 def optimize(plan: Rel, estimates: Estimates) -> Rel:
