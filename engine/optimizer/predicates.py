@@ -35,30 +35,11 @@ def conjunction(parts: Sequence[Expr]) -> Expr | None:
 def disjunction(parts: Sequence[Expr]) -> Expr:
     """Parts of which one must hold (at least one part).
 
-    Equalities of one column with literals become an IN list, which statistics and readers of
-    Parquet understand.
+    Not an IN list where an IN list would do: DuckDB estimates it as if it kept everything, and then
+    chose a join order that took five times as long (q64).
     """
-    distinct: list[Expr] = []
-    for part in parts:
-        if part not in distinct:
-            distinct.append(part)
-    if len(distinct) == 1:
-        return distinct[0]
-    points = [_point(p) for p in distinct]
-    columns = {p[0] for p in points if p is not None}
-    if len(columns) == 1 and None not in points:
-        options = [o for p in points if p is not None for o in p[1]]
-        return InList(BOOL, next(iter(columns)), tuple(dict.fromkeys(options)))
-    return Call(BOOL, "or", tuple(distinct))
-
-
-def _point(expr: Expr) -> tuple[Column, list[Expr]] | None:
-    match expr:
-        case Call(function="equal", args=(Column() as column, Lit() as literal)):
-            return column, [literal]
-        case InList(arg=Column() as column, options=options):
-            return column, list(options)
-    return None
+    distinct = list(dict.fromkeys(parts))
+    return distinct[0] if len(distinct) == 1 else Call(BOOL, "or", tuple(distinct))
 
 
 def exclusive(predicates: Sequence[Sequence[Expr]]) -> bool:
