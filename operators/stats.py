@@ -169,18 +169,88 @@ def _filtered(stats: TableStats, predicate: Expr | None) -> TableStats:
         return stats
     kept = _scaled(stats, stats.rows * selectivity(predicate, stats))
     columns = list(kept.columns)
-    for term in _terms(predicate):
-        match term:
-            case Call(function="equal", args=(Column(index=i), Lit(value=v))) if v is not None:
-                point = as_number(v)
-                columns[i] = replace(
-                    columns[i], min=point, max=point, null_fraction=0.0, distinct=1.0
-                )
-            case InList(arg=Column(index=i), options=options):
-                given = columns[i].distinct
-                most = float(len(options)) if given is None else min(len(options), given)
-                columns[i] = replace(columns[i], distinct=most, null_fraction=0.0)
+    terms = _terms(predicate)
+    for i, bounds in _bounds(terms).items():
+        low, high = _clipped(stats.columns[i], *bounds)
+        if low is not None and high is not None:
+            known = stats.columns[i].distinct
+            inside = None if known is None else max(known * _inside(stats.columns[i], bounds), 1.0)
+            columns[i] = replace(columns[i], min=low, max=high, null_fraction=0.0, distinct=inside)
+    for term in terms:
+        points = _points(term)
+        if points is None:
+            continue
+        i, values = points
+        numbers = [n for v in values if (n := as_number(v)) is not None]
+        given = stats.columns[i].distinct
+        most = float(len(values)) if given is None else min(float(len(values)), given)
+        columns[i] = replace(columns[i], null_fraction=0.0, distinct=most)
+        if len(numbers) == len(values):
+            columns[i] = replace(columns[i], min=min(numbers), max=max(numbers))
     return TableStats(kept.rows, tuple(columns))
+
+
+def _points(term: Expr) -> tuple[int, list[object]] | None:
+    """The column that `term` holds to some values, and the values."""
+    match term:
+        case Call(function="equal", args=(Column(index=i), Lit(value=v))) if v is not None:
+            return i, [v]
+        case InList(arg=Column(index=i), options=options) if all(
+            isinstance(o, Lit) and o.value is not None for o in options
+        ):
+            return i, [o.value for o in options if isinstance(o, Lit)]
+        case Call(function="or", args=args):
+            parts = [_points(a) for a in args]
+            known = [p for p in parts if p is not None]
+            if len(known) == len(parts) and len({p[0] for p in known}) == 1:
+                return known[0][0], list(dict.fromkeys(v for p in known for v in p[1]))
+    return None
+
+
+def _bounds(terms: Sequence[Expr]) -> dict[int, tuple[float, float]]:
+    """The ranges in which comparisons with constants hold bare columns."""
+    found: dict[int, tuple[float, float]] = {}
+    for term in terms:
+        match term:
+            case Call(function=name, args=(Column(index=i), other)) if name in _COMPARED:
+                value = _constant(other)
+            case _:
+                continue
+        if value is None:
+            continue
+        low, high = found.get(i, (-math.inf, math.inf))
+        if name.startswith("less"):
+            high = min(high, value)
+        else:
+            low = max(low, value)
+        found[i] = low, high
+    return found
+
+
+_COMPARED = frozenset(("less", "less_equal", "greater", "greater_equal"))
+
+
+def _clipped(
+    column: ColumnStats, low: float, high: float
+) -> tuple[float, float] | tuple[None, None]:
+    if column.min is None or column.max is None:
+        return None, None
+    return max(low, column.min), min(high, column.max)
+
+
+def _inside(column: ColumnStats, bounds: tuple[float, float]) -> float:
+    """The share of a column's values, NULLs left out, that lie in a closed range."""
+    if column.min is None or column.max is None:
+        return _RANGE if math.inf in map(abs, bounds) else _RANGE / 3
+    low, high = _clipped(column, *bounds)
+    if low is None or high is None or low > high:
+        return 0.0
+    span = column.max - column.min
+    if span <= 0:
+        return 1.0
+    # One of d evenly spread values stands for 1/d of the range.
+    grain = span / max(column.distinct or math.inf, 1.0) if column.distinct else 0.0
+    return min((high - low + grain) / (span + grain), 1.0)
 
 
 def _terms(expr: Expr) -> list[Expr]:
@@ -198,8 +268,8 @@ def _selectivity(expr: Expr, stats: TableStats) -> float:
     match expr:
         case Lit(value=value):
             return 1.0 if value else 0.0
-        case Call(function="and", args=args):
-            return math.prod(selectivity(a, stats) for a in args)
+        case Call(function="and"):
+            return _conjunction(_terms(expr), stats)
         case Call(function="or", args=args):
             return 1 - math.prod(1 - selectivity(a, stats) for a in args)
         case Call(function="not", args=(arg,)):
@@ -221,6 +291,22 @@ def _selectivity(expr: Expr, stats: TableStats) -> float:
         case Call(function="like" | "ilike" | "contains" | "starts_with" | "regexp_matches"):
             return _LIKE
     return _OTHER
+
+
+def _conjunction(terms: list[Expr], stats: TableStats) -> float:
+    """Independent terms, but for comparisons of one column: they make one range."""
+    ranges = _bounds(terms)
+    share = 1.0
+    for i, bounds in ranges.items():
+        share *= _inside(stats.columns[i], bounds) * (1 - stats.columns[i].null_fraction)
+    for term in terms:
+        match term:
+            case Call(function=name, args=(Column(index=i), other)) if (
+                name in _COMPARED and i in ranges and _constant(other) is not None
+            ):
+                continue
+        share *= selectivity(term, stats)
+    return share
 
 
 def _column(expr: Expr, stats: TableStats) -> ColumnStats | None:

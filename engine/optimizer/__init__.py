@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.optimizer.eager import aggregate_early
 from engine.optimizer.estimates import Estimates
 from engine.optimizer.joinorder import order_joins
 from engine.optimizer.pruning import prune
@@ -13,7 +14,7 @@ __all__ = ["Estimates", "optimize", "whole"]
 
 
 def whole(plan: Rel, estimates: Estimates) -> Rel:
-    return prune(reuse_similar(intern(plan), estimates))
+    return prune(aggregate_early(reuse_similar(intern(plan), estimates), estimates))
 
 
 def optimize(plan: Rel, estimates: Estimates) -> Rel:

@@ -22,7 +22,7 @@ from engine.optimizer.expressions import (
     with_inputs,
 )
 from engine.optimizer.fusion import Fused, fuse
-from engine.optimizer.joinorder import RowEstimates
+from engine.optimizer.joingroup import RowEstimates
 from engine.optimizer.sharing import intern
 from operators.expr import Column, Window
 from operators.rel import Aggregation, Filter, Join, Limit, Project, Rel, Scan, SetOperation, Sort
