@@ -50,13 +50,18 @@ _STRING_BYTES = 16.0
 
 @dataclass(frozen=True, slots=True)
 class ColumnStats:
-    """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value."""
+    """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value.
+
+    `domain` is how many distinct values its table had before rows were filtered: against it, a
+    filtered key of a dimension says which share of another table's rows finds a partner.
+    """
 
     min: float | None = None
     max: float | None = None
     null_fraction: float = 0.0
     distinct: float | None = None
     width: float | None = None
+    domain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,8 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
             if stats is None or len(stats.columns) != len(rel.source_schema):
                 rows = 1e6 if stats is None else stats.rows
                 stats = TableStats(rows, (ColumnStats(),) * len(rel.source_schema))
-            kept = _filtered(stats, rel.predicate)
+            whole = tuple(replace(c, domain=c.distinct) for c in stats.columns)
+            kept = _filtered(TableStats(stats.rows, whole), rel.predicate)
             return TableStats(kept.rows, tuple(kept.columns[i] for i in rel.columns))
         case Values(rows=rows_):
             return TableStats(float(len(rows_)), (ColumnStats(),) * len(rel.schema))
@@ -374,9 +380,18 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
     matched = 1.0  # of left rows that find a partner
     for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
         one, other = left.columns[a], right.columns[b]
-        most = max(one.distinct or left.rows, other.distinct or right.rows, 1.0)
+        most = max(
+            one.distinct or left.rows,
+            other.distinct or right.rows,
+            _within(one, other),
+            _within(other, one),
+            1.0,
+        )
         share *= (1 - one.null_fraction) * (1 - other.null_fraction) / most
-        here = min((other.distinct or right.rows) / max(one.distinct or left.rows, 1.0), 1.0)
+        here = (other.distinct or right.rows) / max(
+            one.distinct or left.rows, _within(other, one), 1.0
+        )
+        here = min(here, 1.0)
         matched *= here * (1 - one.null_fraction)
     both = TableStats(left.rows * right.rows, left.columns + right.columns)
     if rel.condition is not None:
@@ -400,6 +415,25 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
         for c in both.columns
     )
     return TableStats(rows, columns)
+
+
+def _within(one: ColumnStats, other: ColumnStats) -> float:
+    """How many values `one` had, before rows were filtered, in the range of `other`.
+
+    Filters on a dimension often keep a run of keys (the dates of a year), and facts know only some
+    of its keys (the dates of five years): those kept are taken to be among those known.
+    """
+    if one.domain is None or one.min is None or one.max is None:
+        return 0.0
+    low, high = _clipped(one, *_known_range(other))
+    if low is None or high is None or low > high:
+        return 0.0
+    return one.domain * (high - low + 1) / (one.max - one.min + 1)
+
+
+def _known_range(column: ColumnStats) -> tuple[float, float]:
+    low = -math.inf if column.min is None else column.min
+    return low, math.inf if column.max is None else column.max
 
 
 def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
