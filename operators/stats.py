@@ -53,7 +53,9 @@ class ColumnStats:
     """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value.
 
     `domain` is how many distinct values its table had before rows were filtered: against it, a
-    filtered key of a dimension says which share of another table's rows finds a partner.
+    filtered key of a dimension says which share of another table's rows finds a partner. `origin`
+    is the scan that a column comes from and the rows that it gives: columns of one scan have no
+    more combinations than that.
     """
 
     min: float | None = None
@@ -62,6 +64,7 @@ class ColumnStats:
     distinct: float | None = None
     width: float | None = None
     domain: float | None = None
+    origin: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,18 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
                 stats = TableStats(rows, (ColumnStats(),) * len(rel.source_schema))
             whole = tuple(replace(c, domain=c.distinct) for c in stats.columns)
             kept = _filtered(TableStats(stats.rows, whole), rel.predicate)
-            return TableStats(kept.rows, tuple(kept.columns[i] for i in rel.columns))
+            origin = id(rel), kept.rows
+            columns = tuple(replace(kept.columns[i], origin=origin) for i in rel.columns)
+            return TableStats(kept.rows, columns)
         case Values(rows=rows_):
             return TableStats(float(len(rows_)), (ColumnStats(),) * len(rel.schema))
         case Filter(predicate=predicate):
-            return _filtered(go(rel.input), predicate)
+            kept = _filtered(go(rel.input), predicate)
+            if isinstance(rel.input, Scan):
+                origin = id(rel.input), kept.rows
+                columns = tuple(replace(c, origin=origin) for c in kept.columns)
+                return TableStats(kept.rows, columns)
+            return kept
         case Project(exprs=exprs):
             below = go(rel.input)
             return TableStats(below.rows, tuple(_projected(e, below) for e in exprs))
@@ -442,7 +452,7 @@ def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
     sets = rel.grouping_sets or (tuple(range(len(keys))),)
     rows = 0.0
     for chosen in sets:
-        groups = math.prod(distinct[i] for i in chosen)
+        groups = _combinations([(keys[i].origin, distinct[i]) for i in chosen])
         rows += min(groups, max(below.rows, 0.0)) if chosen else 1.0
     columns = [*keys, *([ColumnStats()] if len(sets) > 1 else [])]
     columns += [ColumnStats() for _ in rel.measures]
@@ -450,6 +460,20 @@ def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
         c if c.distinct is None else replace(c, distinct=min(c.distinct, rows)) for c in columns
     )
     return TableStats(rows, tuple(limited))
+
+
+def _combinations(keys: Sequence[tuple[tuple[int, float] | None, float]]) -> float:
+    """Combinations of keys: independent, but those of one scan are no more than its rows."""
+    by_scan: dict[int, tuple[float, float]] = {}
+    total = 1.0
+    for origin, distinct in keys:
+        if origin is None:
+            total *= distinct
+            continue
+        scan, rows = origin
+        product, least = by_scan.get(scan, (1.0, math.inf))
+        by_scan[scan] = product * distinct, min(least, max(rows, 1.0))
+    return total * math.prod(min(product, rows) for product, rows in by_scan.values())
 
 
 def _united(rel: SetOperation, operands: list[TableStats]) -> TableStats:

@@ -7,6 +7,7 @@ from engine.optimizer.estimates import Estimates
 from engine.optimizer.joinorder import order_joins
 from engine.optimizer.pruning import prune
 from engine.optimizer.reuse import reuse_similar
+from engine.optimizer.rollup import cascade_rollups
 from engine.optimizer.sharing import intern
 from operators.rel import Rel
 
@@ -14,7 +15,9 @@ __all__ = ["Estimates", "optimize", "whole"]
 
 
 def whole(plan: Rel, estimates: Estimates) -> Rel:
-    return prune(aggregate_early(reuse_similar(intern(plan), estimates), estimates))
+    plan = reuse_similar(intern(plan), estimates)
+    plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
+    return prune(plan)
 
 
 def optimize(plan: Rel, estimates: Estimates) -> Rel:

@@ -50,6 +50,8 @@ _JOIN = 1.0
 _GROUP = 1.0
 _KEY = {False: 0.3, True: 1.5}  # of a number, of a string
 _MANY_GROUPS = 1.5  # hash tables beyond the caches
+_GAIN = 0.8
+_LEAST_SAVED = 2e6  # some milliseconds
 
 
 def aggregate_early(plan: Rel, estimates: RowEstimates) -> Rel:
@@ -177,7 +179,8 @@ class _Split:
         after = _JOIN * len(late) + sets * _grouping(keys)
         assert isinstance(parts, Aggregation)
         before = _grouping(parts.keys) * (_MANY_GROUPS if groups > 1e6 else 1.0)
-        return rows * before + groups * after < _KEEPS * rows * after
+        saved = rows * after - (rows * before + groups * after)
+        return saved > max((1 - _GAIN) * rows * after, _LEAST_SAVED)
 
 
 def _grouping(keys: Sequence[Expr]) -> float:
