@@ -1,4 +1,4 @@
-"""What is done to a plan before it is cut into stages."""
+"""What is done to a plan before it is cut into stages, or handed to a kernel as a whole."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from engine.optimizer.rollup import cascade_rollups
 from engine.optimizer.sharing import intern
 from operators.rel import Rel
 
-__all__ = ["Estimates", "optimize", "whole"]
+__all__ = ["Estimates", "optimize"]
 
 
-def whole(plan: Rel, estimates: Estimates) -> Rel:
+def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
+    """The same answer with less work.
+
+    Similar subplans are computed once, rows are aggregated before joins where that shrinks them,
+    grouping sets come from one another, joins stand in a good order, nobody carries columns that
+    nobody reads.
+
+    Parameters
+    ----------
+    joins
+        Whether to order joins. A kernel that is given the whole query sees the base tables and
+        orders joins itself.
+    """
     plan = reuse_similar(intern(plan), estimates)
     plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
+    if joins:
+        plan = order_joins(plan, estimates)
     return prune(plan)
-
-
-def optimize(plan: Rel, estimates: Estimates) -> Rel:
-    """The same answer with less work: joins in a better order, no column that nobody reads."""
-    return prune(order_joins(intern(plan), estimates))

@@ -201,7 +201,7 @@ def _without_measures(rel: Aggregation, wanted: Collection[int]) -> tuple[Aggreg
     """
     first = len(rel.schema) - len(rel.measures)
     kept = [c - first for c in sorted(wanted) if c >= first]
-    if not first and not kept:
+    if not first and not kept and rel.measures:
         kept = [0]
     have = [*range(first), *(i + first for i in kept)]
     measures = tuple(rel.measures[i] for i in kept)

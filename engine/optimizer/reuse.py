@@ -144,13 +144,13 @@ def _work(rels: Sequence[Rel], estimates: RowEstimates) -> float:
 def _relations(*roots: Rel) -> Iterator[Rel]:
     """Every relation once, those inside expressions included."""
     seen: set[int] = set()
-    waiting = list(roots)
+    waiting = list(reversed(roots))
     while waiting:
         rel = waiting.pop()
         if id(rel) not in seen:
             seen.add(id(rel))
             yield rel
-            waiting += [*rel.inputs(), *subqueries_of(rel)]
+            waiting += reversed([*rel.inputs(), *subqueries_of(rel)])
 
 
 def _replace(plan: Rel, members: Sequence[Rel], fused: Fused) -> Rel:

@@ -54,7 +54,7 @@ def _cascade(rel: Aggregation, estimates: RowEstimates) -> Rel | None:
     distinct = {frozenset(s) for s in sets}
     if len(sets) < 3 or len(distinct) < len(sets) or frozenset(everything) not in distinct:
         return None
-    if not all(map(mergeable, rel.measures)):
+    if not rel.measures or not all(map(mergeable, rel.measures)):
         return None
     rows = estimates.rows(rel.input)
     if rows < LARGE_ROWS:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from engine.optimizer.expressions import map_subqueries, subqueries_of, with_inputs
-from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, walk
+from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, Values, walk
 
 __all__ = ["LARGE_ROWS", "intern", "shared", "worth_sharing"]
 
@@ -24,17 +24,36 @@ _REDUCED = 10.0
 
 def intern(plan: Rel) -> Rel:
     """`plan` as a graph in which equal relations are one object."""
-    known: dict[Rel, Rel] = {}
-    done: dict[int, Rel] = {}
+    known: dict[tuple[object, ...], Rel] = {}
+    done: dict[int, tuple[Rel, Rel]] = {}
 
     def visit(rel: Rel) -> Rel:
         if id(rel) not in done:
             node = map_subqueries(rel, visit)
             node = with_inputs(node, [visit(i) for i in node.inputs()])
-            done[id(rel)] = known.setdefault(node, node)
-        return done[id(rel)]
+            # `rel` is kept, too: its identity must not be taken by another object meanwhile.
+            done[id(rel)] = rel, known.setdefault(_key(node), node)
+        return done[id(rel)][1]
 
     return visit(plan)
+
+
+def _key(rel: Rel) -> tuple[object, ...]:
+    """Equal for equal relations whose inputs are interned already: these stand by identity, or a
+    plan of n relations would be hashed n times down to its leaves.
+
+    Types follow from inputs and expressions; only names of columns are free.
+    """
+    parts: list[object] = [type(rel), rel.schema if isinstance(rel, Values) else rel.schema.names]
+    for field in fields(rel):
+        if field.name not in ("schema", "source_schema"):
+            value = getattr(rel, field.name)
+            if isinstance(value, Rel):
+                value = id(value)
+            elif isinstance(rel, SetOperation) and field.name == "operands":
+                value = tuple(map(id, value))
+            parts.append(value)
+    return tuple(parts)
 
 
 def worth_sharing(rel: Rel, rows: Callable[[Rel], float], large: float) -> bool:
