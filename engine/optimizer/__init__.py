@@ -8,7 +8,8 @@ from engine.optimizer.joinorder import order_joins
 from engine.optimizer.pruning import prune
 from engine.optimizer.reuse import reuse_similar
 from engine.optimizer.rollup import cascade_rollups
-from engine.optimizer.sharing import intern
+from engine.optimizer.semijoins import reduce_semi_joins
+from engine.optimizer.sharing import intern, unshare
 from operators.rel import Rel
 
 __all__ = ["Estimates", "optimize"]
@@ -29,6 +30,7 @@ def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
     """
     plan = reuse_similar(intern(plan), estimates)
     plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
+    plan = reduce_semi_joins(plan, estimates)
     if joins:
         plan = order_joins(plan, estimates)
-    return prune(plan)
+    return unshare(prune(plan), estimates.rows)
