@@ -243,26 +243,29 @@ class Session:
         DataError
             If a data file changed since it was registered.
         """
-        estimates = Estimates(self._statistics)
-        optimized = optimize(self._local.resolve(plan), estimates)
+        query = self._query(plan)
         with self.catalog.unchanged(plan):
             if self._resident is None:
-                return self._execute(plan, optimized, estimates, None)
-            needs = columns_wanted([optimized])
+                return self._execute(query, None)
+            needs = columns_wanted([query.whole])
             while True:
                 control, session = self._ready()
                 with self._resident.lease(control, session, needs) as lease:
                     try:
-                        return self._execute(plan, optimized, estimates, lease)
+                        return self._execute(query, lease)
                     except QueryFailedError:
                         # Columns that died with their memory server are filled again, once per
                         # server.
                         if self._resident.check(control, session, lease):
                             raise
 
-    def _execute(
-        self, plan: Rel, optimized: Rel, estimates: Estimates, lease: Lease | None
-    ) -> pa.Table:
+    def _query(self, plan: Rel) -> _Query:
+        estimates = Estimates(self._statistics)
+        resolved = self._local.resolve(plan)
+        whole = optimize(resolved, estimates, joins=False)
+        return _Query(resolved, estimates, whole, shape(whole))
+
+    def _execute(self, query: _Query, lease: Lease | None) -> pa.Table:
         control, session = self._ready()
         parameters = None if lease is None else lease.parameters()
 
@@ -272,7 +275,7 @@ class Session:
             return execute(
                 control,
                 app,
-                plan.schema,
+                query.plan.schema,
                 sink=attempt.stages.result.name,
                 session=session,
                 transport=self._transport,
@@ -281,10 +284,10 @@ class Session:
         done = run_under_policy(
             self._ladder(),
             self._sizes,
-            shape(optimized),
+            query.shape,
             self._codegen,
-            lambda grain: _cut(optimized, estimates, grain),
-            lambda stage, grain: stage_need(stage, estimates, grain.threads),
+            query.cut,
+            lambda stage, grain: stage_need(stage, query.estimates, grain.threads),
             run,
         )
         stages = done.attempt.stages
@@ -323,15 +326,13 @@ class Session:
 
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized and cut into stages."""
-        estimates = Estimates(self._statistics)
-        optimized = optimize(self._local.resolve(plan), estimates)
-        return _cut(optimized, estimates, self._grain(optimized))
+        query = self._query(plan)
+        return query.cut(self._grain(query))
 
-    def _grain(self, optimized: Rel) -> Grain:
-        """The grain at which a plan would be run now."""
-        known = shape(optimized)
+    def _grain(self, query: _Query) -> Grain:
+        """The grain at which a query would be run now."""
         grains = list(self._ladder().rungs())
-        return next((g for g in grains if not self._sizes.too_coarse(known, g)), grains[-1])
+        return next((g for g in grains if not self._sizes.too_coarse(query.shape, g)), grains[-1])
 
     def _ladder(self) -> Ladder:
         return Ladder(self._policy, self.cores, self.compute_memory, self._parallelism)
@@ -430,6 +431,31 @@ class Session:
         self.close()
 
 
-def _cut(optimized: Rel, estimates: Estimates, grain: Grain) -> StagePlan:
-    settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
-    return cut(optimized, estimates, settings)
+@dataclass(slots=True)
+class _Query:
+    """A plan on its way to being run: optimized, and cut where it has to be.
+
+    Attributes
+    ----------
+    plan
+        With its tables resolved.
+    whole
+        As a kernel gets it in one piece: joins are left to it, which sees the files.
+    shape
+        What learnt sizes are kept under.
+    """
+
+    plan: Rel
+    estimates: Estimates
+    whole: Rel
+    shape: str
+    _parted: Rel | None = None
+
+    def cut(self, grain: Grain) -> StagePlan:
+        """The stages at a grain."""
+        settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
+        if grain.whole:
+            return cut(self.whole, self.estimates, settings)
+        if self._parted is None:
+            self._parted = optimize(self.plan, self.estimates)
+        return cut(self._parted, self.estimates, settings)

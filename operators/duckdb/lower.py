@@ -2,7 +2,8 @@
 
 Filters, projections, aggregations, sorts and limits are merged into one SELECT as far as SQL's
 order of evaluation allows; what cannot be merged becomes a common table expression. Relations
-that occur twice in the plan (the same object) become one CTE that is read twice. Every column
+that occur twice in the plan (the same object) become one CTE that is read twice, materialized
+if they are more than a filtered scan. Every column
 is written with its table's alias, so that duplicate names and aliases cannot be confused; ORDER
 BY says where NULLs go.
 
@@ -47,6 +48,7 @@ from operators.rel import (
     Sort,
     Source,
     Values,
+    walk,
 )
 from operators.schema import Field, Schema
 from operators.types import is_hugeint
@@ -66,7 +68,11 @@ def lower(plan: Rel) -> Fragment:
     select = lowering.select(plan)
     text = lowering.render(select, plan.schema.names)
     if lowering.ctes:
-        ctes = ",\n".join(f"{name} AS (\n{_indent(body)}\n)" for name, body in lowering.ctes)
+        once = lowering.materialized
+        ctes = ",\n".join(
+            f"{name} AS {'MATERIALIZED ' if name in once else ''}(\n{_indent(body)}\n)"
+            for name, body in lowering.ctes
+        )
         text = f"WITH {ctes}\n{text}"
     inputs = tuple(
         FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs.values()
@@ -104,6 +110,13 @@ class _Select:
         return all(self.simple) and not (
             self.where or self.aggregated or self.windowed or self.order or self.limit
         )
+
+
+def _is_work(rel: Rel) -> bool:
+    """Whether `rel` is more than a filtered scan. DuckDB would compute some of these for each
+    reader; filtered scans it should, because every reader may prune them further.
+    """
+    return any(isinstance(r, Join | Aggregation | SetOperation | Sort) for r in walk(rel))
 
 
 def _indent(text: str) -> str:
@@ -149,6 +162,7 @@ class _Lowering:
         self.ctes: list[tuple[str, str]] = []
         self.inputs: dict[tuple[Source, str], _Input] = {}
         self.fixed_joins = False
+        self.materialized: set[str] = set()
         self._names: Counter[str] = Counter()
         self._uses: Counter[int] = Counter()
         self._shared: dict[int, str] = {}
@@ -185,6 +199,8 @@ class _Lowering:
             name = self._shared.get(id(rel))
             if name is None:
                 name = self._shared[id(rel)] = self._cte(self._build(rel), rel, "shared")
+                if _is_work(rel):
+                    self.materialized.add(name)
             return self._from_table(name, rel)
         return self._build(rel)
 
