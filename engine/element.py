@@ -40,6 +40,10 @@ __all__ = [
 Condition = tuple[str, "conditions.Operator", Any]
 """``(column, operator, value)``: what generated code writes down."""
 
+# Metrics of a run (`Action.record_metric`), which `engine.report` reads: rows of the frames that
+# the statement reads; rows and bytes of the frames that were written.
+ROWS_READ, ROWS_WRITTEN, BYTES_WRITTEN = "rows_read", "rows_written", "frame_bytes_written"
+
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
 
@@ -139,26 +143,34 @@ def run(
         Batches as DuckDB makes them; to be drained before the next `run`.
     """
     inputs, supplied = [], {}
+    read = 0
     for name, source in tables.items():
         if isinstance(source, ParquetSource):
             inputs.append(FragmentInput(name, source, ()))
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
             supplied[name] = source
+            read += source.rows
+    action.record_metric(ROWS_READ, read)
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
     fragment = Fragment(sql, tuple(inputs), schema, fixed_joins)
     return remote_frame.warm_kernel(action).run(fragment, supplied)
 
 
 def write(
-    rows: pa.RecordBatchReader, transport: Transport, *, budget: int | None = None
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    action: Action | None = None,
+    *,
+    budget: int | None = None,
 ) -> dict[str, Any]:
     """Write rows as one frame; the handle commits them when the element returns it.
 
     Batches are written as the kernel makes them. At most `budget` bytes of them are held, by
-    default 64 MiB or a quarter of the element's memory.
+    default 64 MiB or a quarter of the element's memory. With `action`, how many rows and bytes they
+    were is recorded there.
     """
-    return remote_frame.write(rows, transport, budget=budget)
+    return _recorded(remote_frame.write(rows, transport, budget=budget), action)
 
 
 def exchange(
@@ -166,13 +178,15 @@ def exchange(
     transport: Transport,
     keys: Sequence[int],
     partitions: int,
+    action: Action | None = None,
     *,
     budget: int | None = None,
 ) -> dict[str, Any]:
     """Scatter rows by the hash of the columns at `keys`, one frame for each reader; see `write`."""
-    return remote_frame.exchange(
+    handle = remote_frame.exchange(
         rows, transport, keys=list(keys), partitions=partitions, budget=budget
     )
+    return _recorded(handle, action)
 
 
 def exchange_ranges(
@@ -180,6 +194,7 @@ def exchange_ranges(
     transport: Transport,
     keys: Sequence[int],
     boundaries: pa.RecordBatch,
+    action: Action | None = None,
     *,
     descending: Sequence[bool] = (),
     nulls_first: Sequence[bool] = (),
@@ -189,7 +204,7 @@ def exchange_ranges(
 
     `boundaries` has the key columns alone, one sorted row between two readers each.
     """
-    return storage.exchange_ranges(
+    handle = storage.exchange_ranges(
         rows,
         transport,
         list(keys),
@@ -198,3 +213,14 @@ def exchange_ranges(
         nulls_first=nulls_first,
         budget=budget,
     )
+    return _recorded(handle, action)
+
+
+def _recorded(handle: dict[str, Any], action: Action | None) -> dict[str, Any]:
+    """The handle, once its rows and bytes are recorded."""
+    if action is not None:
+        one = load_handle(handle)
+        frame = one.whole() if isinstance(one, ExchangeHandle) else one
+        action.record_metric(ROWS_WRITTEN, frame.rows)
+        action.record_metric(BYTES_WRITTEN, frame.nbytes)
+    return handle
