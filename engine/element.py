@@ -42,6 +42,10 @@ __all__ = [
 Condition = tuple[str, "conditions.Operator", Any]
 """``(column, operator, value)``: what generated code writes down."""
 
+# Metrics of a run (`Action.record_metric`), which `engine.report` reads: rows of the frames that
+# the statement reads; rows and bytes of the frames that were written.
+ROWS_READ, ROWS_WRITTEN, BYTES_WRITTEN = "rows_read", "rows_written", "frame_bytes_written"
+
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
 
@@ -197,12 +201,15 @@ def _fragment(
     """A statement, and the inputs that the kernel does not read itself."""
     inputs: list[FragmentInput] = []
     supplied: dict[str, Any] = {}
+    read = 0
     for name, source in tables.items():
         if isinstance(source, ParquetSource):
             inputs.append(FragmentInput(name, source, ()))
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
             supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
+            read += source.rows
+    action.record_metric(ROWS_READ, read)
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
     return Fragment(sql, tuple(inputs), schema, fixed_joins), supplied
 
@@ -243,14 +250,19 @@ class _Views:
 
 
 def write(
-    rows: pa.RecordBatchReader, transport: Transport, *, budget: int | None = None
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    action: Action | None = None,
+    *,
+    budget: int | None = None,
 ) -> dict[str, Any]:
     """Write rows as one frame; the handle commits them when the element returns it.
 
     Batches are written as the kernel makes them. At most `budget` bytes of them are held, by
-    default 64 MiB or a quarter of the element's memory.
+    default 64 MiB or a quarter of the element's memory. With `action`, how many rows and bytes they
+    were is recorded there.
     """
-    return remote_frame.write(rows, transport, budget=budget)
+    return _recorded(remote_frame.write(rows, transport, budget=budget), action)
 
 
 def exchange(
@@ -258,13 +270,15 @@ def exchange(
     transport: Transport,
     keys: Sequence[int],
     partitions: int,
+    action: Action | None = None,
     *,
     budget: int | None = None,
 ) -> dict[str, Any]:
     """Scatter rows by the hash of the columns at `keys`, one frame for each reader; see `write`."""
-    return remote_frame.exchange(
+    handle = remote_frame.exchange(
         rows, transport, keys=list(keys), partitions=partitions, budget=budget
     )
+    return _recorded(handle, action)
 
 
 def exchange_ranges(
@@ -272,6 +286,7 @@ def exchange_ranges(
     transport: Transport,
     keys: Sequence[int],
     boundaries: pa.RecordBatch,
+    action: Action | None = None,
     *,
     descending: Sequence[bool] = (),
     nulls_first: Sequence[bool] = (),
@@ -281,7 +296,7 @@ def exchange_ranges(
 
     `boundaries` has the key columns alone, one sorted row between two readers each.
     """
-    return storage.exchange_ranges(
+    handle = storage.exchange_ranges(
         rows,
         transport,
         list(keys),
@@ -290,3 +305,14 @@ def exchange_ranges(
         nulls_first=nulls_first,
         budget=budget,
     )
+    return _recorded(handle, action)
+
+
+def _recorded(handle: dict[str, Any], action: Action | None) -> dict[str, Any]:
+    """The handle, once its rows and bytes are recorded."""
+    if action is not None:
+        one = load_handle(handle)
+        frame = one.whole() if isinstance(one, ExchangeHandle) else one
+        action.record_metric(ROWS_WRITTEN, frame.rows)
+        action.record_metric(BYTES_WRITTEN, frame.nbytes)
+    return handle

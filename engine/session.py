@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -28,7 +28,6 @@ from engine.resident.needs import columns_wanted
 from engine.resident.store import Lease, ResidentColumns, ResidentUse
 from engine.running import Attempt, run_under_policy
 from engine.stages import CutSettings, StagePlan, cut
-from engine.stages.explain import explain_stages
 from libd._core import available_memory
 from libd.errors import ScadError
 from libd.units import format_size, parse_size
@@ -37,6 +36,9 @@ from operators.shape import shape
 from operators.stats import TableStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.report import QueryProfile
     from openwhisk.api import Activation, ControlPlane, Usage
     from openwhisk.app import Application
     from remote_frame import RemoteFrame
@@ -84,12 +86,15 @@ class Run:
         Runs before this one that ended because an element's memory did not suffice.
     resident
         What it had of resident columns; None if none are kept.
+    plan
+        The stages themselves; with `activation` it makes a profile (`engine.report.profile`).
     """
 
     activation: Activation
     stages: int
     elements: int
     grain: Grain
+    plan: StagePlan = field(repr=False)
     retries: int = 0
     resident: ResidentUse | None = None
 
@@ -127,6 +132,9 @@ class Session:
     resident
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
+    on_progress
+        Called a few times per second, while a query runs, with the record of its activation so
+        far, on the thread that waits for the answer.
 
     Raises
     ------
@@ -152,6 +160,7 @@ class Session:
         policy: Policy = "auto",
         sizes: Sizes | None = None,
         resident: int | str | None = None,
+        on_progress: Callable[[Activation], None] | None = None,
     ) -> None:
         if parallelism is not None and parallelism < 1:
             raise EngineError(f"parallelism must be at least 1, not {parallelism}")
@@ -189,6 +198,7 @@ class Session:
                 budget, transport, lambda: self.cores, memory or _LEAST_DEFAULT_MEMORY
             )
         self._transport = transport
+        self._on_progress = on_progress
         self._apihost = apihost
         self._control = control
         self._owns_control = control is None
@@ -201,9 +211,7 @@ class Session:
     # Tables and queries
 
     def register(self, name: str, source: Any) -> None:
-        """Make a table known: a Parquet file, several, a directory of them, or Arrow data (see
-        `Catalog.register`).
-        """
+        """Make a table known: Parquet, CSV or Arrow files, Arrow data; see `Catalog.register`."""
         self.catalog.register(name, source)
 
     def read_parquet(self, path: str | os.PathLike[str], name: str | None = None) -> RemoteFrame:
@@ -279,6 +287,7 @@ class Session:
                 sink=attempt.stages.result.name,
                 session=session,
                 transport=self._transport,
+                on_progress=self._on_progress,
             )
 
         done = run_under_policy(
@@ -296,6 +305,7 @@ class Session:
             len(stages.stages),
             stages.elements,
             done.attempt.grain,
+            stages,
             done.retries,
             None if lease is None else lease.use,
         )
@@ -306,9 +316,83 @@ class Session:
         """The columns that stay in memory (``session.resident.stats()``); None if none do."""
         return self._resident
 
-    def explain(self, query: str | RemoteFrame | Rel) -> str:
-        """The stages of a query, with estimated rows and bytes."""
-        return explain_stages(self.stages(self._plan(query)))
+    def explain(self, query: str | RemoteFrame | Rel, *, analyze: bool = False) -> str:
+        """The stages of a query as a tree, with estimated rows and bytes, and each stage's plan.
+
+        With `analyze` the query runs, and what its elements did stands beside the estimates.
+        """
+        from engine.report import format_profile
+
+        return format_profile(self.profile(query, analyze=analyze))
+
+    def profile(
+        self,
+        query: str | RemoteFrame | Rel | None = None,
+        *,
+        analyze: bool = False,
+        name: str = "query",
+        sql: str | None = None,
+    ) -> QueryProfile:
+        """What `explain` shows, as data: `QueryProfile.to_json()` is for programs.
+
+        Parameters
+        ----------
+        query
+            None stands for the last query that succeeded, as it ran.
+        analyze
+            Run the query first.
+        name, sql
+            What people call the query, and its text, where it did not come as one.
+
+        Raises
+        ------
+        EngineError
+            If `query` is None and none has run.
+        """
+        from engine.report import profile
+
+        if query is None:
+            if self._last is None:
+                raise EngineError("no query has run in this session yet")
+            return profile(self._last.plan, self._last.activation, name=name, sql=sql)
+        sql = query if isinstance(query, str) else sql
+        plan = self._plan(query)
+        if not analyze:
+            return profile(self.stages(plan), name=name, sql=sql)
+        self.collect(plan)
+        assert self._last is not None
+        return profile(self._last.plan, self._last.activation, name=name, sql=sql)
+
+    def report(
+        self, directory: str | os.PathLike[str], run: Run | None = None, *, name: str = "query"
+    ) -> Path:
+        """Write a page about a run: the picture of its DAG, its timeline, all figures.
+
+        Parameters
+        ----------
+        directory
+            Gets ``NAME.html``, which stands alone, its pictures and figures, and ``index.html``.
+        run
+            None is the last one.
+
+        Returns
+        -------
+        Path
+            The page.
+
+        Raises
+        ------
+        EngineError
+            If no query has run.
+        MissingLibraryError
+            If what the extra ``report`` brings is not installed.
+        """
+        from engine.report import ReportWriter, profile
+
+        run = self._last if run is None else run
+        if run is None:
+            raise EngineError("no query has run in this session yet")
+        return ReportWriter(directory).add(profile(run.plan, run.activation, name=name))
 
     def emit(self, query: str | RemoteFrame | Rel, directory: str | os.PathLike[str]) -> list[Path]:
         """Write a query's elements into a directory: files that ``wskgen`` and ``rundisagg``

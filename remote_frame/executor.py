@@ -7,6 +7,7 @@ is the engine's session.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,8 +35,8 @@ class Executor(Protocol):
     def collect(self, plan: Rel) -> pa.Table:
         """The rows of a plan."""
 
-    def explain(self, plan: Rel) -> str:
-        """How the plan would be computed."""
+    def explain(self, plan: Rel, *, analyze: bool = False) -> str:
+        """How the plan would be computed; with `analyze` it is, and the text says how it went."""
 
 
 class Resourceful(Protocol):
@@ -118,13 +119,19 @@ class LocalExecutor:
         }
         return kernel.run(fragment, inputs)
 
-    def explain(self, plan: Rel) -> str:
-        """The plan, and the statement that the kernel would run."""
+    def explain(self, plan: Rel, *, analyze: bool = False) -> str:
+        """The plan, and the statement that the kernel would run; with `analyze` it runs."""
         from operators.duckdb import lower
         from operators.printer import format_plan
 
         pruned = prune(plan)
-        return f"{format_plan(pruned)}\n\n{lower(pruned).sql}"
+        text = f"{format_plan(pruned)}\n\n{lower(pruned).sql}"
+        if not analyze:
+            return text
+        began = time.perf_counter()
+        rows = self.collect(plan)
+        seconds = time.perf_counter() - began
+        return f"{text}\n\n{rows.num_rows:,} rows, {rows.nbytes:,} bytes, {seconds:.3f} s"
 
     @property
     def kernel(self) -> Kernel:

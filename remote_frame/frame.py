@@ -209,9 +209,11 @@ class RemoteFrame:
 
     to_arrow = collect
 
-    def explain(self) -> str:
-        """How the frame would be computed, for people."""
-        return self._executor.explain(self._plan)
+    def explain(self, *, analyze: bool = False) -> str:
+        """How the frame would be computed, for people; with `analyze` it is, and the text says what
+        that took.
+        """
+        return self._executor.explain(self._plan, analyze=analyze)
 
     def write(self, transport: Transport) -> dict[str, Any]:
         """Compute the rows into a memory element and return their handle (plain JSON)."""

@@ -163,8 +163,8 @@ def _list(texts: Sequence[str]) -> str:
 def _write(output: Exchange) -> str:
     transport = f'action.get_transport({output.name!r}, "rdma")'
     if output.kind != "hash":
-        return f"element.write(rows, {transport})"
+        return f"element.write(rows, {transport}, action)"
     return (
         f"element.exchange(\n        rows, {transport}, "
-        f"keys={list(output.keys)!r}, partitions={output.partitions}\n    )"
+        f"keys={list(output.keys)!r}, partitions={output.partitions}, action=action\n    )"
     )

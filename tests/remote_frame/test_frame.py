@@ -329,12 +329,13 @@ def test_frames_of_different_executors_do_not_mix() -> None:
         def collect(self, plan: Any) -> pa.Table:
             raise AssertionError
 
-        def explain(self, plan: Any) -> str:
-            return "elsewhere"
+        def explain(self, plan: Any, *, analyze: bool = False) -> str:
+            return f"elsewhere{' and run' * analyze}"
 
     frame = from_arrow(SALES)
     other = RemoteFrame(frame.plan, Elsewhere())
     assert other.explain() == "elsewhere"
+    assert other.explain(analyze=True) == "elsewhere and run"
     with pytest.raises(FrameError, match="different executors"):
         frame.join(other, on="item")
 
@@ -385,6 +386,8 @@ def test_pruning_changes_no_answer(executor: LocalExecutor) -> None:
 
 
 def test_explain_shows_plan_and_statement() -> None:
-    text = from_arrow(SALES).filter(col("qty") > 1).select("store").explain()
+    frame = from_arrow(SALES).filter(col("qty") > 1).select("store")
+    text = frame.explain()
+    assert f"{len(frame.collect())} rows, " in frame.explain(analyze=True)
     assert "SELECT" in text
     assert "qty" in text
