@@ -62,7 +62,7 @@ def test_every_flag() -> None:
         (["--policy", "fine"], "disaggregate"),
         (["--policy=fine"], "disaggregate"),
         (["--resident"], "not built yet"),
-        (["--compare", "polars"], "not built yet"),
+        (["--compare", "duckdb,spark"], "there is no peer 'spark'"),
         (["--data", "d", "--generator", "dsdgen"], "does not go with --data"),
         (["--json", "/no/such/folder/x.json"], "does not exist"),
         (["--querys", "1"], "unrecognized arguments"),

@@ -206,6 +206,7 @@ def test_the_report_has_the_names_of_the_contract(tmp_path: Path) -> None:
         "seconds": 0.5,
         "threads": 2,
         "answers": "same",
+        "error": None,
     }
     assert read["machine"]["cores"] >= 1
     assert "duckdb" in read["versions"]
