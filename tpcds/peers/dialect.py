@@ -26,6 +26,7 @@ def for_polars(number: int, sql: str) -> str:
 
 def _floating_quotients(sql: str) -> str:
     tree = parse_one(sql, read="duckdb")
-    for quotient in list(tree.find_all(exp.Div)):
+    # The outer of two nested ones comes first and copies the inner: begin with the inner.
+    for quotient in reversed(list(tree.find_all(exp.Div))):
         quotient.this.replace(exp.cast(quotient.this.copy(), exp.DataType.Type.DOUBLE))
     return tree.sql("duckdb")
