@@ -120,6 +120,7 @@ class Cost:
 
     function_gb_s: float = 0.0
     core_s: float = 0.0
+    cpu_s: float = 0.0
     peak_bytes: int = 0
     reserved_bytes: int = 0
 
@@ -222,6 +223,7 @@ class Pipeline:
         self._figures = {
             "gb_s": {"functions": cost.function_gb_s, "redis": meter.byte_seconds / 1e9},
             "core_s": cost.core_s,
+            "cpu_s": cost.cpu_s,
             "peak_bytes": cost.peak_bytes,
             "reserved_bytes": cost.reserved_bytes,
         }
@@ -286,6 +288,7 @@ class Pipeline:
         cost = run.cost
         cost.function_gb_s += limit * answer["seconds"] / 1e9
         cost.core_s += element.limits.cpu * answer["seconds"]
+        cost.cpu_s += answer["cpu_seconds"]
         cost.peak_bytes = max(cost.peak_bytes, answer["peak_bytes"])
         cost.reserved_bytes = max(cost.reserved_bytes, limit)
         if run.left[element.name] == 0:

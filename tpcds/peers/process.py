@@ -233,9 +233,9 @@ def main() -> None:
     """Entry point of an engine's process."""
     ignore_terminal_signals()
     die_with_parent(int(sys.argv[1]))
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    # Nothing that an engine prints may get between the answers.
-    sys.stdout = sys.stderr
+    # Nothing that an engine prints, native code included, may get between the answers.
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     engine: Engine | None = None
     try:
         for line in requests:
