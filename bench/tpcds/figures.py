@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "fastest",
     "geometric_mean",
     "ratios",
+    "reserved",
     "slow",
     "summary",
     "totals",
@@ -172,13 +174,19 @@ def slow(one: Pass) -> list[Slow]:
     return sorted(found, key=lambda s: s.theirs - s.ours)
 
 
-def reserved(one: Pass, key: str) -> tuple[float, tuple[int, float]] | None:
-    """Reserved GB·s, ours / theirs: of the sums, and the best query with its ratio."""
+def reserved(
+    one: Pass, key: str, *, process: bool = False
+) -> tuple[float, tuple[int, float]] | None:
+    """Reserved GB·s, ours / theirs: of the sums, and the best query with its ratio.
+
+    With `process` theirs are those of `Cell.process_gb_s`.
+    """
     each: dict[int, tuple[float, float]] = {}
     for q in both(one, OURS, key):
-        ours, theirs = one.queries[q][OURS].reserved_gb_s, one.queries[q][key].reserved_gb_s
-        if ours is not None and theirs:
-            each[q] = ours, theirs
+        ours, cell = one.queries[q][OURS].reserved_gb_s, one.queries[q][key]
+        figures = cell.process_gb_s if process else cell.gb_s
+        if ours is not None and figures:
+            each[q] = ours, statistics.median(figures)
     if not each:
         return None
     best = min(each, key=lambda q: each[q][0] / each[q][1])

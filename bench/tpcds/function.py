@@ -2,6 +2,10 @@
 
 DuckDB with the smallest power-of-two memory limit with which the query finishes without spilling,
 its own time with that limit: what somebody who knew the limit would reserve.
+
+DuckDB's limit is about its buffers alone. A function that is held to a limit as Scad's elements
+are, as a process, has to reserve the smallest power of two that holds all its anonymous memory;
+that is kept beside, as ``process_gb_s``.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from openwhisk._sampler import Sampler
 from tpcds.data import cache_root
 from tpcds.peers.on_duckdb import DuckdbOnParquet
 from tpcds.record import write_json
@@ -81,10 +86,14 @@ class DuckdbFunction(DuckdbOnParquet):
     ) -> None:
         super().__init__(tables, threads)
         self._limits = LimitCache(data_set, threads, None if cache is None else Path(cache))
+        self._sampler = Sampler()
         self._figures: dict[str, Any] = {}
 
     def prepare(self, number: int, sql: str) -> Callable[[], pa.Table]:
-        """Find the query's limit, unless it is known."""
+        """Find the query's limit, unless it is known; forget what other queries left in memory."""
+        if self._connection is not None:
+            self._connection.close()
+        self.load()
         limit = self._limits.get(number) or self._search(number, sql)
 
         def run() -> pa.Table:
@@ -92,9 +101,11 @@ class DuckdbFunction(DuckdbOnParquet):
             while True:
                 try:
                     self._set(limit)
+                    self._sampler.start()
                     start = time.perf_counter()
                     answer = self._run(sql)
                 except duckdb.OutOfMemoryException:
+                    self._sampler.stop()
                     # How much is held at once depends a little on how the threads meet.
                     if limit == LIMITS[-1]:
                         raise
@@ -102,8 +113,12 @@ class DuckdbFunction(DuckdbOnParquet):
                     self._limits.put(number, limit)
                     continue
                 seconds = time.perf_counter() - start
+                peak = self._sampler.stop()
+                process = max(limit, 1 << (peak - 1).bit_length())
                 self._figures = {
                     "gb_s": {"function": limit * seconds / 1e9},
+                    "process_gb_s": process * seconds / 1e9,
+                    "peak_bytes": peak,
                     "core_s": self._threads * seconds,
                     "seconds": seconds,
                     "reserved_bytes": limit,
@@ -115,6 +130,11 @@ class DuckdbFunction(DuckdbOnParquet):
     def figures(self) -> Mapping[str, Any]:
         """What the function reserved, and its time without runs that failed."""
         return self._figures
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sampler.close()
+        super().close()
 
     def _search(self, number: int, sql: str) -> int:
         for limit in LIMITS:

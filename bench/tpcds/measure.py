@@ -165,5 +165,7 @@ def book(cell: Cell, outcome: Outcome) -> None:
         cell.gb_s_parts = {name: round(value, 6) for name, value in figures["gb_s"].items()}
         cell.gb_s.append(round(sum(figures["gb_s"].values()), 6))
         cell.core_s.append(round(float(figures["core_s"]), 4))
+    if "process_gb_s" in figures:
+        cell.process_gb_s.append(round(float(figures["process_gb_s"]), 6))
     if "reserved_bytes" in figures:
         cell.reserved_bytes = max(cell.reserved_bytes or 0, int(figures["reserved_bytes"]))

@@ -33,6 +33,8 @@ class Cell(msgspec.Struct, kw_only=True):
         Of each round; the reserved ones only where something is reserved.
     gb_s_parts
         What the last round's GB·s are made of.
+    process_gb_s
+        Of each round, of one function alone: if its limit held its whole process.
     peak_bytes
         The most that one part of the engine held: the process of a peer (resident), the largest
         compute element or function (anonymous).
@@ -53,6 +55,7 @@ class Cell(msgspec.Struct, kw_only=True):
     gb_s: list[float] = []
     core_s: list[float] = []
     gb_s_parts: dict[str, float] = {}
+    process_gb_s: list[float] = []
     peak_bytes: int | None = None
     reserved_bytes: int | None = None
     rows: int | None = None

@@ -170,4 +170,6 @@ def _reserved(cold: Pass | None) -> Iterator[Target]:
             continue
         total, (best, ratio) = found
         said = f"{total:.2f} x in total, {ratio:.2f} x at best (q{best})"
+        if cold is not None and (whole := reserved(cold, key, process=True)) is not None:
+            said += f"; if its process were limited, {whole[0]:.2f} x and {whole[1][1]:.2f} x"
         yield Target(name, wanted, said, total <= RESERVED_TOTAL and ratio <= RESERVED_BEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,10 @@ def test_a_function_finds_the_smallest_limit_and_keeps_it(small: DataSet, tmp_pa
     assert figures["reserved_bytes"] == LIMITS[0]
     assert figures["gb_s"]["function"] == pytest.approx(LIMITS[0] * figures["seconds"] / 1e9)
     assert figures["core_s"] == pytest.approx(2 * figures["seconds"])
+    # The process is larger than DuckDB's buffers, and its size a power of two.
+    whole = figures["process_gb_s"] / figures["seconds"] * 1e9
+    assert whole == pytest.approx(2 ** round(math.log2(whole)))
+    assert whole >= figures["peak_bytes"] > whole / 2 or whole == LIMITS[0]
     (kept,) = json.loads(path.read_text()).values()
     assert kept == {"3": LIMITS[0]}
     function.close()

@@ -125,6 +125,9 @@ def test_reserved_is_compared_in_total_and_at_best(cold: Pass) -> None:
     assert total == pytest.approx(0.7 / 3.1)
     assert (best, ratio) == (1, pytest.approx(0.05))
     assert reserved(cold, "duckdb") is None
+    assert reserved(cold, "function", process=True) is None
+    cold.queries[1]["function"].process_gb_s = [4.0]
+    assert reserved(cold, "function", process=True) == (0.1 / 4.0, (1, 0.1 / 4.0))
 
 
 def test_geometric_mean() -> None:
