@@ -25,7 +25,7 @@ from openwhisk._sampler import Sampler
 from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, Resources
 from operators.errors import KernelMemoryError
-from operators.partition import scatter, written_schema
+from operators.partition import Hash, Partitioner, Ranges, layout
 from tpcds.children import die_with_parent, ignore_terminal_signals
 
 __all__ = ["RedisExchanges", "fetch", "main"]
@@ -34,6 +34,8 @@ CHUNK_BYTES = 32 << 20
 """A value of Redis holds about so much: far below its limit of 512 MB, and a function need not
 hold all that it writes."""
 _LOCAL = {"run", "table", "part"}
+
+Handles = Sequence[Mapping[str, Any]]
 
 
 class RedisTransport:
@@ -65,20 +67,14 @@ class RedisTransports:
         """Nothing is open."""
 
 
-class LocalBuffers:
-    """Where `operators.partition.scatter` puts one partition: memory of this process."""
+class Exported:
+    """An array of the partition kernel as pyarrow takes it."""
 
-    def __init__(self) -> None:
-        self.buffers: list[memoryview] = []
+    def __init__(self, schema: pa.Schema, array: object) -> None:
+        self._schema, self._array = schema, array
 
-    def allocate(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Buffers of these sizes."""
-        self.buffers = [memoryview(bytearray(size)) for size in sizes]
-        return self.buffers
-
-    def commit(self) -> list[memoryview]:
-        """The buffers."""
-        return self.buffers
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        return self._schema.__arrow_c_schema__(), self._array
 
 
 class RedisExchanges:
@@ -93,7 +89,9 @@ class RedisExchanges:
         self.run = ""
         self._written = 0
 
-    def write(self, rows: Any, transport: RedisTransport) -> dict[str, Any]:
+    def write(
+        self, rows: Any, transport: RedisTransport, *, budget: int | None = None
+    ) -> dict[str, Any]:
         """Write all rows as one frame."""
         keys = [
             self._put(transport, group, rows.schema) for group in _groups(rows, CHUNK_BYTES)
@@ -101,27 +99,38 @@ class RedisExchanges:
         return {"kind": "frame", "keys": keys}
 
     def exchange(
-        self, rows: Any, transport: RedisTransport, keys: Sequence[int], partitions: int
+        self,
+        rows: Any,
+        transport: RedisTransport,
+        keys: Sequence[int],
+        partitions: int,
+        *,
+        budget: int | None = None,
     ) -> dict[str, Any]:
         """Scatter rows with the kernel that Scad's exchanges use."""
-        schema = written_schema(rows.schema)
-        found: list[list[str]] = [[] for _ in range(partitions)]
-        for group in _groups(rows, CHUNK_BYTES * partitions):
-            parts = scatter(group, keys, partitions, lambda _: LocalBuffers(), schema=rows.schema)
-            for chunks, part in zip(found, parts, strict=True):
-                if part.rows:
-                    batch = _batch(schema, part.rows, part.sizes, part.location)
-                    chunks.append(self._put(transport, [batch], schema))
-        for chunks in found:
-            if not chunks:
-                chunks.append(self._put(transport, [], schema))
-        return {
-            "kind": "exchange",
-            "partitions": [{"kind": "frame", "keys": chunks} for chunks in found],
-        }
+        return self._scattered(rows, transport, Hash(tuple(keys), partitions))
+
+    def exchange_ranges(
+        self,
+        rows: Any,
+        transport: RedisTransport,
+        keys: Sequence[int],
+        boundaries: pa.RecordBatch,
+        *,
+        descending: Sequence[bool] = (),
+        nulls_first: Sequence[bool] = (),
+        budget: int | None = None,
+    ) -> dict[str, Any]:
+        """Scatter rows by ranges."""
+        how = Ranges(tuple(keys), boundaries, tuple(descending), tuple(nulls_first))
+        return self._scattered(rows, transport, how)
 
     def read_all(
-        self, handles: Sequence[Mapping[str, Any]], action: Action, columns: Any = None
+        self,
+        handles: Sequence[Mapping[str, Any]],
+        action: Action,
+        columns: Any = None,
+        where: Any = (),
     ) -> pa.Table:
         """Everything that all copies of a parent wrote."""
         frames: list[Mapping[str, Any]] = []
@@ -130,13 +139,21 @@ class RedisExchanges:
         return fetch(self._client, frames, columns)
 
     def read_part(
-        self, handles: Sequence[Mapping[str, Any]], action: Action, columns: Any = None
+        self,
+        handles: Sequence[Mapping[str, Any]],
+        action: Action,
+        columns: Any = None,
+        where: Any = (),
     ) -> pa.Table:
         """The partition with this copy's number of what all copies of a parent wrote."""
         return fetch(self._client, [h["partitions"][action.index] for h in handles], columns)
 
     def read_own(
-        self, handles: Sequence[Mapping[str, Any]], action: Action, columns: Any = None
+        self,
+        handles: Sequence[Mapping[str, Any]],
+        action: Action,
+        columns: Any = None,
+        where: Any = (),
     ) -> pa.Table:
         """What the copy with this copy's number wrote; no rows if there was none."""
         if action.index < len(handles):
@@ -153,6 +170,25 @@ class RedisExchanges:
                 module.__dict__[name] = getattr(self, name, None) or _unsupported(name)
         sys.modules["engine.element"] = module
         engine.element = module
+
+    def _scattered(
+        self, rows: Any, transport: RedisTransport, how: Hash | Ranges
+    ) -> dict[str, Any]:
+        work = Partitioner(rows.schema, how)
+        found: list[list[str]] = [[] for _ in range(how.partitions)]
+        for group in _groups(rows, CHUNK_BYTES * how.partitions):
+            for batch in group:
+                work.add(batch)
+            for chunks, batch in zip(found, _parts(work), strict=True):
+                if batch.num_rows:
+                    chunks.append(self._put(transport, [batch], work.schema))
+        for chunks in found:
+            if not chunks:
+                chunks.append(self._put(transport, [], work.schema))
+        return {
+            "kind": "exchange",
+            "partitions": [{"kind": "frame", "keys": chunks} for chunks in found],
+        }
 
     def _put(
         self, transport: RedisTransport, batches: Iterable[pa.RecordBatch], schema: pa.Schema
@@ -203,29 +239,24 @@ def _groups(rows: Iterable[pa.RecordBatch], least: int) -> Iterator[list[pa.Reco
         yield group
 
 
-def _batch(
-    schema: pa.Schema, rows: int, sizes: Sequence[int], buffers: Sequence[memoryview]
-) -> pa.RecordBatch:
-    """One partition of `scatter` as Arrow data over its buffers."""
-    place = iter(zip(sizes, buffers, strict=True))
-    columns = []
-    for field in schema:
-        if pa.types.is_null(field.type):
-            for _ in range(2):
-                next(place)
-            columns.append(pa.nulls(rows))
-            continue
-        varying = (
-            pa.types.is_string(field.type)
-            or pa.types.is_binary(field.type)
-            or pa.types.is_large_string(field.type)
-            or pa.types.is_large_binary(field.type)
-        )
-        size, validity = next(place)
-        found = [pa.py_buffer(validity) if size else None]
-        found += [pa.py_buffer(next(place)[1]) for _ in range(2 if varying else 1)]
-        columns.append(pa.Array.from_buffers(field.type, rows, found))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+def _parts(work: Partitioner) -> list[pa.RecordBatch]:
+    """What is staged, as one batch for each partition."""
+    block = memoryview(b"")
+
+    def allocate(size: int) -> memoryview:
+        nonlocal block
+        block = memoryview(bytearray(size))
+        return block
+
+    written = work.write(allocate)
+    places = layout(work.schema.types, range(len(work.schema)))
+    batches = []
+    for part in written:
+        spans = places.spans(part.rows, part.null_counts, part.string_bytes)
+        views = [block[part.offset + at : part.offset + at + size] for at, size in spans]
+        array = places.columns(part.rows, part.null_counts, part.string_bytes, spans, views)
+        batches.append(pa.record_batch(Exported(work.schema, array)))
+    return batches
 
 
 class Worker:
