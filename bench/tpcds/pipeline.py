@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,8 +25,10 @@ from bench.peers.redis_server import Server
 from bench.tpcds.functions import fetch
 from engine import Session
 from engine.execution import export
-from openwhisk.app import complete, load_directory
+from engine.session import PREIMPORT
+from openwhisk.app import complete
 from openwhisk.app.model import Application, ComputeElement
+from openwhisk.control import EmbeddedControlPlane
 from operators.schema import Schema
 from tpcds.children import spawn
 
@@ -44,6 +44,22 @@ class PipelineError(Exception):
 
 class OutOfMemory(PipelineError):
     """A function needs more memory than it may use."""
+
+
+class Recorder:
+    """A control plane that remembers the application that it was given last."""
+
+    def __init__(self, control: EmbeddedControlPlane) -> None:
+        self._control = control
+        self.last: Application
+
+    def put_application(self, app: Application, *, overwrite: bool = False) -> None:
+        """Remember, and pass on."""
+        self.last = app
+        self._control.put_application(app, overwrite=overwrite)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._control, name)
 
 
 class FunctionWorker:
@@ -158,7 +174,8 @@ class Pipeline:
     ) -> None:
         self._tables = tables
         self._cores = threads
-        self._session = Session(**settings)
+        self._control = Recorder(EmbeddedControlPlane(preimport=PREIMPORT))
+        self._session = Session(**settings, control=self._control)
         self._applications: dict[int, tuple[Application, Schema]] = {}
         self._limits: dict[tuple[int, str], int] = {}
         self._figures: dict[str, Any] = {}
@@ -175,13 +192,14 @@ class Pipeline:
         self._threads = ThreadPoolExecutor(self._cores)
 
     def prepare(self, number: int, sql: str) -> Callable[[], pa.Table]:
-        """Plan, and find the memory with which every function finishes."""
+        """Have Scad run the query, take over the application that it ran, and find the memory
+        with which every function finishes.
+        """
         if number not in self._applications:
-            with tempfile.TemporaryDirectory() as folder:
-                frame = self._session.sql(sql)
-                self._session.emit(frame, Path(folder) / "query")
-                app = complete(load_directory(Path(folder) / "query"))
-            self._applications[number] = (app, frame.plan.schema)
+            frame = self._session.sql(sql)
+            for _ in range(2):  # the first run of a query teaches the session what its stages need
+                frame.collect()
+            self._applications[number] = (complete(self._control.last), frame.plan.schema)
             while True:
                 try:
                     self._run(number)
@@ -206,6 +224,7 @@ class Pipeline:
         self._client.close()
         self._server.close()
         self._session.close()
+        self._control.close()
 
     def _run(self, number: int) -> pa.Table:
         app, schema = self._applications[number]

@@ -191,11 +191,9 @@ def test_the_pipeline_answers_as_duckdb_does(small: DataSet) -> None:
             assert outcome.table is not None
             assert checker.difference(number, outcome.table) is None
             figures = outcome.figures
-            assert figures["reserved_bytes"] >= 1 << 30
+            assert figures["reserved_bytes"] >= figures["peak_bytes"] > MIB
             assert figures["core_s"] > 0
-            # Each function reserves one core and its limit for as long as it runs.
-            least = figures["core_s"] * (1 << 30) / 1e9
-            assert figures["gb_s"]["functions"] >= least * 0.999
+            assert figures["gb_s"]["functions"] > 0
             assert figures["gb_s"]["redis"] > 0
 
 
@@ -206,12 +204,16 @@ def test_a_function_that_needs_more_memory_gets_more(
     from bench.tpcds.pipeline import Pipeline
 
     # A worker alone holds more than this.
-    pipeline = Pipeline(files(small), 1, {"parallelism": 1, "compute_memory": 64 * MIB})
-    monkeypatch.setattr("bench.tpcds.pipeline.MOST_MEMORY", 8 << 30)
+    pipeline = Pipeline(files(small), 1, {"parallelism": 1})
+    monkeypatch.setattr(pipeline, "_limit", lambda number, element: grown(number, element))
+
+    def grown(number: int, element: Any) -> int:
+        return pipeline._limits.get((number, element.name), 16 * MIB)
+
     pipeline.load()
     try:
         assert pipeline.prepare(3, query_text(3))().num_rows >= 0
-        assert pipeline.figures()["reserved_bytes"] > 64 * MIB
+        assert pipeline.figures()["reserved_bytes"] > 16 * MIB
     finally:
         pipeline.close()
 
