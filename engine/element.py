@@ -185,6 +185,8 @@ def run(
             (row,) = kernel.table(fragment, supplied).to_pylist()
             given[name] = table.narrowed(column, row["low"], row["high"])
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
+    read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
+    action.record_metric(ROWS_READ, read)
     return kernel.run(fragment, supplied)
 
 
@@ -201,15 +203,12 @@ def _fragment(
     """A statement, and the inputs that the kernel does not read itself."""
     inputs: list[FragmentInput] = []
     supplied: dict[str, Any] = {}
-    read = 0
     for name, source in tables.items():
         if isinstance(source, ParquetSource):
             inputs.append(FragmentInput(name, source, ()))
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
             supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
-            read += source.rows
-    action.record_metric(ROWS_READ, read)
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
     return Fragment(sql, tuple(inputs), schema, fixed_joins), supplied
 

@@ -20,7 +20,8 @@ from libd.errors import ScadError
 from libd.program import Parser, show_notices
 from libd.signals import Unwinding
 from tpcds.data import DataSet, choose_generator, ensure, open_directory
-from tpcds.errors import DataError, QueryListError
+from tpcds.errors import DataError, PeerError, QueryListError
+from tpcds.peers import PEERS, parse_peer_list, start_peer
 from tpcds.queries import parse_query_list, query_texts
 
 __all__ = ["Options", "main", "parse_arguments"]
@@ -48,17 +49,13 @@ examples:
   python -m tpcds.run --resident 2GB --passes 2       keep decoded columns for the second pass
   python -m tpcds.run --transport tcp --json r.json   force TCP, keep the figures
   python -m tpcds.run --data DIR --no-verify          on Parquet files that are already in DIR
+  python -m tpcds.run --compare duckdb,polars         further engines' times beside ours
   python -m tpcds.run --apihost http://localhost:3233 on the control plane that
                                                       `python -m openwhisk` runs there
 
 exit status: 0 every query asked for ran and matched; 1 some did not; 2 the command line is wrong;
 130 interrupted.
 """
-
-# Flags of rooms that are still to be built, and what they are for.
-_NOT_BUILT = {
-    "--compare": "comparing with further engines",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,7 @@ class Options:
     generator: str
     verify: bool
     policy: str
+    compare: list[str]
     parallelism: int | None
     compute_memory: int | None
     sizes: Path | None
@@ -128,6 +126,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="compare every answer with DuckDB's, value by value (default: yes)",
+    )
+    work.add_argument(
+        "--compare",
+        type=_peer_list,
+        default=[],
+        metavar="LIST",
+        help=f"run these beside, one after another: {', '.join(PEERS)}",
     )
     work.add_argument(
         "--explain",
@@ -205,13 +210,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     )
     results.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     results.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of failures")
-    for flag in _NOT_BUILT:
-        parser.add_argument(flag, nargs="?", const=True, help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
 
-    for flag, purpose in _NOT_BUILT.items():
-        if getattr(parsed, flag.removeprefix("--")) is not None:
-            parser.error(f"{flag} ({purpose}) is not built yet")
     if parsed.transport == "rdma" and parsed.apihost is None and not rdma_ports():
         parser.error(
             "--transport rdma: this machine has no active RDMA port; `scad doctor` says more"
@@ -237,6 +237,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         generator=parsed.generator,
         verify=parsed.verify,
         policy=parsed.policy,
+        compare=parsed.compare,
         parallelism=parsed.parallelism,
         compute_memory=parsed.compute_memory,
         sizes=parsed.sizes,
@@ -262,6 +263,13 @@ def _query_list(text: str) -> list[int]:
     try:
         return parse_query_list(text)
     except QueryListError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _peer_list(text: str) -> list[str]:
+    try:
+        return parse_peer_list(text)
+    except PeerError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
@@ -343,11 +351,23 @@ def _run(options: Options, unwinding: Unwinding) -> int:
         with progress.status("starting workers"):
             warm_up(session)
         oracle = None
+        threads = len(os.sched_getaffinity(0))
         if options.verify:
-            threads = len(os.sched_getaffinity(0))
             oracle = stack.enter_context(Oracle(data.tables, threads))
+        peers = {}
+        for name in options.compare:
+            # Whoever checks the answers is DuckDB on the same files already.
+            if oracle is None or name != "duckdb":
+                with progress.status(f"starting {PEERS[name].title}"):
+                    peer = start_peer(name, data.tables, threads)
+                peers[name] = stack.enter_context(peer)
         runner = Runner(
-            session, oracle, emit=options.emit, on_traceback=_show if options.verbose else None
+            session,
+            oracle,
+            peers=peers,
+            threads=threads,
+            emit=options.emit,
+            on_traceback=_show if options.verbose else None,
         )
         asked = len(options.queries)
         passes = []
@@ -355,7 +375,9 @@ def _run(options: Options, unwinding: Unwinding) -> int:
             if options.passes > 1:
                 console.print(f"pass {number} of {options.passes}", highlight=False)
             display: QueryDisplay = (
-                LiveTable(console, asked) if console.is_terminal else PlainLines(console)
+                LiveTable(console, asked, options.compare)
+                if console.is_terminal
+                else PlainLines(console)
             )
             records = []
             with display:
@@ -379,6 +401,7 @@ def _run(options: Options, unwinding: Unwinding) -> int:
         settings = {
             "verify": options.verify,
             "policy": options.policy,
+            "compare": options.compare,
             "parallelism": options.parallelism,
             "compute_memory": options.compute_memory,
             "resident": options.resident,

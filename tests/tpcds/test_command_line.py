@@ -69,7 +69,7 @@ def test_every_flag() -> None:
         (["--resident", "0"], "cannot be 0"),
         (["--resident", "much"], "not a size"),
         (["--passes", "0"], "not a positive whole number"),
-        (["--compare", "polars"], "not built yet"),
+        (["--compare", "duckdb,spark"], "there is no peer 'spark'"),
         (["--data", "d", "--generator", "dsdgen"], "does not go with --data"),
         (["--json", "/no/such/folder/x.json"], "does not exist"),
         (["--querys", "1"], "unrecognized arguments"),

@@ -122,6 +122,22 @@ def test_the_required_queries_run_split_and_match(launch: Any, tmp_path: Path) -
     assert found["totals"]["memory_gb_s"] > 0
 
 
+def test_further_engines_stand_beside(launch: Any, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    line = [*queries([2, 96]), "--compare", "duckdb,polars", "--json", str(path)]
+    status, out, err = finish(launch(*line))
+    assert (status, err) == (0, ""), out
+    for printed in out.splitlines():
+        assert "DuckDB " in printed
+        assert "Polars " in printed
+    found = json.loads(path.read_text())
+    for record in found["queries"].values():
+        assert set(record["peers"]) == {"duckdb", "polars"}
+        assert all(peer["answers"] == "same" for peer in record["peers"].values())
+        assert all(peer["seconds"] > 0 for peer in record["peers"].values())
+    assert found["totals"]["peers"]["polars"]["queries"] == 2
+
+
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_either_transport(launch: Any, transport: str, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
