@@ -7,19 +7,28 @@ is the engine's session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from operators.rel import InputSource, Rel, Scan
+from operators.rel import InputSource, Query, Rel, Scan, walk
+from remote_frame.errors import FrameError
 from remote_frame.pruning import prune
 
 if TYPE_CHECKING:
     from operators.duckdb import Kernel
 
-__all__ = ["KERNEL_RESOURCE", "Executor", "FrameSource", "LocalExecutor", "Resourceful"]
+__all__ = [
+    "KERNEL_RESOURCE",
+    "Executor",
+    "FrameSource",
+    "LocalExecutor",
+    "Resourceful",
+    "common_executor",
+    "executor_of",
+]
 
 KERNEL_RESOURCE = "duckdb"
 """The key under which a worker keeps its one warm kernel (`action.resource`)."""
@@ -30,7 +39,11 @@ _KERNEL_SHARE = 0.6
 
 
 class Executor(Protocol):
-    """Computes plans."""
+    """Computes plans.
+
+    Beyond what is required, one may have ``place`` (where that is, for people), ``stream`` (like
+    `collect`, as a reader of batches) and ``query`` (see `LocalExecutor.query`).
+    """
 
     def collect(self, plan: Rel) -> pa.Table:
         """The rows of a plan."""
@@ -94,6 +107,23 @@ class LocalExecutor:
         self._own: Kernel | None = None
         self._kernel: Kernel | None = None
 
+    @property
+    def place(self) -> str:
+        """Where frames are computed, for people."""
+        return "in this process" if self.action is None else "in this element"
+
+    def query(self, text: str, tables: Mapping[str, Rel]) -> Rel:
+        """The plan of a SELECT statement over named plans.
+
+        Raises
+        ------
+        PlanError
+            If it is none, or names something that is not there.
+        """
+        from operators.duckdb import query
+
+        return query(text, tables)
+
     def collect(self, plan: Rel) -> pa.Table:
         """The rows of a plan; of a frame that was merely opened, views where the transport maps.
 
@@ -141,6 +171,66 @@ class LocalExecutor:
         own, self._own, self._kernel = self._own, None, None
         if own is not None:
             own.close()
+
+
+def executor_of(where: Any) -> Executor:
+    """The executor that is meant: itself (a session), that of an element by its `action`, or for
+    None this process.
+
+    Raises
+    ------
+    FrameError
+        If it is none of these.
+    """
+    if where is None:
+        return LocalExecutor()
+    if hasattr(where, "collect") and hasattr(where, "explain"):
+        executor: Executor = where
+        return executor
+    if hasattr(where, "get_transport") or hasattr(where, "resource"):
+        return LocalExecutor(where)
+    raise FrameError(f"{where!r} is neither a session nor an element's action")
+
+
+def common_executor(frames: Sequence[tuple[Rel, Executor]]) -> Executor:
+    """Who computes a plan made of several, given each with its executor.
+
+    What only reads this process's data and files can be computed by any executor; so it goes to
+    that of the others.
+
+    Raises
+    ------
+    FrameError
+        If there are two executors that cannot take over from one another.
+    """
+    chosen = frames[0][1]
+    for _, one in frames[1:]:
+        if one is chosen or _yields(one, chosen):
+            continue
+        if not _yields(chosen, one):
+            raise FrameError(
+                "the frames belong to different executors; collect one of them and open it with "
+                "the other's"
+            )
+        chosen = one
+    if not isinstance(chosen, LocalExecutor):
+        for plan, executor in frames:
+            if isinstance(executor, LocalExecutor) and any(
+                isinstance(r, Query) for r in walk(plan)
+            ):
+                raise FrameError(
+                    "a frame that sql() made in this process cannot become part of one that is "
+                    "computed elsewhere: make its inputs there, too"
+                )
+    return chosen
+
+
+def _yields(one: Executor, other: Executor) -> bool:
+    """Whether `other` can compute what `one` does."""
+    if not isinstance(one, LocalExecutor):
+        return False
+    same = isinstance(other, LocalExecutor) and one.action is other.action
+    return same or one.action is None
 
 
 def warm_kernel(action: Any = None) -> Kernel:

@@ -19,6 +19,11 @@ class LocalTable:
         self._table = table
 
     @property
+    def origin(self) -> str:
+        """What it is, for people."""
+        return f"Arrow data ({self._table.num_rows} rows)"
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns, with plain types."""
         return written_schema(self._table.schema)

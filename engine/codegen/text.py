@@ -9,6 +9,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from engine.errors import EngineError
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment, FragmentInput
@@ -104,10 +106,10 @@ def _describe_output(output: Exchange) -> str:
 def _read(plan: StagePlan, stage: Stage, table: FragmentInput) -> str:
     """The expression that opens one of the statement's tables."""
     match table.source:
-        case ParquetSource(paths=paths, part=None):
-            return f"element.table({_list(paths)})"
-        case ParquetSource(paths=paths):
-            return f"element.part({_list(paths)}, action)"
+        case ParquetSource(paths=paths, part=None, hive=hive):
+            return f"element.table({_list(paths)}{_hive(hive)})"
+        case ParquetSource(paths=paths, hive=hive):
+            return f"element.part({_list(paths)}, action{_hive(hive)})"
         case InputSource(name=name):
             needed = next(i for i in stage.inputs if i.name == name)
             writer = plan.writer(needed.exchange)
@@ -116,6 +118,12 @@ def _read(plan: StagePlan, stage: Stage, table: FragmentInput) -> str:
                 chosen = f", columns={_list(table.columns)}"
             return f"element.read_{needed.mode}(params[{writer.name!r}], action{chosen})"
     raise EngineError(f"an element cannot read a {type(table.source).__name__}")
+
+
+def _hive(columns: Sequence[tuple[str, pa.DataType]]) -> str:
+    if not columns:
+        return ""
+    return f", hive={ {name: type_to_text(type) for name, type in columns}!r}"
 
 
 def _columns(output: Exchange) -> str:
