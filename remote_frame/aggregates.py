@@ -49,7 +49,7 @@ class AggregateMethods(Node):
 
     def len(self) -> Expr:
         """How many rows there are, nulls counted."""
-        return counted(cast("Expr", self))
+        return counted(self)
 
     def null_count(self) -> Expr:
         """How many values are null.
@@ -120,11 +120,11 @@ class AggregateMethods(Node):
             .collect().to_pydict()
         {'store': ['a'], 'qty': [2]}
         """
-        return _one_row("first", cast("Expr", self), order_by)
+        return _one_row("first", self, order_by)
 
     def last(self, *, order_by: Any = None) -> Expr:
         """The value of the last row in an order; see `first`."""
-        return _one_row("last", cast("Expr", self), order_by)
+        return _one_row("last", self, order_by)
 
     def any_value(self) -> Expr:
         """The value of any row where it is not null."""
@@ -145,7 +145,7 @@ def _or_else(expr: Expr, value: Any) -> Expr:
     )
 
 
-def _one_row(function: str, arg: Expr, order_by: Any) -> Expr:
+def _one_row(function: str, arg: Node, order_by: Any) -> Expr:
     order = () if order_by is None else as_order(order_by)
     return aggregate(function, arg, shown=function, order=order)
 
@@ -175,7 +175,7 @@ class WindowMethods(Node):
             fill = others[1:] and [_as(e, others[1])]
             return window(function, e, others[0], *(fill or ()), shown="shift")
 
-        return derived([cast("Expr", self), *rest], make)
+        return derived([self, *rest], make)
 
     def lag(self, n: int = 1) -> Expr:
         """The value of `n` rows before; SQL's name of `shift`."""
@@ -217,7 +217,7 @@ class WindowMethods(Node):
         def make(e: Expr) -> Expr:
             return _where_known(e, window(function, e, shown=shown, frame=_running(reverse)))
 
-        return derived([cast("Expr", self)], make)
+        return derived([self], make)
 
     def forward_fill(self) -> Expr:
         """The last value that was not null, up to this row.
@@ -240,7 +240,7 @@ class WindowMethods(Node):
             seen = e.cum_count(reverse=reverse)
             return window("any_value", e, shown=shown, partition=[seen], frame=WHOLE)
 
-        return derived([cast("Expr", self)], make)
+        return derived([self], make)
 
     def rank(self, method: RankMethod = "average", *, descending: bool = False) -> Expr:
         """The rank of the value among all (or those of `over`), from 1; null for null.
@@ -276,15 +276,15 @@ class WindowMethods(Node):
                 rank = rank + (others if method == "max" else others / 2)
             return _where_known(e, rank)
 
-        return derived([cast("Expr", self)], make)
+        return derived([self], make)
 
     def is_unique(self) -> Expr:
         """Whether no other row has the value."""
-        return derived([cast("Expr", self)], lambda e: _named_like(e, _peers(e) == 1))
+        return derived([self], lambda e: _named_like(e, _peers(e) == 1))
 
     def is_duplicated(self) -> Expr:
         """Whether another row has the value."""
-        return derived([cast("Expr", self)], lambda e: _named_like(e, _peers(e) > 1))
+        return derived([self], lambda e: _named_like(e, _peers(e) > 1))
 
     def is_first_distinct(self) -> Expr:
         """Whether no row before has the value."""
@@ -293,7 +293,7 @@ class WindowMethods(Node):
             number = window("row_number", shown="is_first_distinct", partition=[e])
             return _named_like(e, number == 1)
 
-        return derived([cast("Expr", self)], make)
+        return derived([self], make)
 
     def rolling_sum(
         self, window_size: int, *, min_samples: int | None = None, center: bool = False
@@ -388,7 +388,7 @@ class WindowMethods(Node):
                 ),
             )
 
-        return derived([cast("Expr", self)], make)
+        return derived([self], make)
 
 
 def _running(reverse: bool) -> Frame:

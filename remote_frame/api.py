@@ -319,7 +319,7 @@ def concat(frames: Iterable[RemoteFrame], how: ConcatHow = "vertical") -> Remote
 def _completed(plans: Sequence[Rel]) -> list[Rel]:
     """Plans with all columns of one another, in the order in which they first come up."""
     names = list(dict.fromkeys(n for p in plans for n in p.schema.names))
-    found = []
+    found: list[Rel] = []
     for plan in plans:
         have = list(plan.schema.names)
         columns = [

@@ -152,7 +152,7 @@ class Node:
         raise ExpressionError(f"{self._text} is an expression: it cannot be iterated over")
 
 
-def derived(parts: Sequence[Expr], make: Callable[..., Expr]) -> Expr:
+def derived(parts: Sequence[Any], make: Callable[..., Expr]) -> Expr:
     """`make(*parts)`; column by column where a part stands for several.
 
     Parts that stand for several columns go side by side, the others beside each of them.
@@ -274,7 +274,7 @@ def infix(function: str, sign: str, left: Any, right: Any) -> Expr:
 
 def aggregate(
     function: str,
-    arg: Expr,
+    arg: Node,
     *rest: Any,
     shown: str,
     distinct: bool = False,
@@ -304,7 +304,7 @@ def aggregate(
     return derived([arg], make)
 
 
-def counted(arg: Expr, shown: str = "len") -> Expr:
+def counted(arg: Node, shown: str = "len") -> Expr:
     """How many rows there are, of those that `filter` left."""
     from remote_frame.expressions import Restricted
 

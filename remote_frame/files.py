@@ -28,7 +28,7 @@ from remote_frame.executor import executor_of
 from remote_frame.frame import RemoteFrame
 from remote_frame.spool import SpooledTable
 
-__all__ = ["read_csv", "read_parquet", "scan_csv", "scan_parquet"]
+__all__ = ["read_csv", "read_parquet", "scan_csv", "scan_parquet", "spool_csv"]
 
 
 def read_parquet(
@@ -135,6 +135,41 @@ def read_csv(
     >>> frame.filter(col("price").is_null()).to_dict()
     {'item': [2], 'price': [None], 'day': [datetime.date(2020, 2, 1)]}
     """
+    return over_data(
+        spool_csv(
+            source,
+            separator=separator,
+            has_header=has_header,
+            quote_char=quote_char,
+            columns=columns,
+            new_columns=new_columns,
+            schema=schema,
+            schema_overrides=schema_overrides,
+            null_values=null_values,
+            skip_rows=skip_rows,
+            n_rows=n_rows,
+            try_parse_dates=try_parse_dates,
+        ),
+        executor,
+    )
+
+
+def spool_csv(
+    source: FileSet,
+    *,
+    separator: str = ",",
+    has_header: bool = True,
+    quote_char: str | None = '"',
+    columns: Sequence[str] | None = None,
+    new_columns: Sequence[str] | None = None,
+    schema: Mapping[str, Any] | pa.Schema | None = None,
+    schema_overrides: Mapping[str, Any] | None = None,
+    null_values: str | Sequence[str] | None = None,
+    skip_rows: int = 0,
+    n_rows: int | None = None,
+    try_parse_dates: bool = True,
+) -> SpooledTable:
+    """The rows of CSV files as Parquet in a memory file; see `read_csv`."""
     files = data_files(source, ".csv")
     for path in files:
         if not path.exists():
@@ -157,8 +192,7 @@ def read_csv(
             options["types"] = _types(schema_overrides)
         if not try_parse_dates:
             options["auto_type_candidates"] = _listing(["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"])
-    table = _read(files, options, has_header or schema is not None, new_columns, columns, n_rows)
-    return over_data(table, executor)
+    return _read(files, options, has_header or schema is not None, new_columns, columns, n_rows)
 
 
 scan_parquet = read_parquet

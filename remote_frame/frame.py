@@ -128,7 +128,8 @@ class RemoteFrame(Results):
     # Columns.
 
     def select(self, *exprs: Any, **named: Any) -> RemoteFrame:
-        """These columns only: names, expressions, lists of them, or ``name=expression``.
+        """These columns only: names, expressions, lists of them, or ``name=expression`` (a string
+        is a name here, too).
 
         If they are nothing but aggregates, the result has one row; an aggregate beside other
         columns has the same value in every row.

@@ -6,7 +6,7 @@ Some are called like Python's own; they are meant to be used as ``remote_frame.s
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -281,5 +281,5 @@ def _or_zero(value: ir.Expr) -> ir.Expr:
     return build.call("coalesce", value, build.lit(0))
 
 
-def _total(values: builtins.list[ir.Expr]) -> ir.Expr:
+def _total(values: Sequence[ir.Expr]) -> ir.Expr:
     return reduce(lambda a, b: build.call("add", a, b), values)

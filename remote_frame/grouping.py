@@ -133,7 +133,7 @@ def expanded(
             )
         found += made.expand(schema)
     for name, value in named.items():
-        made = as_expr(value)
+        made = Expr.column(value) if isinstance(value, str) else as_expr(value)
         if isinstance(made, Several):
             several = made.expand(schema)
             if len(several) != 1:

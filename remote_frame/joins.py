@@ -116,16 +116,20 @@ def join_where(left: Rel, right: Rel, predicates: Sequence[Any], suffix: str) ->
     terms = [e.lower(scope) for p in predicates for e in as_expr(p).expand(scope.schema)]
     if scope.extended:
         raise ExpressionError("join_where: a condition is about one pair of rows, not several")
-    equal, rest = [], []
+    equal: list[tuple[int, int]] = []
+    rest: list[Expr] = []
     for term in terms:
         pair = _equality(term, width)
-        (rest if pair is None else equal).append(term if pair is None else pair)
+        if pair is None:
+            rest.append(term)
+        else:
+            equal.append(pair)
     joined = build.join(left, right, "inner", on=equal, condition=build.conjunction(rest))
     columns = [build.col(joined.schema, i) for i in range(len(joined.schema))]
     return build.project(joined, columns, names)
 
 
-def _equality(term: Expr, width: int) -> Any:
+def _equality(term: Expr, width: int) -> tuple[int, int] | None:
     """The key pair that a condition is, None if it is none."""
     match term:
         case Call(function="equal", args=(Column(index=a), Column(index=b))):
@@ -170,7 +174,7 @@ def join_asof(
         found: Expr = build.col(joined.schema, width + j)
         here = build.col(joined.schema, mine)
         before = build.col(joined.schema, width + theirs)
-        limits = []
+        limits: list[tuple[Expr, Expr | None, Expr]] = []
         if strategy == "nearest":
             after = build.col(joined.schema, width + right_width + theirs)
             other = build.col(joined.schema, width + right_width + j)

@@ -19,6 +19,7 @@ from remote_frame.expressions import Expr
 
 __all__ = ["DateMethods", "NameMethods", "StringMethods", "span_of_time"]
 
+_SPACE = " \t\n\r\f\v"
 # A pattern without any of these is a plain text.
 _SPECIAL = frozenset(r"\^$.|?*+()[]{}")
 
@@ -151,9 +152,7 @@ class StringMethods:
         return self._stripped("rtrim", characters, "strip_chars_end")
 
     def _stripped(self, function: str, characters: str | None, shown: str) -> Expr:
-        return self._call(
-            function, " \t\n\r\f\v" if characters is None else characters, shown=shown
-        )
+        return self._call(function, _SPACE if characters is None else characters, shown=shown)
 
     def strip_prefix(self, prefix: str) -> Expr:
         """Without `prefix`, where the string begins with it."""

@@ -58,7 +58,8 @@ class Results:
         >>> sales.select("item", "qty").head(1).to_pandas().to_dict("records")
         [{'item': 1, 'qty': 5}]
         """
-        return widened(self.collect()).to_pandas(**options)
+        frame: pd.DataFrame = widened(self.collect()).to_pandas(**options)
+        return frame
 
     def to_polars(self) -> pl.DataFrame:
         """Compute the rows into a Polars frame.

@@ -189,7 +189,7 @@ class RowMethods(Node):
             raise ExpressionError(f"is_in() wants a list of values, not {values!r}")
         options = [as_expr(v) for v in values]
         if not options:
-            return derived([cast("Expr", self)], lambda e: literal(False).alias(e.output_name))
+            return derived([self], lambda e: literal(False).alias(e.output_name))
         listed = ", ".join(o.text for o in options)
         return _rule(
             [self, *options],
