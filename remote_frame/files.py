@@ -174,6 +174,8 @@ def spool_csv(
     for path in files:
         if not path.exists():
             raise DataFileError(f"{path}: there is no such file")
+        if path.stat().st_size == 0:
+            raise DataFileError(f"{path}: the file is empty, it does not even name its columns")
     options = {
         "delim": quoted_string(separator),
         "quote": quoted_string(quote_char or ""),

@@ -309,7 +309,8 @@ class RemoteFrame(Results):
 
     def sort(
         self,
-        *by: Any,
+        by: Any,
+        *more_by: Any,
         descending: bool | Sequence[bool] = False,
         nulls_last: bool | Sequence[bool] = True,
     ) -> RemoteFrame:
@@ -323,7 +324,7 @@ class RemoteFrame(Results):
             .to_pydict()
         {'store': ['b', 'a', 'a', 'a', None], 'qty': [None, 2, 5, 7, 1]}
         """
-        order = as_order(by, descending, nulls_last)
+        order = as_order([by, *more_by], descending, nulls_last)
         if not order:
             raise ExpressionError("sort() needs at least one column")
         return self._sorted(order)

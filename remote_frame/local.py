@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from operators.partition import written_schema
 from remote_frame.errors import ColumnNotFoundError
@@ -34,7 +35,11 @@ class LocalTable:
 
     def table(self) -> pa.Table:
         """All rows."""
-        return self._table.cast(self.schema)
+        schema = self.schema
+        columns = [
+            _plain(column, f.type) for column, f in zip(self._table.columns, schema, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
 
     def arrow_stream(self, columns: Sequence[str]) -> pa.Table:
         """The named columns; for none, the first one, so that rows can be counted."""
@@ -44,3 +49,12 @@ class LocalTable:
                 raise ColumnNotFoundError(name, known)
         wanted = [known.index(name) for name in columns] or [0]
         return self.select(wanted).table()
+
+
+def _plain(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
+    """A column with its dictionary decoded and its views made plain."""
+    if pt.is_dictionary(column.type):
+        # Arrow decodes no dictionaries of views, which is what Polars' categories are.
+        chunks = [c.dictionary.cast(type).take(c.indices) for c in column.chunks]
+        return pa.chunked_array(chunks, type)
+    return column if column.type == type else column.cast(type)
