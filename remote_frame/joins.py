@@ -13,7 +13,7 @@ from operators import build
 from operators.expr import Call, Column, Expr
 from operators.rel import Join, JoinKind, Rel
 from operators.schema import Schema
-from operators.types import INTERVAL, TIMESTAMP
+from operators.types import INTERVAL, TIMESTAMP, common_type
 from remote_frame.core import Node, as_expr, flat
 from remote_frame.errors import AmbiguousColumnError, ExpressionError
 from remote_frame.namespaces import span_of_time
@@ -159,6 +159,8 @@ def join_asof(
         raise ExpressionError(f"join_asof: {len(on.left)} columns in `on`; it takes one")
     ((mine, theirs),) = _positions(left.schema, right.schema, on)
     pairs = [] if by is None else _positions(left.schema, right.schema, by)
+    # A string would follow the other side, as in a comparison; keys do not.
+    common_type(left.schema[mine].type, right.schema[theirs].type)
     width, right_width = len(left.schema), len(right.schema)
     ways = ["backward", "forward"] if strategy == "nearest" else [strategy]
     joined: Rel = left

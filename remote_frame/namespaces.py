@@ -239,6 +239,12 @@ class StringMethods:
             raise ExpressionError(f"slice length {length}: it must not be negative")
 
         def make(x: ir.Expr) -> ir.Expr:
+            if offset < 0 and length is not None:
+                # What lies before the first character counts, too.
+                short = build.call("subtract", build.call("length", x), build.lit(-offset))
+                cut = build.call("add", build.call("least", short, build.lit(0)), build.lit(length))
+                size = build.call("greatest", cut, build.lit(0))
+                return build.call("left", build.call("right", x, build.lit(-offset)), size)
             if offset < 0:
                 x = build.call("right", x, build.lit(-offset))
             elif offset > 0 or length is None:
@@ -438,8 +444,8 @@ class DateMethods:
             raise ExpressionError(f"truncate: {every!r} is not one positive number and unit")
         ((count, unit),) = parts
         interval = build.lit(_interval(parts), INTERVAL)
-        # 1970 began on a Thursday.
-        origin = "1969-12-29" if unit == "w" else "1970-01-01"
+        # The first Monday of 1970.
+        origin = "1970-01-05" if unit == "w" else "1970-01-01"
         start = build.cast(build.lit(origin), TIMESTAMP)
 
         def make(x: ir.Expr) -> ir.Expr:
@@ -490,7 +496,7 @@ class DateMethods:
 
 
 class NameMethods:
-    """`Expr.name`: the name of the result, from that of the first column."""
+    """`Expr.name`: the name of the result, changed."""
 
     __slots__ = ("_expr",)
 
@@ -513,11 +519,11 @@ class NameMethods:
 
     def map(self, function: Callable[[str], str]) -> Expr:
         """The name changed by a function."""
-        return derived([self._expr], lambda e: e.alias(function(e.root_name)))
+        return derived([self._expr], lambda e: e.alias(function(e.output_name)))
 
     def keep(self) -> Expr:
         """The name of the first column, whatever alias was given."""
-        return self.map(lambda name: name)
+        return derived([self._expr], lambda e: e.alias(e.root_name))
 
     def to_lowercase(self) -> Expr:
         """The name in small letters."""

@@ -61,6 +61,9 @@ class Selector(Several):
         super().__init__(lambda schema: [Expr.column(n) for n in choose(schema)], text)
         self.choose = choose
 
+    # Selectors are keys of mappings from columns to types.
+    __hash__ = object.__hash__
+
     def exclude(self, *names: Any) -> Selector:
         """Without the columns of these names, patterns (``^…$``) or types."""
         gone = flat(names)
