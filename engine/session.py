@@ -192,7 +192,7 @@ class Session:
         """A frame of columns of Python values; see `remote_frame.from_dict`."""
         return remote_frame.from_dict(data, self, schema=schema)
 
-    def sql(self, text: str, **frames: RemoteFrame) -> RemoteFrame:
+    def sql(self, text: str, /, **frames: RemoteFrame) -> RemoteFrame:
         """A frame that is what a SELECT statement says. Nothing runs before it is collected.
 
         Parameters

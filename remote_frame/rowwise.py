@@ -332,7 +332,7 @@ class RowMethods(Node):
 
     def pow(self, exponent: Any) -> Expr:
         """The value to a power, as a float."""
-        return self**exponent
+        return infix("power", "**", self, exponent)
 
     def sin(self) -> Expr:
         """The sine of an angle in radians."""

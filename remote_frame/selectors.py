@@ -62,7 +62,7 @@ class Selector(Several):
         self.choose = choose
 
     # Selectors are keys of mappings from columns to types.
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def exclude(self, *names: Any) -> Selector:
         """Without the columns of these names, patterns (``^…$``) or types."""

@@ -161,6 +161,9 @@ class _Lowering:
             return
         if isinstance(rel, Join) and rel.build is not None:
             self.fixed_joins = True
+        if isinstance(rel, Query):
+            # Inside the statement these hide what is outside: nothing there may be called so.
+            self._names.update(n.lower() for n in rel.names)
         for child in rel.inputs():
             self._count(child)
         for expr in _expressions(rel):
