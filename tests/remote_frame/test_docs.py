@@ -45,6 +45,7 @@ def names(tmp_path: Path) -> dict[str, Any]:
         "col": col,
         "folder": tmp_path,
         "lit": lit,
+        "datetime": dt,
         "pa": pa,
         "remote_frame": remote_frame,
         "sales": remote_frame.from_arrow(SALES),

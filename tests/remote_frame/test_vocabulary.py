@@ -547,6 +547,13 @@ def test_statements_over_frames(frame: RemoteFrame) -> None:
     assert named.to_dict() == {"id": [3]}
 
 
+def test_the_first_of_the_first(frame: RemoteFrame) -> None:
+    """DuckDB's optimizer stumbles over this unless it is told not to."""
+    once = frame.unique(["g", "b"], keep="first", order_by="id")
+    twice = once.unique(["g", "b"], keep="first", order_by="id")
+    assert twice.sort("id").to_dicts() == once.sort("id").to_dicts()
+
+
 def test_a_window_over_a_window(frame: RemoteFrame) -> None:
     """The inner one is over all rows, as in nested SELECTs."""
     away = (col("f") - col("f").mean().over("g")).abs().max().over("b")
