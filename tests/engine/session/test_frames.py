@@ -6,6 +6,7 @@ import datetime as dt
 import gc
 import os
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,37 @@ def _rows(table: pa.Table) -> list[list[Any]]:
         [float(f"{v:.10g}") if isinstance(v, float) else v for v in row.values()]
         for row in table.to_pylist()
     ]
+
+
+def test_every_type_gets_there_and_back(session: Session) -> None:
+    table = pa.table(
+        {
+            "bool": [True, None],
+            "i8": pa.array([-128, None], pa.int8()),
+            "u64": pa.array([2**64 - 1, None], pa.uint64()),
+            "f32": pa.array([0.5, None], pa.float32()),
+            "f64": [float("-inf"), None],
+            "d7": pa.array([Decimal("-1.50"), None], pa.decimal32(7, 2)),
+            "d18": pa.array([Decimal("1e15"), None], pa.decimal64(18, 2)),
+            "d38": pa.array([Decimal("12345678901234567890.123"), None], pa.decimal128(30, 3)),
+            "text": ["é\0x", None],
+            "large": pa.array(["a" * 1000, None], pa.large_string()),
+            "view": pa.array(["view", None], pa.string_view()),
+            "category": pa.array(["x", None]).dictionary_encode(),
+            "bytes": pa.array([b"\x00\xff", None]),
+            "date": [dt.date(1, 1, 1), None],
+            "second": pa.array([dt.datetime(1969, 1, 1), None], pa.timestamp("s")),
+            "nano": pa.array([dt.datetime(2020, 1, 1, 1), None], pa.timestamp("ns")),
+            "time": pa.array([dt.time(1, 2, 3, 4), None], pa.time64("us")),
+            "null": pa.nulls(2),
+        }
+    )
+    here, there = remote_frame.from_arrow(table), session.from_arrow(table)
+    assert there.schema == here.schema
+    assert here.to_dicts() == table.to_pylist()
+    computed = here.filter(remote_frame.len().over() > 0)
+    assert computed.to_dicts() == table.to_pylist()
+    assert there.to_dicts() == table.to_pylist()
 
 
 def test_asof_sides_meet_by_their_keys(session: Session, tmp_path: Path) -> None:
