@@ -7,6 +7,8 @@ is the engine's session.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -104,6 +106,7 @@ class LocalExecutor:
 
     def __init__(self, action: Any = None) -> None:
         self.action = action
+        self._lock = threading.Lock()
         self._own: Kernel | None = None
         self._kernel: Kernel | None = None
 
@@ -136,7 +139,8 @@ class LocalExecutor:
         """
         if (data := _merely_opened(plan)) is not None:
             return data.table().rename_columns(list(plan.schema.names)).cast(plan.schema.to_arrow())
-        return self.stream(plan).read_all()
+        with self._lock:  # a kernel runs one statement at a time
+            return self.stream(plan).read_all()
 
     def stream(self, plan: Rel) -> pa.RecordBatchReader:
         """The rows of a plan as the kernel makes them; read it to its end before the next plan."""
@@ -234,17 +238,29 @@ def _yields(one: Executor, other: Executor) -> bool:
 
 
 def warm_kernel(action: Any = None) -> Kernel:
-    """The worker's kernel, set to the limits of the element; a new one if nothing keeps it warm."""
+    """The worker's kernel, set to the limits of the element; a new one if nothing keeps it warm.
+
+    Without an `action` it may use what the machine has.
+    """
     from operators.duckdb import Kernel
 
     limits = getattr(action, "limits", None)
-    threads = max(1, int(getattr(limits, "cpu", 1)))
-    memory = int((getattr(limits, "mem", 0) or _DEFAULT_MEMORY) * _KERNEL_SHARE)
+    if action is None:
+        threads, available = len(os.sched_getaffinity(0)), _machine_memory()
+    else:
+        threads = max(1, int(getattr(limits, "cpu", 1)))
+        available = getattr(limits, "mem", 0) or _DEFAULT_MEMORY
+    memory = int(available * _KERNEL_SHARE)
     if not hasattr(action, "resource"):
         return Kernel.open(threads, memory)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
     return kernel
+
+
+def _machine_memory() -> int:
+    """Bytes of this machine's memory: what a program that is no element may use."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _merely_opened(plan: Rel) -> ArrowData | None:

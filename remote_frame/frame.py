@@ -7,6 +7,7 @@ checked when an operation is written down, not when it runs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -674,13 +675,14 @@ class RemoteFrame(Results):
 
     def _names(self, given: Sequence[Any], what: str) -> list[str]:
         """Names of columns that exist, from names and selectors."""
-        found: list[str] = []
+        found: dict[str, None] = {}
+        scope = RowScope(self._plan.schema)
         for one in self._expressions(given, {}):
             if one.text != one.root_name:
                 raise ExpressionError(f"{what}: {one!r} is not a column")
-            position(self._plan.schema, one.text)
-            found.append(one.text)
-        return list(dict.fromkeys(found))
+            scope.column(one.text)
+            found[one.text] = None
+        return list(found)
 
     def _floats(self) -> list[str]:
         return [f.name for f in self._plan.schema if pt.is_floating(f.type)]
@@ -719,7 +721,7 @@ def _require_frame(other: object, what: str) -> None:
 
 
 def _check_unique(names: Sequence[str], what: str) -> None:
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(n for n, times in Counter(names).items() if times > 1)
     if twice:
         shown = ", ".join(map(repr, twice))
         raise AmbiguousColumnError(f"{what}: two columns would be called {shown}; use alias()")

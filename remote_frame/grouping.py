@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ def expanded(
 def aggregate(plan: Rel, keys: Sequence[Expr], exprs: Sequence[Expr]) -> Rel:
     """Group `plan` by `keys` (none: everything is one group) and compute `exprs` per group."""
     names = [e.output_name for e in (*keys, *exprs)]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(n for n, times in Counter(names).items() if times > 1)
     if twice:
         raise AmbiguousColumnError(
             f"agg: more than one column would be called {', '.join(map(repr, twice))}; use alias()"
@@ -161,7 +162,7 @@ def aggregate(plan: Rel, keys: Sequence[Expr], exprs: Sequence[Expr]) -> Rel:
     results = [e.lower(group) for e in exprs]
     inner = [f"_m{i}" for i in range(len(group.measures))]
     grouped = build.aggregation(
-        within.extend(plan), lowered, group.measures, names=[*(n for n, _ in named), *inner]
+        within.extend(plan), lowered, list(group.measures), names=[*(n for n, _ in named), *inner]
     )
     columns = [build.col(grouped.schema, i) for i in range(len(lowered))]
     return build.project(grouped, [*columns, *results], names)

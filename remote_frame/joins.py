@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -260,7 +261,8 @@ def _suffixed(left: list[str], right: Sequence[str], suffix: str, what: str) -> 
     taken = set(left)
     added = [name + suffix if name in taken else name for name in right]
     out = [*left, *added]
-    twice = sorted({n for n in added if out.count(n) > 1})
+    times = Counter(out)
+    twice = sorted({n for n in added if times[n] > 1})
     if twice:
         raise AmbiguousColumnError(
             f"{what}: two columns of the result would be called {', '.join(map(repr, twice))}; "

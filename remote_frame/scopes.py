@@ -8,6 +8,7 @@ build on one another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -155,7 +156,8 @@ class RowScope:
         self._schema = schema
         self._width = len(schema) if width is None else width
         self._partition = partition
-        self._added: list[ir.Expr | ir.Aggregate] = []
+        self._positions: dict[str, int] = {}
+        self._added: dict[ir.Expr | ir.Aggregate, int] = {}
 
     @property
     def schema(self) -> Schema:
@@ -164,7 +166,12 @@ class RowScope:
 
     def column(self, name: str) -> ir.Expr:
         """The column called `name`."""
-        return build.col(self._schema, position(self._schema, name))
+        if not self._positions:
+            names = self._schema.names
+            several = {n for n, times in Counter(names).items() if times > 1}
+            self._positions = {n: i for i, n in enumerate(names) if n not in several}
+        found = self._positions.get(name)
+        return build.col(self._schema, position(self._schema, name) if found is None else found)
 
     def aggregate(self, call: AggregateCall) -> ir.Expr:
         """An aggregate over all rows (or those of the partition), beside each of them."""
@@ -186,9 +193,8 @@ class RowScope:
         """The column that will hold `item`; equal ones are computed once."""
         if isinstance(item, ir.Column):
             return item
-        if item not in self._added:
-            self._added.append(item)
-        return ir.Column(item.type, self._width + self._added.index(item))
+        number = self._added.setdefault(item, len(self._added))
+        return ir.Column(item.type, self._width + number)
 
     @property
     def extended(self) -> bool:
@@ -374,7 +380,7 @@ class GroupScope:
     schema: Schema
     keys: Sequence[tuple[str, ir.Expr]]
     rows: RowScope
-    measures: list[ir.Aggregate] = field(default_factory=list)
+    measures: dict[ir.Aggregate, int] = field(default_factory=dict)
 
     def column(self, name: str) -> ir.Expr:
         """The key called `name`."""
@@ -390,9 +396,8 @@ class GroupScope:
     def aggregate(self, call: AggregateCall) -> ir.Expr:
         """The column that will hold the aggregate; equal ones are computed once."""
         made = lowered_aggregate(call, self.rows)
-        if made not in self.measures:
-            self.measures.append(made)
-        return ir.Column(made.type, len(self.keys) + self.measures.index(made))
+        number = self.measures.setdefault(made, len(self.measures))
+        return ir.Column(made.type, len(self.keys) + number)
 
     def window(self, call: WindowCall) -> ir.Expr:
         """Refuse: a group has one value."""

@@ -69,10 +69,11 @@ class Selector(Several):
         gone = flat(names)
 
         def choose(schema: Schema) -> list[str]:
+            mine = set(self.choose(schema))
             return [
                 f.name
                 for f in schema
-                if f.name in self.choose(schema) and not any(_is(f.name, f.type, g) for g in gone)
+                if f.name in mine and not any(_is(f.name, f.type, g) for g in gone)
             ]
 
         return Selector(choose, f"{self.text}.exclude({', '.join(map(repr, gone))})")
@@ -93,10 +94,11 @@ class Selector(Several):
         return _merged(self, other, "-", lambda a, b: a - b)
 
     def __invert__(self) -> Selector:
-        return Selector(
-            lambda schema: [n for n in schema.names if n not in self.choose(schema)],
-            f"~{self.text}",
-        )
+        def choose(schema: Schema) -> list[str]:
+            mine = set(self.choose(schema))
+            return [n for n in schema.names if n not in mine]
+
+        return Selector(choose, f"~{self.text}")
 
 
 def _merged(

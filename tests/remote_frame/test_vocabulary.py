@@ -565,6 +565,16 @@ def test_a_window_over_a_window(frame: RemoteFrame) -> None:
     }
 
 
+def test_thousands_of_columns(executor: LocalExecutor) -> None:
+    names = [f"c{i}" for i in range(2000)]
+    frame = RemoteFrame(from_dict({n: [i, None] for i, n in enumerate(names)}).plan, executor)
+    assert frame.with_columns(cs.all() + 1).select(names[::-1]).columns == names[::-1]
+    assert frame.drop(cs.by_name(names[1:])).columns == ["c0"]
+    assert frame.select(cs.all().exclude("^c.$").max()).to_dicts()[0]["c1999"] == 1999
+    assert frame.group_by("c0").agg(cs.all().max(), cs.all().min().name.suffix("_")).width == 3999
+    assert frame.join(frame, on="c0").width == 3999
+
+
 def test_texts_of_expressions() -> None:
     shown = {
         "a.rank(dense).over(g, order_by=[t])": col("a").rank("dense").over("g", order_by="t"),
