@@ -50,6 +50,8 @@ PREIMPORT = (
     "pyarrow.dataset",
     "libd.action",
     "remote_frame.executor",
+    "remote_frame.opening",
+    "remote_frame.storage",
     "operators.duckdb",
     "engine.element",
 )

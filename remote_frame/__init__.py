@@ -25,8 +25,6 @@ if TYPE_CHECKING:
         join,
         join_asof,
         open,
-        open_reader,
-        partition,
         sql,
     )
     from remote_frame.errors import (
@@ -66,6 +64,7 @@ if TYPE_CHECKING:
         sum_horizontal,
     )
     from remote_frame.handle import ExchangeHandle, FrameHandle
+    from remote_frame.opening import open_reader, partition
     from remote_frame.reader import FrameReader
     from remote_frame.storage import RegionWriter, exchange, write
 
@@ -142,8 +141,6 @@ _HOME = {
         "join",
         "join_asof",
         "open",
-        "open_reader",
-        "partition",
         "sql",
     ),
     "errors": (
@@ -199,6 +196,10 @@ _HOME = {
     "handle": (
         "ExchangeHandle",
         "FrameHandle",
+    ),
+    "opening": (
+        "open_reader",
+        "partition",
     ),
     "reader": ("FrameReader",),
     "storage": (

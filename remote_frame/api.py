@@ -15,7 +15,7 @@ element's ``action`` (the element itself), or None (this process).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -23,16 +23,14 @@ from operators import build
 from operators.errors import OperatorError
 from operators.rel import Rel
 from operators.types import canonical_schema
-from remote_frame.errors import ExpressionError, FrameError, HandleError
+from remote_frame.errors import ExpressionError, FrameError
 from remote_frame.executor import FrameSource, LocalExecutor, common_executor, executor_of
 from remote_frame.frame import JoinHow, RemoteFrame
-from remote_frame.handle import ExchangeHandle, FrameHandle, load_handle
 from remote_frame.joins import AsofStrategy
 from remote_frame.local import LocalTable
-from remote_frame.reader import FrameReader, open_transports
+from remote_frame.opening import ActionLike, Handles, open_reader
 
 __all__ = [
-    "ActionLike",
     "concat",
     "from_arrow",
     "from_dict",
@@ -42,25 +40,10 @@ __all__ = [
     "join",
     "join_asof",
     "open",
-    "open_reader",
-    "partition",
     "sql",
 ]
 
-Handle = Mapping[str, Any] | FrameHandle | ExchangeHandle
-"""A handle as JSON, or parsed already."""
-
-Handles = Handle | Iterable[Handle]
-"""One handle, or the handles of all parallel copies of an element, in order."""
-
 ConcatHow = Literal["vertical", "vertical_relaxed", "diagonal", "diagonal_relaxed"]
-
-
-class ActionLike(Protocol):
-    """What opening needs of an element's `action`; a `LibdAction` has it too."""
-
-    def get_transport(self, name: str, type: str = ..., timeout: float | None = ...) -> Any:
-        """Return the transport to the memory element `name`."""
 
 
 def open(handles: Handles, action: ActionLike, columns: Sequence[str] | None = None) -> RemoteFrame:
@@ -85,36 +68,6 @@ def open(handles: Handles, action: ActionLike, columns: Sequence[str] | None = N
     reader = open_reader(handles, action, columns)
     plan = build.scan(FrameSource.over(reader), reader.schema)
     return RemoteFrame(plan, LocalExecutor(action))
-
-
-def open_reader(
-    handles: Handles, action: ActionLike, columns: Sequence[str] | None = None
-) -> FrameReader:
-    """Like `open`, without a plan above it: a re-readable Arrow stream for a kernel's input."""
-    parsed = [_frame(h) for h in _listed(handles)]
-    reader = FrameReader(parsed, open_transports(action))
-    return reader if columns is None else reader.select_names(columns)
-
-
-def partition(handles: Handles, index: int) -> list[dict[str, Any]]:
-    """The frame handles that reader `index` opens of the exchanges of all writers.
-
-    Raises
-    ------
-    HandleError
-        If a handle is not that of an exchange, or has no such partition.
-    """
-    found = []
-    for number, data in enumerate(_listed(handles)):
-        handle = load_handle(data)
-        if not isinstance(handle, ExchangeHandle):
-            raise HandleError(f"handle {number}: kind: a frame is not an exchange")
-        if not 0 <= index < len(handle.partitions):
-            raise HandleError(
-                f"handle {number}: there is no partition {index}, it has {len(handle.partitions)}"
-            )
-        found.append(handle.partitions[index].to_json())
-    return found
 
 
 def from_arrow(data: Any, executor: Any = None) -> RemoteFrame:
@@ -386,13 +339,3 @@ def _arrow_table(data: Any) -> pa.Table:
         return pa.table(data)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise FrameError(f"from_arrow: {error}") from error
-
-
-def _listed(handles: Handles) -> list[Handle]:
-    if isinstance(handles, (Mapping, FrameHandle, ExchangeHandle)):
-        return [handles]
-    return list(handles)
-
-
-def _frame(data: Handle) -> FrameHandle:
-    return data if isinstance(data, FrameHandle) else FrameHandle.from_json(data)

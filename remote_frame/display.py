@@ -57,5 +57,7 @@ def _origin(scan: Scan) -> str:
             return f"{table} (Parquet, {files})"
         case InputSource(name=name):
             data = getattr(scan.source, "data", None)
-            return str(getattr(data, "origin", None) or f"input {name}")
+            if data is None:
+                return f"input {name}"
+            return str(getattr(data, "origin", "memory elements"))
     return type(scan.source).__name__
