@@ -1,7 +1,7 @@
 """What expressions are made of: a recipe, its name, and how one is derived from others.
 
 `Node` is `Expr` (`remote_frame.expressions`) without its vocabulary. The modules of the vocabulary
-(`rowwise`, `aggregates`, `namespaces`) are written with the functions here.
+(`rowwise`, `aggregates`, `strings`, `dates`) are written with the functions here.
 """
 
 from __future__ import annotations

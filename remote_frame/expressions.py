@@ -6,8 +6,8 @@ like the first column that it comes from. The meaning is SQL's, as DuckDB has it
 comparisons with null are null, ``/`` gives a float and ``//`` truncates.
 
 The vocabulary is in `remote_frame.rowwise` (row by row), `remote_frame.aggregates` (over rows) and
-`remote_frame.namespaces` (``.str``, ``.dt``, ``.name``); functions of several expressions are in
-`remote_frame.functions`.
+`remote_frame.strings`, `remote_frame.dates` and `remote_frame.namespaces` (``.str``, ``.dt``,
+``.name``); functions of several expressions are in `remote_frame.functions`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from remote_frame.rowwise import RowMethods
 from remote_frame.scopes import Order, Scope, position
 
 if TYPE_CHECKING:
-    from remote_frame.namespaces import DateMethods, NameMethods, StringMethods
+    from remote_frame.dates import DateMethods
+    from remote_frame.namespaces import NameMethods
+    from remote_frame.strings import StringMethods
 
 __all__ = ["Expr", "Restricted", "Several", "When", "as_expr", "col", "lit", "when"]
 
@@ -156,14 +158,14 @@ class Expr(RowMethods, AggregateMethods, WindowMethods, Node):
     @property
     def str(self) -> StringMethods:
         """Operations on strings."""
-        from remote_frame.namespaces import StringMethods
+        from remote_frame.strings import StringMethods
 
         return StringMethods(self)
 
     @property
     def dt(self) -> DateMethods:
         """Parts of dates and timestamps."""
-        from remote_frame.namespaces import DateMethods
+        from remote_frame.dates import DateMethods
 
         return DateMethods(self)
 

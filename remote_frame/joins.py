@@ -16,8 +16,8 @@ from operators.rel import Join, JoinKind, Rel
 from operators.schema import Schema
 from operators.types import INTERVAL, TIMESTAMP, common_type
 from remote_frame.core import Node, as_expr, flat
+from remote_frame.dates import span_of_time
 from remote_frame.errors import AmbiguousColumnError, ExpressionError
-from remote_frame.namespaces import span_of_time
 from remote_frame.scopes import RowScope, position
 
 __all__ = ["JOINS", "AsofStrategy", "Keys", "by_keys", "join", "join_asof", "join_where", "keys"]

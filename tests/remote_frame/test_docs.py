@@ -21,7 +21,7 @@ MODULES = sorted(p.stem for p in (ROOT / "remote_frame").glob("*.py") if p.stem 
 # Those whose public objects users meet must have examples at all.
 WITH_EXAMPLES = {
     *("aggregates", "api", "expressions", "files", "frame", "functions", "grouping"),
-    *("namespaces", "results", "rowwise", "selectors"),
+    *("namespaces", "strings", "dates", "results", "rowwise", "selectors"),
 }
 
 SALES = pa.table(
