@@ -7,6 +7,8 @@ file of this process (a fraction of the text's size), from which every query rea
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
 from operators.errors import DataFileError, OperatorError
 from operators.parquet_files import FileSet, data_files, parquet_table
 from operators.rel import ParquetSource
-from operators.types import canonical, canonical_schema
+from operators.types import canonical_schema
 from remote_frame.api import over_data
 from remote_frame.core import as_type, flat
 from remote_frame.errors import ColumnNotFoundError, ExpressionError
@@ -192,8 +194,11 @@ def spool_csv(
     else:
         if schema_overrides:
             options["types"] = _types(schema_overrides)
-        if not try_parse_dates:
-            options["auto_type_candidates"] = _listing(["BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR"])
+        # Plans have no time zones: times that have one stay strings, which a cast reads as UTC.
+        dates = ["TIME", "DATE", "TIMESTAMP"] if try_parse_dates else []
+        options["auto_type_candidates"] = _listing(
+            ["BOOLEAN", "BIGINT", "DOUBLE", *dates, "VARCHAR"]
+        )
     return _read(files, options, has_header or schema is not None, new_columns, columns, n_rows)
 
 
@@ -238,15 +243,47 @@ def _read(
             )
             limit = "" if n_rows is None else f" LIMIT {int(n_rows)}"
             reader = connection.execute(f"SELECT {wanted} FROM {text}{limit}").to_arrow_reader()
-            schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in reader.schema])
-            canonical_schema(schema)
+            schema = canonical_schema(reader.schema).to_arrow()
             return SpooledTable.written(
                 pa.RecordBatchReader.from_batches(schema, (b.cast(schema) for b in reader)), origin
             )
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise DataFileError(f"{_named(files)}: {_reason(error)}") from None
+            reason = _reason(error)
+            if "sniffing" in reason:
+                reason = _first_bad_line(connection, files, options) or reason
+            raise DataFileError(f"{_named(files)}: {reason}") from None
         except OperatorError as error:
             raise DataFileError(f"{_named(files)}: {error}") from None
+
+
+def _first_bad_line(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[Path], options: Mapping[str, str]
+) -> str | None:
+    """What is wrong with files of which DuckDB's guesses say no more than that they failed."""
+    quote = options["quote"][1:-1]
+    for path in files:
+        try:
+            with path.open(newline="", encoding="utf-8") as text:
+                lines = csv.reader(
+                    itertools.islice(text, int(options["skip"]), None),
+                    delimiter=options["delim"][1:-1],
+                    quotechar=quote or None,
+                    quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+                )
+                width = len(next(lines, []))
+            names = _types({f"column_{i}": "string" for i in range(1, width + 1)})
+            given = {**options, "columns": names, "auto_detect": "false"}
+            del given["sample_size"], given["auto_type_candidates"]
+            given.pop("types", None)
+            listed = ", ".join(f"{k} = {v}" for k, v in given.items())
+            connection.execute(
+                f"SELECT count(*) FROM read_csv({quoted_string(str(path))}, {listed})"
+            ).fetchall()
+        except duckdb.Error as error:
+            return _reason(error)
+        except (OSError, UnicodeError, csv.Error, TypeError):
+            return None
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -232,6 +232,17 @@ def test_csv_options(tmp_path: Path) -> None:
     assert whole.to_dict()["day"] == [None, dt.date(2020, 1, 31)]
 
 
+def test_times_with_a_zone_are_utc(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("at,on\n2020-01-01T10:00:00Z,10:30:00\n2020-01-01T10:00:00+02:00,\n")
+    frame = read_csv(path)
+    assert [str(t) for t in frame.dtypes] == ["string", "time64[us]"]
+    assert frame.with_columns(col("at").cast("timestamp")).to_dict() == {
+        "at": [dt.datetime(2020, 1, 1, 10), dt.datetime(2020, 1, 1, 8)],
+        "on": [dt.time(10, 30), None],
+    }
+
+
 def test_types_are_those_of_all_rows(tmp_path: Path) -> None:
     path = tmp_path / "late.csv"
     path.write_text("x\n" + "1\n" * 50_000 + "late\n")
@@ -256,6 +267,8 @@ def test_bad_csv_is_named(tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(DataFileError, match=r"ragged\.csv"):
         read_csv(ragged, schema={"a": int, "b": int})
+    with pytest.raises(DataFileError, match=r"ragged\.csv.*Line: 3.*3,4,5"):
+        read_csv(ragged)
     with pytest.raises(DataFileError, match=r"typed\.csv.*oops"):
         read_csv(typed, schema_overrides={"b": int})
     with pytest.raises(DataFileError, match=r"empty\.csv"):
