@@ -194,7 +194,7 @@ def spool_csv(
     else:
         if schema_overrides:
             options["types"] = _types(schema_overrides)
-        # Plans have no time zones: times that have one stay strings, which a cast reads as UTC.
+        # Plans have no time zones: times that have one stay strings.
         dates = ["TIME", "DATE", "TIMESTAMP"] if try_parse_dates else []
         options["auto_type_candidates"] = _listing(
             ["BOOLEAN", "BIGINT", "DOUBLE", *dates, "VARCHAR"]

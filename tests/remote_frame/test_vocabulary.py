@@ -484,6 +484,7 @@ BAD: dict[str, tuple[Callable[[RemoteFrame], Any], type[Exception], str]] = {
     "capitals of a number": (
         lambda f: f.select(col("i").str.to_uppercase()), ExpressionError, "i.str"),
     "pad": (lambda f: col("s").str.pad_start(3, "ab"), ExpressionError, "one character"),
+    "zone": (lambda f: col("s").str.to_datetime("%H%%%z"), ExpressionError, "no time zones"),
     "strptime": (lambda f: col("s").str.strptime(int), ExpressionError, "neither a date"),
     "and of numbers": (lambda f: f.filter(col("f") & col("b")), ExpressionError, "condition"),
     "col of a number": (lambda f: col(5), ExpressionError, "names of columns"),
