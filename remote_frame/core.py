@@ -74,7 +74,7 @@ class Node:
         Whether its value depends on the row.
     """
 
-    __slots__ = ("_lower", "_name", "_root", "_text", "aggregates", "rows")
+    __slots__ = ("_lower", "_name", "_root", "_text", "aggregates", "chain", "rows")
     __hash__ = None  # type: ignore[assignment]
 
     # Set by the subclass that has the vocabulary: the modules of the vocabulary stand below it.
@@ -96,6 +96,8 @@ class Node:
         self._name = name
         self.aggregates = aggregates
         self.rows = rows
+        # Operator and operands of a chain, so that a thousand conditions do not nest.
+        self.chain: tuple[str, tuple[Expr, ...]] | None = None
 
     def lower(self, scope: Scope) -> ir.Expr:
         """The expression of the IR in a scope.

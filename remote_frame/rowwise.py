@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow.types as pt
@@ -400,20 +401,32 @@ def _rule(parts: list[Any], make: Callable[..., ir.Expr], text: Callable[..., st
 
 
 def _logic(condition: str, bits: str, sign: str, left: Any, right: Any) -> Expr:
-    """Logic on conditions, bit by bit on integers."""
+    """Logic on conditions, bit by bit on integers; of a chain all operands side by side."""
 
-    def make(a: ir.Expr, b: ir.Expr) -> ir.Expr:
-        integers = [is_integer(e.type) for e in (a, b)]
-        return build.call(bits if all(integers) else _on_conditions(condition, a, b), a, b)
+    def lowered(*args: ir.Expr) -> ir.Expr:
+        if all(is_integer(a.type) for a in args):
+            return reduce(lambda a, b: build.call(bits, a, b), args)
+        _require_conditions(args)
+        if condition in ("and", "or"):
+            return build.call(condition, *args)
+        return reduce(lambda a, b: build.call(condition, a, b), args)
 
-    return _rule([as_expr(left), as_expr(right)], make, lambda a, b: f"({a} {sign} {b})")
+    def make(a: Expr, b: Expr) -> Expr:
+        longer = a.chain is not None and a.chain[0] == sign
+        parts = (*(a.chain[1] if longer and a.chain else (a,)), b)
+        # A chain grows to the right inside its brackets.
+        text = f"{a.text[:-1]} {sign} {b.text})" if longer else f"({a.text} {sign} {b.text})"
+        made = typed(parts, lowered, text)
+        made.chain = (sign, parts)
+        return made
+
+    return derived([as_expr(left), as_expr(right)], make)
 
 
-def _on_conditions(function: str, *args: ir.Expr) -> str:
+def _require_conditions(args: Sequence[ir.Expr]) -> None:
     for arg in args:
         if not (pt.is_boolean(arg.type) or pt.is_null(arg.type)):
             raise ExpressionError(f"{arg.type} is neither a condition nor, on both sides, integers")
-    return function
 
 
 def _pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:

@@ -299,6 +299,7 @@ class StringMethods:
     def _parsed(self, type: pa.DataType, format: str | None, strict: bool, shown: str) -> Expr:
         if format is not None and re.search("(?<!%)(%%)*%[zZ]", format):
             raise ExpressionError(f"{shown}: {format!r}: plans have no time zones")
+
         def make(x: ir.Expr) -> ir.Expr:
             if format is None:
                 return build.cast(x, type, try_cast=not strict)

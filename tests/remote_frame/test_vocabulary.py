@@ -566,6 +566,20 @@ def test_a_window_over_a_window(frame: RemoteFrame) -> None:
     }
 
 
+def test_a_thousand_conditions(frame: RemoteFrame) -> None:
+    some = col("i") == 7
+    for i in range(1000):
+        some = some | (col("id") == i + 5)
+    assert frame.filter(some).select("id").sort("id").to_dict() == {"id": [3, 5, 6]}
+    every = col("id") >= 0
+    for i in range(1000):
+        every = every & (col("id") != i + 2)
+    assert frame.filter(every).select("id").sort("id").to_dict() == {"id": [0, 1]}
+    assert repr(col("a") | col("b") | col("c") & col("d")) == "(a | b | (c & d))"
+    named = (col("b") | (col("i") > 2)).alias("x") | col("b")
+    assert frame.select(named).columns == ["x"]
+
+
 def test_thousands_of_columns(executor: LocalExecutor) -> None:
     names = [f"c{i}" for i in range(2000)]
     frame = RemoteFrame(from_dict({n: [i, None] for i, n in enumerate(names)}).plan, executor)
