@@ -15,6 +15,7 @@ element's ``action`` (the element itself), or None (this process).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,7 +23,6 @@ import pyarrow as pa
 from operators import build
 from operators.errors import OperatorError
 from operators.rel import Rel
-from operators.types import canonical_schema
 from remote_frame.errors import ExpressionError, FrameError
 from remote_frame.executor import FrameSource, LocalExecutor, common_executor, executor_of
 from remote_frame.frame import JoinHow, RemoteFrame
@@ -93,21 +93,36 @@ def from_arrow(data: Any, executor: Any = None) -> RemoteFrame:
     >>> remote_frame.from_arrow(pa.table({"a": [1, 2]})).filter(col("a") > 1).to_dict()
     {'a': [2]}
     """
-    return over_data(LocalTable(_arrow_table(data)), executor)
+    table = _arrow_table(data)
+    # Below, names tell columns apart without regard to case; above they are the caller's.
+    named = table.rename_columns(_told_apart(table.column_names))
+    return over_data(LocalTable(named), executor, table.column_names)
 
 
-def over_data(data: Any, executor: Any = None) -> RemoteFrame:
-    """A frame over columns that can be read again and again (see `FrameSource`)."""
+def over_data(data: Any, executor: Any = None, names: Sequence[str] | None = None) -> RemoteFrame:
+    """A frame over columns that can be read again and again (see `FrameSource`), perhaps under
+    other `names`.
+    """
+    scan = build.scan(FrameSource.over(data), data.schema)
+    if names is not None:
+        scan = replace(scan, schema=scan.schema.rename(names))
+    return RemoteFrame(scan, executor_of(executor))
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """`names`, those that are empty or another has (but for case) changed."""
+    taken = {n.lower() for n in names}
     seen: set[str] = set()
-    for name in data.schema.names:
-        # DuckDB's names ignore case, but for names that are the same it finds its own.
-        if name.lower() in seen and name not in seen:
-            others = [n for n in data.schema.names if n.lower() == name.lower()]
-            if len(set(others)) > 1:
-                raise FrameError(f"columns {others} differ in nothing but case: rename them")
-        seen |= {name, name.lower()}
-    schema = canonical_schema(data.schema)
-    return RemoteFrame(build.scan(FrameSource.over(data), schema), executor_of(executor))
+    found = []
+    for name in names:
+        base = unique = name or "unnamed"
+        number = 1
+        while unique.lower() in seen or (unique != name and unique.lower() in taken):
+            number += 1
+            unique = f"{base}_{number}"
+        seen.add(unique.lower())
+        found.append(unique)
+    return found
 
 
 def from_dict(data: Mapping[str, Any], executor: Any = None, *, schema: Any = None) -> RemoteFrame:

@@ -353,8 +353,6 @@ def test_data_that_is_none() -> None:
         from_dict({"a": [1]}, "here")
     with pytest.raises(UnsupportedTypeError, match="deep"):
         from_dict({"deep": [[1]]})
-    with pytest.raises(FrameError, match="nothing but case"):
-        from_dict({"a": [1], "A": [2]})
 
 
 def test_spooled_columns_are_read_again_and_again() -> None:

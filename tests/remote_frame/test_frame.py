@@ -319,6 +319,17 @@ def test_ambiguous_names_are_refused_only_when_used() -> None:
         frame.select("a")
 
 
+def test_columns_of_one_name_keep_their_values() -> None:
+    names = ["a", "a", "A", "a_2", "b", "", "unnamed"]
+    data = [pa.array([10 * i + 1, 10 * i + 2]) for i in range(len(names))]
+    frame = from_arrow(pa.Table.from_arrays(data, names))
+    for one in (frame, frame.filter(col("b") > 0), frame.sort("b").head(2)):
+        found = one.collect()
+        assert found.column_names == names
+        assert [c.to_pylist() for c in found.columns] == [c.to_pylist() for c in data]
+    assert frame.select("A", "a_2").to_dict() == {"A": [21, 22], "a_2": [31, 32]}
+
+
 def test_frames_of_different_executors_do_not_mix() -> None:
     class Elsewhere:
         def collect(self, plan: Any) -> pa.Table:

@@ -165,6 +165,15 @@ def test_every_type_gets_there_and_back(session: Session) -> None:
     assert there.to_dicts() == table.to_pylist()
 
 
+def test_columns_of_one_name_keep_their_values(session: Session) -> None:
+    names = ["a", "a", "A", "b"]
+    data = [pa.array([10 * i + 1, 10 * i + 2]) for i in range(len(names))]
+    frame = session.from_arrow(pa.Table.from_arrays(data, names))
+    found = frame.filter(col("b") > 0).sort("b").collect()
+    assert found.column_names == names
+    assert [c.to_pylist() for c in found.columns] == [c.to_pylist() for c in data]
+
+
 def test_asof_sides_meet_by_their_keys(session: Session, tmp_path: Path) -> None:
     """Both sides are scattered when neither is small."""
     pl.DataFrame(TABLE).write_parquet(tmp_path / "t.parquet", row_group_size=500)
