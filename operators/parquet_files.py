@@ -113,7 +113,13 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
     assert schema is not None
     paths = [p.absolute() for p in files]
     columns = _hive_columns(source, paths, hive)
-    inside = {n.lower() for n in schema.names}
+    inside: set[str] = set()
+    for column in schema.names:
+        if column.lower() in inside:
+            raise DataFileError(
+                f"{files[0]}: several columns are called {column!r}, but for case perhaps"
+            )
+        inside.add(column.lower())
     for name, _ in columns:
         if name.lower() in inside:
             raise DataFileError(f"{files[0]}: column {name!r} is both in the file and in its path")

@@ -27,7 +27,7 @@ from remote_frame.errors import ExpressionError, FrameError
 from remote_frame.executor import FrameSource, LocalExecutor, common_executor, executor_of
 from remote_frame.frame import JoinHow, RemoteFrame
 from remote_frame.joins import AsofStrategy
-from remote_frame.local import LocalTable
+from remote_frame.local import LocalTable, RenamedData
 from remote_frame.opening import ActionLike, Handles, open_reader
 
 __all__ = [
@@ -65,9 +65,7 @@ def open(handles: Handles, action: ActionLike, columns: Sequence[str] | None = N
     ColumnNotFoundError
         If a named column does not exist.
     """
-    reader = open_reader(handles, action, columns)
-    plan = build.scan(FrameSource.over(reader), reader.schema)
-    return RemoteFrame(plan, LocalExecutor(action))
+    return over_data(open_reader(handles, action, columns), LocalExecutor(action))
 
 
 def from_arrow(data: Any, executor: Any = None) -> RemoteFrame:
@@ -94,7 +92,6 @@ def from_arrow(data: Any, executor: Any = None) -> RemoteFrame:
     {'a': [2]}
     """
     table = _arrow_table(data)
-    # Below, names tell columns apart without regard to case; above they are the caller's.
     named = table.rename_columns(_told_apart(table.column_names))
     return over_data(LocalTable(named), executor, table.column_names)
 
@@ -103,9 +100,13 @@ def over_data(data: Any, executor: Any = None, names: Sequence[str] | None = Non
     """A frame over columns that can be read again and again (see `FrameSource`), perhaps under
     other `names`.
     """
+    # Kernels tell columns apart by name and without regard to case; frames do not have to.
+    shown = list(data.schema.names if names is None else names)
+    apart = _told_apart(data.schema.names)
+    if apart != data.schema.names:
+        data = RenamedData(data, apart)
     scan = build.scan(FrameSource.over(data), data.schema)
-    if names is not None:
-        scan = replace(scan, schema=scan.schema.rename(names))
+    scan = replace(scan, schema=scan.schema.rename(shown))
     return RemoteFrame(scan, executor_of(executor))
 
 

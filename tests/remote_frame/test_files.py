@@ -120,6 +120,10 @@ def test_bad_parquet_is_named(tmp_path: Path) -> None:
         read_parquet(_empty(tmp_path))
     with pytest.raises(DataFileError, match="no files"):
         read_parquet([])
+    twice = tmp_path / "twice.parquet"
+    pq.write_table(pa.table({"a": [1], "A": [2]}), twice)
+    with pytest.raises(DataFileError, match="several columns are called 'A'"):
+        read_parquet(twice)
     nested = tmp_path / "nested.parquet"
     pq.write_table(pa.table({"deep": [[1, 2]]}), nested)
     with pytest.raises(UnsupportedTypeError, match="deep"):
