@@ -25,7 +25,7 @@ from operators.rel import ParquetSource
 from operators.types import canonical_schema
 from remote_frame.api import over_data
 from remote_frame.core import as_type, flat
-from remote_frame.errors import ColumnNotFoundError, ExpressionError
+from remote_frame.errors import AmbiguousColumnError, ColumnNotFoundError, ExpressionError
 from remote_frame.executor import executor_of
 from remote_frame.frame import RemoteFrame
 from remote_frame.spool import SpooledTable
@@ -233,6 +233,11 @@ def _read(
                         f"read_csv: {len(new_columns)} new names for {len(names)} columns"
                     )
                 names[: len(new_columns)] = new_columns
+                if len({n.lower() for n in names}) < len(names):
+                    raise AmbiguousColumnError(
+                        f"read_csv: with new_columns={list(new_columns)} two columns are called "
+                        "alike, but for case perhaps"
+                    )
             for name in columns or ():
                 if name not in names:
                     raise ColumnNotFoundError(name, names)

@@ -18,6 +18,7 @@ import pytest
 
 from operators.errors import DataFileError, UnsupportedTypeError
 from remote_frame import (
+    AmbiguousColumnError,
     ColumnNotFoundError,
     ExpressionError,
     FrameError,
@@ -280,6 +281,10 @@ def test_bad_csv_is_named(tmp_path: Path) -> None:
         read_csv([tmp_path / "none.csv"])
     with pytest.raises(ColumnNotFoundError, match="'c'"):
         read_csv(typed, columns=["c"])
+    with pytest.raises(AmbiguousColumnError, match="alike"):
+        read_csv(typed, new_columns=["B"])
+    with pytest.raises(ExpressionError, match="2 columns"):
+        read_csv(typed, new_columns=["x", "y", "z"])
     with pytest.raises(ExpressionError, match="either"):
         read_csv(typed, schema={"a": int}, schema_overrides={"a": int})
     with pytest.raises(DataFileError, match="typed"):
