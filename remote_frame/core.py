@@ -33,6 +33,7 @@ __all__ = [
     "as_order",
     "as_type",
     "call",
+    "counted",
     "derived",
     "flat",
     "infix",
