@@ -41,11 +41,12 @@ def extensions() -> list[Extension]:
     """Every extension module of the distribution, in the order of the rooms."""
 
     def ext(name: str, sources: list[str], **kwargs: object) -> Extension:
+        csrc = Path(name.partition(".")[0], "csrc")
         return Extension(
             name,
             sources,
-            include_dirs=["libd/csrc"],
-            depends=[str(p) for p in sorted(Path("libd/csrc").glob("*.h"))],
+            include_dirs=[str(csrc)],
+            depends=[str(p) for p in sorted(csrc.glob("*.h"))],
             extra_compile_args=CFLAGS,
             extra_link_args=["-pthread", *LDFLAGS],
             **kwargs,
@@ -64,7 +65,8 @@ def extensions() -> list[Extension]:
     for module in ("operators._partition", "openwhisk._sampler"):
         pyx = module.replace(".", "/") + ".pyx"
         if Path(pyx).exists():
-            found.append(ext(module, [pyx]))
+            csrc = sorted(Path(pyx).parent.glob("csrc/*.c"))
+            found.append(ext(module, [pyx, *map(str, csrc)]))
     if only := os.environ.get("SCAD_EXT"):
         rooms = set(only.split(","))
         found = [e for e in found if e.name.split(".")[0] in rooms]

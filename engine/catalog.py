@@ -9,6 +9,7 @@ import difflib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,9 +18,11 @@ import pyarrow as pa
 
 from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
+from engine.optimizer.expressions import subqueries_of
+from engine.versions import FileVersion, FileVersions
 from operators.errors import DataFileError
-from operators.parquet_files import FileSet, parquet_table
-from operators.rel import InputSource, ParquetSource, Scan, Source
+from operators.parquet_files import FileSet, data_files, parquet_table
+from operators.rel import InputSource, ParquetSource, Rel, Scan, Source, walk
 from operators.schema import Schema
 from operators.types import canonical_schema
 from remote_frame.executor import FrameSource
@@ -60,9 +63,16 @@ class Table:
 
 
 class Catalog:
-    """Tables by name, without regard to case. Safe to share between threads."""
+    """Tables by name, without regard to case. Safe to share between threads.
+
+    Attributes
+    ----------
+    versions
+        The states in which data files were registered.
+    """
 
     def __init__(self) -> None:
+        self.versions = FileVersions()
         self._tables: dict[str, Table] = {}
         self._resources: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -91,12 +101,32 @@ class Catalog:
         elif isinstance(source, str | os.PathLike) or (
             isinstance(source, Sequence) and all(isinstance(s, str | os.PathLike) for s in source)
         ):
-            table = _files(name, source)
+            table = self._files(name, source)
         else:
             table = _arrow(name, source)
         with self._lock:
             self._tables[name.lower()] = table
         return table
+
+    def _files(self, name: str, source: FileSet) -> Table:
+        """A table of Parquet or CSV files."""
+        try:
+            if _is_csv(source):
+                return _spooled(name, spool_csv(source))
+            versions = {str(p.absolute()): _version(p) for p in data_files(source, ".parquet")}
+            found = parquet_table(source)
+        except DataFileError as error:
+            raise DataError(f"table {name!r}: {error}") from None
+        _check_names(name, found.schema)
+        self.versions.update(versions)
+        scanned = ParquetSource(name, found.paths, None, found.hive)
+        return Table(name, found.schema, scanned, found.rows, found.bytes)
+
+    def unchanged(self, plan: Rel) -> AbstractContextManager[None]:
+        """A block that fails if a file that `plan` reads is not what was registered, at its begin
+        or at its end; see `FileVersions.unchanged`.
+        """
+        return self.versions.unchanged(_paths(plan))
 
     def drop(self, name: str) -> None:
         """Forget a table.
@@ -166,17 +196,22 @@ class Catalog:
         return table
 
 
-def _files(name: str, source: FileSet) -> Table:
-    """A table of Parquet or CSV files."""
+def _version(path: Path) -> FileVersion:
     try:
-        if _is_csv(source):
-            return _spooled(name, spool_csv(source))
-        found = parquet_table(source)
-    except DataFileError as error:
-        raise DataError(f"table {name!r}: {error}") from None
-    _check_names(name, found.schema)
-    scanned = ParquetSource(name, found.paths, None, found.hive)
-    return Table(name, found.schema, scanned, found.rows, found.bytes)
+        return FileVersion.of(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _paths(plan: Rel) -> Iterator[str]:
+    """The files that a plan reads."""
+    for node in walk(plan):
+        if isinstance(node, Scan) and isinstance(node.source, ParquetSource):
+            yield from node.source.paths
+        for subquery in subqueries_of(node):
+            yield from _paths(subquery)
 
 
 def _is_csv(source: FileSet) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         open,
         sql,
     )
+    from remote_frame.conditions import Condition
     from remote_frame.errors import (
         AmbiguousColumnError,
         ColumnNotFoundError,
@@ -63,14 +64,15 @@ if TYPE_CHECKING:
         sum,
         sum_horizontal,
     )
-    from remote_frame.handle import ExchangeHandle, FrameHandle
+    from remote_frame.handle import ExchangeHandle, FrameHandle, HandleStream
     from remote_frame.opening import open_reader, partition
     from remote_frame.reader import FrameReader
-    from remote_frame.storage import RegionWriter, exchange, write
+    from remote_frame.storage import FrameWriter, exchange, exchange_ranges, write
 
 __all__ = [
     "AmbiguousColumnError",
     "ColumnNotFoundError",
+    "Condition",
     "ExchangeHandle",
     "Executor",
     "Expr",
@@ -78,9 +80,10 @@ __all__ = [
     "FrameError",
     "FrameHandle",
     "FrameReader",
+    "FrameWriter",
     "HandleError",
+    "HandleStream",
     "LocalExecutor",
-    "RegionWriter",
     "RemoteFrame",
     "StorageError",
     "all",
@@ -95,6 +98,7 @@ __all__ = [
     "cov",
     "date",
     "exchange",
+    "exchange_ranges",
     "exclude",
     "from_arrow",
     "from_dict",
@@ -143,6 +147,7 @@ _HOME = {
         "open",
         "sql",
     ),
+    "conditions": ("Condition",),
     "errors": (
         "AmbiguousColumnError",
         "ColumnNotFoundError",
@@ -196,6 +201,7 @@ _HOME = {
     "handle": (
         "ExchangeHandle",
         "FrameHandle",
+        "HandleStream",
     ),
     "opening": (
         "open_reader",
@@ -203,8 +209,9 @@ _HOME = {
     ),
     "reader": ("FrameReader",),
     "storage": (
-        "RegionWriter",
+        "FrameWriter",
         "exchange",
+        "exchange_ranges",
         "write",
     ),
 }

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from operators.rel import InputSource, Query, Rel, Scan, walk
 from remote_frame.errors import FrameError
+from remote_frame.memory import kernel_memory
 from remote_frame.pruning import prune
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ KERNEL_RESOURCE = "duckdb"
 """The key under which a worker keeps its one warm kernel (`action.resource`)."""
 
 _DEFAULT_MEMORY = 1 << 30
-_KERNEL_SHARE = 0.6
-"""The part of an element's memory limit that the kernel's buffers may take."""
 
 
 class Executor(Protocol):
@@ -250,9 +249,13 @@ def warm_kernel(action: Any = None) -> Kernel:
     else:
         threads = max(1, int(getattr(limits, "cpu", 1)))
         available = getattr(limits, "mem", 0) or _DEFAULT_MEMORY
-    memory = int(available * _KERNEL_SHARE)
+    memory = kernel_memory(available)
     if not hasattr(action, "resource"):
         return Kernel.open(threads, memory)
+    storage = int(getattr(limits, "storage", 0))
+    if storage:
+        # A connection that has spilled keeps its directory for good: this one is for one element.
+        return Kernel.open(threads, memory, action.scratch(), storage)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
     return kernel

@@ -82,6 +82,8 @@ class QueryRecord:
         Reserved over time; GB is 10**9 bytes.
     rows
         Of the answer.
+    recomputed
+        Elements (``name[copy]``) that were lost and repeated, once for each time.
     error
         One line that says why it failed or what is wrong with the answer.
     notes
@@ -102,6 +104,7 @@ class QueryRecord:
     memory_gb_s: float | None = None
     core_s: float | None = None
     rows: int | None = None
+    recomputed: tuple[str, ...] = ()
     peers: Mapping[str, Peer] = field(default_factory=dict)
     error: str | None = None
     notes: tuple[str, ...] = ()
