@@ -50,14 +50,20 @@ Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
 
 
-def table(paths: Sequence[str]) -> ParquetSource:
-    """A whole base table, in Parquet files."""
-    return ParquetSource("table", tuple(paths))
+def table(paths: Sequence[str], hive: Mapping[str, str] | None = None) -> ParquetSource:
+    """A whole base table, in Parquet files; `hive` are the columns in their paths with types."""
+    return ParquetSource("table", tuple(paths), None, _hive(hive))
 
 
-def part(paths: Sequence[str], action: Action) -> ParquetSource:
+def part(
+    paths: Sequence[str], action: Action, hive: Mapping[str, str] | None = None
+) -> ParquetSource:
     """The share of a base table that belongs to this copy."""
-    return ParquetSource("table", tuple(paths), (action.index, action.count))
+    return ParquetSource("table", tuple(paths), (action.index, action.count), _hive(hive))
+
+
+def _hive(columns: Mapping[str, str] | None) -> tuple[tuple[str, pa.DataType], ...]:
+    return tuple((name, type_from_text(type)) for name, type in (columns or {}).items())
 
 
 def resident(

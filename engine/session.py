@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+import remote_frame
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application
 from engine.errors import EngineError
@@ -62,6 +64,8 @@ PREIMPORT = (
     "pyarrow.dataset",
     "libd.action",
     "remote_frame.executor",
+    "remote_frame.opening",
+    "remote_frame.storage",
     "operators.duckdb",
     "engine.element",
     "engine.resident.load",
@@ -222,17 +226,66 @@ class Session:
         self.register(table, path)
         return self._frame(self.catalog.scan(table))
 
-    def sql(self, text: str) -> RemoteFrame:
+    def read_csv(
+        self, path: str | os.PathLike[str], name: str | None = None, **options: Any
+    ) -> RemoteFrame:
+        """A frame over CSV files; also registered as a table, by default under the file's name.
+
+        `options` are those of `remote_frame.read_csv`.
+        """
+        from remote_frame.files import spool_csv
+
+        table = name or Path(path).name.split(".")[0]
+        self.register(table, spool_csv(path, **options))
+        return self._frame(self.catalog.scan(table))
+
+    def from_arrow(self, data: Any) -> RemoteFrame:
+        """A frame over Arrow data of this process; see `remote_frame.from_arrow`."""
+        return remote_frame.from_arrow(data, self)
+
+    def from_pandas(self, data: Any, *, include_index: bool = False) -> RemoteFrame:
+        """A frame over a pandas frame; see `remote_frame.from_pandas`."""
+        return remote_frame.from_pandas(data, self, include_index=include_index)
+
+    def from_polars(self, data: Any) -> RemoteFrame:
+        """A frame over a Polars frame; see `remote_frame.from_polars`."""
+        return remote_frame.from_polars(data, self)
+
+    def from_dict(self, data: Mapping[str, Any], *, schema: Any = None) -> RemoteFrame:
+        """A frame of columns of Python values; see `remote_frame.from_dict`."""
+        return remote_frame.from_dict(data, self, schema=schema)
+
+    def sql(self, text: str, /, **frames: RemoteFrame) -> RemoteFrame:
         """A frame that is what a SELECT statement says. Nothing runs before it is collected.
+
+        Parameters
+        ----------
+        text
+            The statement, over registered tables.
+        frames
+            Frames that it may name, too; each hides a registered table of its name.
 
         Raises
         ------
         SqlError
             If it cannot be planned: bad syntax, an unknown table or column, something unsupported.
         """
+        if frames:
+            return remote_frame.sql(text, self, **frames)
         from engine.frontend import plan_sql
 
         return self._frame(plan_sql(text, self.catalog))
+
+    def query(self, text: str, tables: Mapping[str, Rel]) -> Rel:
+        """The plan of a SELECT statement over named plans and registered tables; see `sql`."""
+        from engine.frame_sql import plan_over_frames
+
+        return plan_over_frames(text, tables, self.catalog)
+
+    @property
+    def place(self) -> str:
+        """Where frames are computed, for people."""
+        return "by a session"
 
     def _frame(self, plan: Rel) -> RemoteFrame:
         from remote_frame import RemoteFrame

@@ -415,7 +415,7 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
         return _scaled(left, left.rows * max(1 - matched, 0.01))
     if rel.kind == "mark":
         return TableStats(left.rows, (*left.columns, ColumnStats(0.0, 1.0, 0.0, 2.0)))
-    rows = matches
+    rows = left.rows if rel.kind == "asof" else matches
     if rel.kind in ("left", "full"):
         rows = max(rows, left.rows)
     if rel.kind in ("right", "full"):

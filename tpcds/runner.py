@@ -38,7 +38,7 @@ class EngineSession(Protocol):
     def register(self, name: str, source: Any) -> Any:
         """Make a table known."""
 
-    def sql(self, query: str) -> Any:
+    def sql(self, query: str, /) -> Any:
         """A lazy frame."""
 
     def explain(self, query: Any) -> str:

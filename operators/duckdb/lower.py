@@ -42,6 +42,7 @@ from operators.rel import (
     Limit,
     ParquetSource,
     Project,
+    Query,
     Rel,
     Scan,
     SetOperation,
@@ -174,6 +175,9 @@ class _Lowering:
             return
         if isinstance(rel, Join) and rel.build is not None:
             self.fixed_joins = True
+        if isinstance(rel, Query):
+            # Inside the statement these hide what is outside: nothing there may be called so.
+            self._names.update(n.lower() for n in rel.names)
         for child in rel.inputs():
             self._count(child)
         for expr in _expressions(rel):
@@ -224,6 +228,8 @@ class _Lowering:
                 return self._join(rel)
             case SetOperation():
                 return self._set(rel)
+            case Query():
+                return self._query(rel)
         raise PlanError(f"DuckDB lowering does not know {type(rel).__name__}")
 
     def _writer(self, columns: Sequence[str]) -> Writer:
@@ -487,7 +493,7 @@ class _Lowering:
                 left, columns=[*left.columns, mark], simple=[*left.simple, False], table=None
             )
         words = {"left": "RIGHT", "right": "LEFT"} if swap else {}
-        kind = words.get(rel.kind, rel.kind.upper())
+        kind = "ASOF LEFT" if rel.kind == "asof" else words.get(rel.kind, rel.kind.upper())
         if rel.kind in ("semi", "anti"):
             source = f"{left.source}\n  {kind} JOIN {right.source} ON {on}"
             return replace(left, source=source, table=None)
@@ -509,6 +515,19 @@ class _Lowering:
         name = self._fresh("t")
         self.ctes.append((name, f"\n{word}\n".join(texts)))
         return self._from_table(name, rel)
+
+    def _query(self, rel: Query) -> _Select:
+        """The statement as it is, its tables in a WITH clause of its own, which hides all else."""
+        tables = [
+            f"{identifier(name)} AS (\n{_indent(self.render(self.select(t), t.schema.names))}\n)"
+            for name, t in zip(rel.names, rel.tables, strict=True)
+        ]
+        columns = [f"c{i}" for i in range(len(rel.schema))]
+        head = f"WITH {', '.join(tables)}\n" if tables else ""
+        text = f"{head}SELECT * FROM (\n{rel.text}\n) AS q({', '.join(columns)})"
+        name = self._fresh("query")
+        self.ctes.append((name, text))
+        return _Select(name, [f"{name}.{c}" for c in columns], [True] * len(columns), table=name)
 
 
 # A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is
