@@ -377,10 +377,7 @@ cdef class Scatter:
                 if several:
                     scad_sort_block(self.pid + row, <int>n, self.partitions, order, starts)
                 for c in range(self.n_columns):
-                    ahead.data = NULL
-                    if c + 1 < self.n_columns and self.types[c + 1].width:
-                        ahead.width = self.types[c + 1].width
-                        ahead.data = pieces[c + 1].data + (pieces[c + 1].offset + at) * ahead.width
+                    self._look_ahead(&ahead, pieces, b, c, at, n)
                     scad_put(&self.types[c], &pieces[c], at, <int>n, self.partitions, order if several else NULL, starts,
                              done, self.cells + c * self.partitions, stream, &ahead)
                     self.sampled[c] += c_sketch(&self.types[c], &pieces[c], at, <int>n, self.seen < SKETCH_ALL,
@@ -394,6 +391,21 @@ cdef class Scatter:
                 at += n
                 row += n
         scad_fence()
+
+    cdef void _look_ahead(self, scad_ahead *ahead, const scad_piece *pieces, int b, int c, int64_t at,
+                          int64_t n) noexcept nogil:
+        """The next column of this block, or the first one of the next."""
+        ahead.data = NULL
+        if c + 1 < self.n_columns:
+            c += 1
+        elif at + 2 * n <= self.lengths[b]:
+            c = 0
+            at += n
+        else:
+            return
+        if self.types[c].width:
+            ahead.width = self.types[c].width
+            ahead.data = pieces[c].data + (pieces[c].offset + at) * ahead.width
 
     def parts(self):
         """Per partition, after `write`: offset in the block, bytes, rows, nulls and string bytes per column, and least
