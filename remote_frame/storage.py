@@ -52,9 +52,12 @@ _PART = 1 << 20
 
 
 def default_budget() -> int:
-    """Bytes that a writer may hold: 64 MiB, or a quarter of this process's limit on memory."""
+    """Bytes that a writer may hold: 64 MiB, or a sixteenth of this process's limit on memory.
+
+    Most of an element's memory is the worker's and the kernel's (`remote_frame.memory`).
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    share = _MOST_STAGED if limit == resource.RLIM_INFINITY else limit // 4
+    share = _MOST_STAGED if limit == resource.RLIM_INFINITY else limit // 16
     return max(_LEAST_STAGED, min(_MOST_STAGED, share))
 
 
