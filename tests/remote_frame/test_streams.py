@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import subprocess
@@ -29,6 +30,7 @@ from remote_frame import (
     StorageError,
     open_reader,
 )
+from remote_frame import reader as reader_module
 from remote_frame.handle import ExchangeHandle, load_handle
 from remote_frame.reader import FrameReader
 
@@ -259,6 +261,12 @@ def test_a_kernel_gets_no_more_than_it_lets_go(fake: Any, monkeypatch: pytest.Mo
     thread.join()
     assert rows == 36_000
     assert most < 500 * KIB
+    # Where as many wait as may, the next one does not.
+    with contextlib.ExitStack() as taken:
+        while reader_module._MAY_WAIT.acquire(blocking=False):
+            taken.callback(reader_module._MAY_WAIT.release)
+        reader = open_reader(handles, Direct(transport)).arrow_stream(["k", "s"])
+        assert reader.table().num_rows == 36_000
     # One that lets go of nothing gets everything all the same.
     monkeypatch.setattr("remote_frame.reader._PATIENCE", 0.01)
     reader = open_reader(handles, Direct(transport)).arrow_stream(["k", "s"])
