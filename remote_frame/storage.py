@@ -44,9 +44,9 @@ _ALIGN = 64
 _MOST_STAGED = 64 << 20
 _LEAST_STAGED = 1 << 20
 _FLUSH = 8 << 20
-"""Bytes that are staged at least before they are written, within the budget. Larger writes gain
-nothing (docs: ARCHITECTURE.md, storage); smaller ones fall out of the caches less but cost round
-trips."""
+"""Bytes that are staged at least before they are written, within the budget. Time does not depend
+on it (ARCHITECTURE.md §2); it keeps parts and round trips few.
+"""
 _PART = 1 << 20
 """The average part is no smaller, within the budget: readers pay for each."""
 
