@@ -71,8 +71,8 @@ cdef extern from "scatter.h" nogil:
         int width
     int64_t scad_block_rows(int64_t partitions)
     void scad_assign_hash(const scad_type *, const scad_piece *const *, int, int64_t, int64_t, uint16_t *, int64_t *)
-    void scad_assign_ranges(const scad_type *, const scad_piece *const *, int, int64_t, const scad_ranges *, uint16_t *,
-                            int64_t *)
+    void scad_assign_ranges(const scad_type *, const scad_piece *const *, int, int64_t, int64_t, const scad_ranges *,
+                            uint16_t *, int64_t *)
     int64_t scad_rank(const scad_type *, const scad_piece *, int64_t, bint, bint)
     int64_t scad_measure(const scad_type *, const scad_piece *, int64_t, const uint16_t *, scad_cell *)
     void scad_sort_block(const uint16_t *, int, int64_t, uint16_t *, uint32_t *)
@@ -282,7 +282,8 @@ cdef class Scatter:
             elif self.ranks == NULL:
                 scad_assign_hash(self.key_types, keys, self.n_keys, n, self.partitions, pid, self.rows)
             else:
-                scad_assign_ranges(self.key_types, keys, self.n_keys, n, &self.ranges, pid, self.rows)
+                scad_assign_ranges(self.key_types, keys, self.n_keys, n, self.partitions, &self.ranges, pid,
+                                   self.rows)
             for c in range(self.n_columns):
                 if not scad_measure(&self.types[c], &pieces[c], n, pid, self.cells + c * self.partitions):
                     pieces[c].validity = NULL
