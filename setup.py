@@ -56,11 +56,12 @@ def extensions() -> list[Extension]:
     """Every extension module of the distribution, in the order of the rooms."""
 
     def ext(name: str, sources: list[str], **kwargs: object) -> Extension:
+        csrc = Path(name.partition(".")[0], "csrc")
         return Extension(
             name,
             sources,
-            include_dirs=["libd/csrc"],
-            depends=[str(p) for p in sorted(Path("libd/csrc").glob("*.h"))],
+            include_dirs=[str(csrc)],
+            depends=[str(p) for p in sorted(csrc.glob("*.h"))],
             extra_compile_args=CFLAGS,
             extra_link_args=["-pthread", *LDFLAGS],
             **kwargs,
@@ -79,7 +80,8 @@ def extensions() -> list[Extension]:
     for module in ("operators._partition", "openwhisk._sampler"):
         pyx = module.replace(".", "/") + ".pyx"
         if Path(pyx).exists():
-            found.append(ext(module, [pyx]))
+            csrc = sorted(Path(pyx).parent.glob("csrc/*.c"))
+            found.append(ext(module, [pyx, *map(str, csrc)]))
     scan = ["operators/duckdb/_scan.pyx"]
     scan += [str(p) for p in sorted(Path("operators/duckdb/csrc").glob("*.c"))]
     if Path(scan[0]).exists():

@@ -16,6 +16,7 @@ from bench.harness import Options, Row, Suite, Unavailable, measure
 from bench.peers import PEERS
 from bench.plots import write_plots
 from bench.report import report, write_json
+from bench.scatter import scattering
 
 SUITES: dict[str, Suite] = {
     "local": sizes.local,
@@ -29,6 +30,7 @@ SUITES: dict[str, Suite] = {
     "memory": costs.memory,
     "verbs": verbs.verbs,
     "dag": dag,
+    "scatter": scattering,
 }
 GROUPS = {
     "libd": [

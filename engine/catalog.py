@@ -10,6 +10,7 @@ import glob
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,8 +20,10 @@ import pyarrow.parquet as pq
 
 from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
+from engine.optimizer.expressions import subqueries_of
+from engine.versions import FileVersion, FileVersions
 from operators.errors import UnsupportedTypeError
-from operators.rel import InputSource, ParquetSource, Scan, Source
+from operators.rel import InputSource, ParquetSource, Rel, Scan, Source, walk
 from operators.schema import Schema
 from operators.types import canonical_schema
 
@@ -58,9 +61,16 @@ class Table:
 
 
 class Catalog:
-    """Tables by name, without regard to case. Safe to share between threads."""
+    """Tables by name, without regard to case. Safe to share between threads.
+
+    Attributes
+    ----------
+    versions
+        The states in which data files were registered.
+    """
 
     def __init__(self) -> None:
+        self.versions = FileVersions()
         self._tables: dict[str, Table] = {}
         self._resources: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -85,14 +95,26 @@ class Catalog:
             If a column's type is one that the engine does not have.
         """
         if isinstance(source, str | os.PathLike):
-            table = _parquet(name, _files(os.fspath(source)))
+            table = self._parquet(name, _files(os.fspath(source)))
         elif isinstance(source, Sequence) and all(isinstance(s, str | os.PathLike) for s in source):
-            table = _parquet(name, [Path(s) for s in source])
+            table = self._parquet(name, [Path(s) for s in source])
         else:
             table = _arrow(name, source)
         with self._lock:
             self._tables[name.lower()] = table
         return table
+
+    def _parquet(self, name: str, paths: Sequence[Path]) -> Table:
+        versions = {str(path.absolute()): _version(path) for path in paths}
+        table = _parquet(name, paths)
+        self.versions.update(versions)
+        return table
+
+    def unchanged(self, plan: Rel) -> AbstractContextManager[None]:
+        """A block that fails if a file that `plan` reads is not what was registered, at its begin
+        or at its end; see `FileVersions.unchanged`.
+        """
+        return self.versions.unchanged(_paths(plan))
 
     def drop(self, name: str) -> None:
         """Forget a table.
@@ -199,6 +221,24 @@ def _parquet(name: str, paths: Sequence[Path]) -> Table:
     _check_names(name, schema)
     resolved = tuple(str(p.absolute()) for p in paths)
     return Table(name, schema, ParquetSource(name, resolved), rows, size)
+
+
+def _version(path: Path) -> FileVersion:
+    try:
+        return FileVersion.of(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _paths(plan: Rel) -> Iterator[str]:
+    """The files that a plan reads."""
+    for node in walk(plan):
+        if isinstance(node, Scan) and isinstance(node.source, ParquetSource):
+            yield from node.source.paths
+        for subquery in subqueries_of(node):
+            yield from _paths(subquery)
 
 
 def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:

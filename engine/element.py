@@ -16,7 +16,8 @@ from operators.duckdb import Fragment, FragmentInput
 from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
-from remote_frame import FrameReader
+from remote_frame import FrameReader, conditions, storage
+from remote_frame.handle import ExchangeHandle, load_handle, partition_of
 from remote_frame.types import type_from_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "exchange",
+    "exchange_ranges",
     "part",
     "read_all",
     "read_own",
@@ -36,6 +38,9 @@ __all__ = [
     "table",
     "write",
 ]
+
+Condition = tuple[str, "conditions.Operator", Any]
+"""``(column, operator, value)``: what generated code writes down."""
 
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
@@ -79,25 +84,62 @@ def resident(
     return ResidentTable(known, durl, action, columns, share, dict(within or {}))
 
 
-def read_all(handles: Handles, action: Action, columns: Sequence[str] | None = None) -> FrameReader:
-    """Everything that all copies of a parent wrote."""
-    frames: list[Mapping[str, Any]] = []
-    for handle in handles:
-        frames += handle["partitions"] if handle["kind"] == "exchange" else [handle]
-    return remote_frame.open_reader(frames, action, columns)
+def read_all(
+    handles: Handles,
+    action: Action,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Condition] = (),
+) -> FrameReader:
+    """Everything that all copies of a parent wrote.
+
+    Parameters
+    ----------
+    handles
+        What the copies returned.
+    action
+        The element's.
+    columns
+        The columns to read; all by default. No others are moved.
+    where
+        Conditions ``(column, operator, value)`` (`remote_frame.conditions.Condition`) of which the
+        rows that are wanted meet all: parts without such rows are not read. Rows that do not meet
+        them may come nevertheless.
+    """
+    frames = [
+        one.whole() if isinstance(one, ExchangeHandle) else one for one in map(load_handle, handles)
+    ]
+    return _reader(frames, action, columns, where)
 
 
 def read_part(
-    handles: Handles, action: Action, columns: Sequence[str] | None = None
+    handles: Handles,
+    action: Action,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Condition] = (),
 ) -> FrameReader:
-    """The partition with this copy's number of what all copies of a parent wrote."""
-    return remote_frame.open_reader(remote_frame.partition(handles, action.index), action, columns)
+    """The partition of this copy's number of what all copies of a parent wrote; see `read_all`."""
+    return _reader(partition_of(handles, action.index), action, columns, where)
 
 
-def read_own(handles: Handles, action: Action, columns: Sequence[str] | None = None) -> FrameReader:
-    """What the copy with this copy's number wrote; no rows if there was none."""
+def read_own(
+    handles: Handles,
+    action: Action,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Condition] = (),
+) -> FrameReader:
+    """What the copy with this copy's number wrote; no rows if there was none. See `read_all`."""
     own = handles[action.index] if action.index < len(handles) else {**handles[0], "parts": []}
-    return remote_frame.open_reader(own, action, columns)
+    return _reader([own], action, columns, where)
+
+
+def _reader(
+    handles: Sequence[Any],
+    action: Action,
+    columns: Sequence[str] | None,
+    where: Sequence[Condition],
+) -> FrameReader:
+    reader = remote_frame.open_reader(handles, action, columns)
+    return reader.where(conditions.Condition(*one) for one in where) if where else reader
 
 
 def run(
@@ -188,11 +230,11 @@ class _Views:
             for part in handle.parts:
                 low = part.min[at] if part.min else None
                 high = part.max[at] if part.max else None
-                if part.nulls[at] < part.rows and (low is None or high is None):
-                    return None
-                if low is not None and high is not None:
+                if isinstance(low, int) and isinstance(high, int):
                     lows.append(low)
                     highs.append(high)
+                elif part.nulls[at] < part.rows:
+                    return None
         return (min(lows), max(highs)) if lows else None
 
     def arrow_stream(self, columns: Sequence[str]) -> FrameReader:
@@ -200,13 +242,51 @@ class _Views:
         return self._reader.arrow_stream(columns)
 
 
-def write(rows: pa.RecordBatchReader, transport: Transport) -> dict[str, Any]:
-    """Write rows as one frame; the handle commits them when the element returns it."""
-    return remote_frame.write(rows, transport)
+def write(
+    rows: pa.RecordBatchReader, transport: Transport, *, budget: int | None = None
+) -> dict[str, Any]:
+    """Write rows as one frame; the handle commits them when the element returns it.
+
+    Batches are written as the kernel makes them. At most `budget` bytes of them are held, by
+    default 64 MiB or a quarter of the element's memory.
+    """
+    return remote_frame.write(rows, transport, budget=budget)
 
 
 def exchange(
-    rows: pa.RecordBatchReader, transport: Transport, keys: Sequence[int], partitions: int
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    keys: Sequence[int],
+    partitions: int,
+    *,
+    budget: int | None = None,
 ) -> dict[str, Any]:
-    """Scatter rows by the columns at `keys`, one frame for each reader."""
-    return remote_frame.exchange(rows, transport, keys=list(keys), partitions=partitions)
+    """Scatter rows by the hash of the columns at `keys`, one frame for each reader; see `write`."""
+    return remote_frame.exchange(
+        rows, transport, keys=list(keys), partitions=partitions, budget=budget
+    )
+
+
+def exchange_ranges(
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    keys: Sequence[int],
+    boundaries: pa.RecordBatch,
+    *,
+    descending: Sequence[bool] = (),
+    nulls_first: Sequence[bool] = (),
+    budget: int | None = None,
+) -> dict[str, Any]:
+    """Scatter rows by ranges of the columns at `keys`, so that readers sort a range each.
+
+    `boundaries` has the key columns alone, one sorted row between two readers each.
+    """
+    return storage.exchange_ranges(
+        rows,
+        transport,
+        list(keys),
+        boundaries,
+        descending=descending,
+        nulls_first=nulls_first,
+        budget=budget,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pyarrow.types as pt
 import remote_frame
 from engine.errors import EngineError
 from libd import LibdAction
-from libd.errors import ScadError
+from libd.errors import ScadError, StaleRefError, TransportError
 from operators.schema import Schema
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ __all__ = ["Execution", "QueryCancelledError", "QueryFailedError", "execute", "e
 
 # Well below a session's lease, which a wait renews.
 _WAIT_SECONDS = 15.0
+# How often a query is run when its answer is lost before it was read, as often as an element.
+_ATTEMPTS = 3
+
+_SUMMED = (
+    "compute_gb_s",
+    "memory_gb_s",
+    "core_s",
+    "cpu_s",
+    "warm_gb_s",
+    "bytes_read",
+    "bytes_written",
+)
+_PEAKS = ("peak_compute_bytes", "peak_memory_bytes")
 
 
 class QueryFailedError(EngineError):
@@ -37,15 +51,24 @@ class QueryFailedError(EngineError):
         Of the application; its record has the whole traceback.
     traceback
         What the element left behind, possibly empty.
+    kind
+        Of the failure, as the control plane's record has it (`openwhisk.api.Activation`): ``limit``
+        where an element was stopped by its memory limit.
     """
 
     def __init__(
-        self, message: str, element: str | None, activation_id: str, traceback: str = ""
+        self,
+        message: str,
+        element: str | None,
+        activation_id: str,
+        traceback: str = "",
+        kind: str | None = None,
     ) -> None:
         super().__init__(message)
         self.element = element
         self.activation_id = activation_id
         self.traceback = traceback
+        self.kind = kind
 
 
 class QueryCancelledError(EngineError):
@@ -71,6 +94,7 @@ def execute(
 ) -> Execution:
     """Run `app` and copy the answer out of its `result` element.
 
+    An answer that dies with its memory server before it was read is computed again, a few times.
     Nothing of the application is left afterwards, whether it succeeds, fails or is interrupted.
 
     Parameters
@@ -83,29 +107,82 @@ def execute(
     Raises
     ------
     QueryFailedError
-        If an element fails.
+        If an element fails, or the answer was lost again and again.
     QueryCancelledError
         If the activation is cancelled.
     """
     control.put_application(app)
+    lost: list[Activation] = []
     try:
-        activation_id = control.invoke(app.name, session=session, transport=transport)
-        try:
-            activation = _wait(control, activation_id, session)
-            handles = _handles(activation, sink)
-            try:
-                table = _fetch(control, session, activation_id, handles, schema, transport)
-            finally:
-                control.release(session, activation_id, "result")
-        except BaseException:
-            # An activation that is over already takes no notice.
-            with suppress(ScadError):
-                control.cancel(activation_id)
-            raise
+        while True:
+            activation, table = _attempt(control, app.name, schema, sink, session, transport)
+            if isinstance(table, pa.Table):
+                return Execution(table, _with_losses(activation, lost))
+            lost.append(activation)
+            if len(lost) == _ATTEMPTS:
+                raise QueryFailedError(
+                    f"the query failed: its answer was lost {_ATTEMPTS} times before it could be "
+                    f"read: {table}",
+                    None,
+                    activation.activation_id,
+                )
     finally:
         with suppress(ScadError):
             control.delete_application(app.name)
-    return Execution(table, activation)
+
+
+def _attempt(
+    control: ControlPlane, name: str, schema: Schema, sink: str, session: str, transport: str
+) -> tuple[Activation, pa.Table | ScadError]:
+    """Run the application once; in place of the answer, what says that its memory is gone.
+
+    Until the sink is done, lineage repeats what a loss takes away. From then on the answer is in a
+    memory element of the session, and whoever reads it must notice.
+    """
+    activation_id = control.invoke(name, session=session, transport=transport)
+    try:
+        activation = _wait(control, activation_id, session)
+        handles = _handles(activation, sink)
+        try:
+            return activation, _fetch(control, session, activation_id, handles, schema, transport)
+        except _memory_is_gone() as error:
+            return activation, error
+        finally:
+            control.release(session, activation_id, "result")
+    except BaseException:
+        # An activation that is over already takes no notice.
+        with suppress(ScadError):
+            control.cancel(activation_id)
+        raise
+
+
+def _memory_is_gone() -> tuple[type[ScadError], ...]:
+    from openwhisk.errors import MemoryLostError
+
+    return MemoryLostError, StaleRefError, TransportError
+
+
+def _with_losses(activation: Activation, lost: Sequence[Activation]) -> Activation:
+    """The record of the run that succeeded, with what the lost ones before it took."""
+    if not lost:
+        return activation
+    usage = copy(activation.usage)
+    for usage_lost in (a.usage for a in lost):
+        for name in _SUMMED:
+            setattr(usage, name, getattr(usage, name) + getattr(usage_lost, name))
+        for name in _PEAKS:
+            setattr(usage, name, max(getattr(usage, name), getattr(usage_lost, name)))
+    usage.recomputed = [
+        *(
+            r
+            for a in lost
+            for r in (*a.usage.recomputed, *(f"{e.name}[{e.index}]" for e in a.elements))
+        ),
+        *usage.recomputed,
+    ]
+    repeated = copy(activation)
+    repeated.usage = usage
+    return repeated
 
 
 def _wait(control: ControlPlane, activation_id: str, session: str) -> Activation:
@@ -141,6 +218,7 @@ def _failure(activation: Activation) -> QueryFailedError:
         None if failed is None else failed.name,
         activation.activation_id,
         activation.error or text,
+        activation.error_kind,
     )
 
 

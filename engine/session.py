@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,17 +20,20 @@ import pyarrow as pa
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application
 from engine.errors import EngineError
-from engine.execution import QueryFailedError, execute
+from engine.execution import Execution, QueryFailedError, execute
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
+from engine.policy import POLICIES, Grain, Ladder, Policy, Sizes, stage_need
 from engine.resident.needs import columns_wanted
 from engine.resident.store import Lease, ResidentColumns, ResidentUse
+from engine.running import Attempt, run_under_policy
 from engine.stages import CutSettings, StagePlan, cut
 from engine.stages.explain import explain_stages
 from libd._core import available_memory
 from libd.errors import ScadError
 from libd.units import format_size, parse_size
 from operators.rel import Rel
+from operators.shape import shape
 from operators.stats import TableStats
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from remote_frame import RemoteFrame
 
 __all__ = ["Run", "Session"]
+
+_LEAST_DEFAULT_MEMORY = 1 << 30
 
 # What an element needs before it has read a single row: the worker's own memory and DuckDB's.
 LEAST_COMPUTE_MEMORY = 64 << 20
@@ -73,6 +78,10 @@ class Run:
         Stages that the query was cut into.
     elements
         Compute elements, parallel copies counted one by one.
+    grain
+        How finely the query was cut, and the most that its elements might hold.
+    retries
+        Runs before this one that ended because an element's memory did not suffice.
     resident
         What it had of resident columns; None if none are kept.
     """
@@ -80,6 +89,8 @@ class Run:
     activation: Activation
     stages: int
     elements: int
+    grain: Grain
+    retries: int = 0
     resident: ResidentUse | None = None
 
     @property
@@ -94,10 +105,10 @@ class Session:
     Parameters
     ----------
     parallelism
-        Copies of the elements that work on parts of large tables; None is the control plane's
-        number of cores.
+        Copies of the elements that work on parts of large tables; None leaves it to the policy.
     compute_memory
-        What every compute element may use: bytes, or a text like ``"1GB"``.
+        The most that every compute element may hold: bytes, or a text like ``"512MB"``. None is a
+        quarter of the control plane's memory, at least 1 GiB.
     transport
         How elements reach memory: ``auto``, ``shm`` or ``tcp``.
     apihost
@@ -107,6 +118,12 @@ class Session:
         A control plane to use; it is not closed with the session.
     exchange_memory
         The most that one exchange between stages, or an answer, may grow to.
+    policy
+        How finely queries are cut: ``aggregate`` (as few elements as the memory limit allows),
+        ``disaggregate`` (elements as small as is useful, every exchange a memory element) or
+        ``auto`` (by cost).
+    sizes
+        What queries needed when they ran, to be shared between sessions; None begins with nothing.
     resident
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
@@ -126,12 +143,14 @@ class Session:
     def __init__(
         self,
         parallelism: int | None = None,
-        compute_memory: int | str = "1GB",
+        compute_memory: int | str | None = None,
         transport: Literal["auto", "shm", "tcp", "rdma"] = "auto",
         apihost: str | None = None,
         control: ControlPlane | None = None,
         *,
         exchange_memory: int | str = "8GB",
+        policy: Policy = "auto",
+        sizes: Sizes | None = None,
         resident: int | str | None = None,
     ) -> None:
         if parallelism is not None and parallelism < 1:
@@ -140,8 +159,10 @@ class Session:
             raise EngineError(f"there is no transport {transport!r}: use auto, shm, tcp or rdma")
         if apihost is not None and control is not None:
             raise EngineError("give either apihost or control, not both")
-        memory = parse_size(compute_memory)
-        if memory < LEAST_COMPUTE_MEMORY:
+        if policy not in POLICIES:
+            raise EngineError(f"there is no policy {policy!r}: use {', '.join(POLICIES)}")
+        memory = None if compute_memory is None else parse_size(compute_memory)
+        if memory is not None and memory < LEAST_COMPUTE_MEMORY:
             raise EngineError(
                 f"compute_memory {format_size(memory)} is too small: "
                 f"an element needs at least {format_size(LEAST_COMPUTE_MEMORY)} to start"
@@ -149,27 +170,37 @@ class Session:
         self.catalog = Catalog()
         self._local = LocalTables(self.catalog)
         self._parallelism = parallelism
+        self._cores: int | None = None
+        self._compute_memory = memory
         self._codegen = CodegenSettings(
-            memory, parse_size(exchange_memory), resident=resident is not None
+            exchange_memory=parse_size(exchange_memory), resident=resident is not None
         )
-        self._resident: ResidentColumns | None = None
-        if resident is not None:
-            budget = parse_size(resident)
-            if apihost is None and control is None and budget > available_memory():
-                raise EngineError(
-                    f"a resident budget of {format_size(budget)} is more than the "
-                    f"{format_size(available_memory())} of memory that are available"
-                )
-            self._resident = ResidentColumns(budget, transport, lambda: self.parallelism, memory)
+        self._policy: Policy = policy
+        self._sizes = Sizes() if sizes is None else sizes
         self._transport = transport
         self._apihost = apihost
         self._control = control
         self._owns_control = control is None
+        self._resident = None if resident is None else self._keeping(parse_size(resident))
         self._statistics: dict[tuple[str, ...], TableStats] = {}
         self._lock = threading.RLock()
         self._id: str | None = None
         self._closed = False
         self._last: Run | None = None
+
+    def _keeping(self, budget: int) -> ResidentColumns:
+        here = self._apihost is None and self._control is None
+        if here and budget > available_memory():
+            raise EngineError(
+                f"a resident budget of {format_size(budget)} is more than the "
+                f"{format_size(available_memory())} of memory that are available"
+            )
+        return ResidentColumns(
+            budget,
+            self._transport,
+            lambda: self.cores,
+            lambda: min(self.compute_memory, _LEAST_DEFAULT_MEMORY),
+        )
 
     # Tables and queries
 
@@ -213,37 +244,63 @@ class Session:
         ------
         QueryFailedError
             If an element fails; the message names it.
+        DataError
+            If a data file changed since it was registered.
         """
-        stages = self.stages(plan)
-        if self._resident is None:
-            return self._execute(stages, plan, None)
-        needs = columns_wanted([stage.plan for stage in stages.stages])
-        while True:
-            control, session = self._ready()
-            with self._resident.lease(control, session, needs) as lease:
-                try:
-                    return self._execute(stages, plan, lease)
-                except QueryFailedError:
-                    # Columns that died with their memory server are filled again, once per server.
-                    if self._resident.check(control, session, lease):
-                        raise
+        estimates = Estimates(self._statistics)
+        optimized = optimize(self._local.resolve(plan), estimates)
+        with self.catalog.unchanged(plan):
+            if self._resident is None:
+                return self._run(plan, optimized, estimates, None)
+            needs = columns_wanted([optimized])
+            while True:
+                control, session = self._ready()
+                with self._resident.lease(control, session, needs) as lease:
+                    try:
+                        return self._run(plan, optimized, estimates, lease)
+                    except QueryFailedError:
+                        # What died with a memory server is filled again, once per server.
+                        if self._resident.check(control, session, lease):
+                            raise
 
-    def _execute(self, stages: StagePlan, plan: Rel, lease: Lease | None) -> pa.Table:
-        parameters = None if lease is None else lease.parameters()
-        name = f"query-{uuid4().hex[:12]}"
-        app = build_application(name, stages, self._codegen, parameters)
+    def _run(
+        self, plan: Rel, optimized: Rel, estimates: Estimates, lease: Lease | None
+    ) -> pa.Table:
         control, session = self._ready()
-        done = execute(
-            control,
-            app,
-            plan.schema,
-            sink=stages.result.name,
-            session=session,
-            transport=self._transport,
+        parameters = None if lease is None else lease.parameters()
+
+        def run(attempt: Attempt) -> Execution:
+            app = build_application(
+                f"query-{uuid4().hex[:12]}", attempt.stages, attempt.settings, parameters
+            )
+            return execute(
+                control,
+                app,
+                plan.schema,
+                sink=attempt.stages.result.name,
+                session=session,
+                transport=self._transport,
+            )
+
+        done = run_under_policy(
+            self._ladder(),
+            self._sizes,
+            shape(optimized),
+            self._codegen,
+            lambda grain: _cut(optimized, estimates, grain),
+            lambda stage, grain: stage_need(stage, estimates, grain.threads),
+            run,
         )
-        use = None if lease is None else lease.use
-        self._last = Run(done.activation, len(stages.stages), stages.elements, use)
-        return done.table
+        stages = done.attempt.stages
+        self._last = Run(
+            done.execution.activation,
+            len(stages.stages),
+            stages.elements,
+            done.attempt.grain,
+            done.retries,
+            None if lease is None else lease.use,
+        )
+        return done.execution.table
 
     @property
     def resident(self) -> ResidentColumns | None:
@@ -271,22 +328,35 @@ class Session:
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized and cut into stages."""
         estimates = Estimates(self._statistics)
-        settings = CutSettings(
-            parallelism=self.parallelism, broadcast_bytes=self._codegen.compute_memory / 4
-        )
-        return cut(optimize(self._local.resolve(plan), estimates), estimates, settings)
+        optimized = optimize(self._local.resolve(plan), estimates)
+        return _cut(optimized, estimates, self._grain(optimized))
+
+    def _grain(self, optimized: Rel) -> Grain:
+        """The grain at which a plan would be run now."""
+        known = shape(optimized)
+        grains = list(self._ladder().rungs())
+        return next((g for g in grains if not self._sizes.too_coarse(known, g)), grains[-1])
+
+    def _ladder(self) -> Ladder:
+        return Ladder(self._policy, self.cores, self.compute_memory, self._parallelism)
 
     @property
-    def parallelism(self) -> int:
-        """Copies of the elements that work on parts."""
-        if self._parallelism is None:
-            cores = (
-                len(os.sched_getaffinity(0))
-                if self._apihost is None and self._control is None
-                else int(self._control_plane().info().cores)
+    def cores(self) -> int:
+        """Cores that elements run on."""
+        if self._cores is None:
+            here = self._apihost is None and self._control is None
+            self._cores = (
+                len(os.sched_getaffinity(0)) if here else int(self._control_plane().info().cores)
             )
-            self._parallelism = max(1, cores)
-        return self._parallelism
+        return max(1, self._cores)
+
+    @property
+    def compute_memory(self) -> int:
+        """The most bytes that a compute element may hold."""
+        if self._compute_memory is None:
+            memory = self._control_plane().info().memory
+            self._compute_memory = max(_LEAST_DEFAULT_MEMORY, memory // 4)
+        return self._compute_memory
 
     def _plan(self, query: str | RemoteFrame | Rel) -> Rel:
         if isinstance(query, str):
@@ -294,7 +364,10 @@ class Session:
         return query if isinstance(query, Rel) else query.plan
 
     def _application(self, name: str, stages: StagePlan) -> Application:
-        return build_application(name, stages, self._codegen)
+        settings = replace(self._codegen, compute_memory=self.compute_memory)
+        if stages.elements == 1:
+            settings = replace(settings, threads=self.cores)
+        return build_application(name, stages, settings)
 
     # Life
 
@@ -359,3 +432,8 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _cut(optimized: Rel, estimates: Estimates, grain: Grain) -> StagePlan:
+    settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
+    return cut(optimized, estimates, settings)

@@ -45,6 +45,10 @@ class ElementRecord(msgspec.Struct, kw_only=True):
         What it was charged for while it ran.
     peak_anon_bytes
         The most anonymous memory (RssAnon) that its worker held while it ran, sampled.
+    peak_data_bytes
+        The most private writable memory (VmData), touched or not: what the limit is about.
+    spilled_bytes
+        The most that it had on local disk, sampled (`limits.storage` bounds it).
     cpu_seconds
         All threads, all attempts that reported.
     bytes_read, bytes_written
@@ -61,6 +65,8 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     error: str | None = None
     reserved_bytes: int = 0
     peak_anon_bytes: int = 0
+    peak_data_bytes: int = 0
+    spilled_bytes: int = 0
     cores: float = 0.0
     cpu_seconds: float = 0.0
     bytes_read: int = 0
@@ -111,8 +117,8 @@ class Activation(msgspec.Struct, kw_only=True):
     error
         What went wrong: a line, then the element's traceback if it raised.
     error_kind
-        ``element``, ``limit``, ``result``, ``timeout``, ``lost``, ``capacity``, ``memory``,
-        ``session``, ``cancelled`` or ``internal``.
+        ``element``, ``limit``, ``minimum``, ``result``, ``timeout``, ``lost``, ``capacity``,
+        ``memory``, ``session``, ``cancelled`` or ``internal``.
     logs
         ``TIME STREAM: [element[index]] text``, in the order in which the elements ended.
     """

@@ -12,7 +12,12 @@ import msgspec
 
 from openwhisk.api import Activation, ControlPlaneInfo, SessionInfo
 from openwhisk.app.model import Application
-from openwhisk.errors import OpenWhiskError
+from openwhisk.errors import (
+    AlreadyExistsError,
+    MemoryLostError,
+    NotFoundError,
+    OpenWhiskError,
+)
 from openwhisk.http import records
 from openwhisk.http.auth import read_key
 
@@ -34,6 +39,22 @@ class ApiStatusError(OpenWhiskError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class _NotFound(ApiStatusError, NotFoundError):
+    pass
+
+
+class _AlreadyExists(ApiStatusError, AlreadyExistsError):
+    pass
+
+
+class _MemoryLost(ApiStatusError, MemoryLostError):
+    pass
+
+
+# What callers of a control plane tell apart, wherever it runs.
+_BY_STATUS = {known.http_status: known for known in (_NotFound, _AlreadyExists, _MemoryLost)}
 
 
 class HttpControlPlane:
@@ -127,7 +148,8 @@ class HttpControlPlane:
             return body
         message = body.get("error", response.reason_phrase) if isinstance(body, dict) else str(body)
         code = body.get("code") if isinstance(body, dict) else None
-        raise ApiStatusError(response.status_code, str(message), code)
+        kind = _BY_STATUS.get(response.status_code, ApiStatusError)
+        raise kind(response.status_code, str(message), code)
 
     def put_application(self, app: Application, *, overwrite: bool = False) -> None:
         self.request(

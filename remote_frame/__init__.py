@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from remote_frame.api import from_arrow, join, open, open_reader, partition
+    from remote_frame.conditions import Condition
     from remote_frame.errors import (
         AmbiguousColumnError,
         ColumnNotFoundError,
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from remote_frame.executor import Executor, LocalExecutor, warm_kernel
     from remote_frame.expressions import Expr, col, count, lit, when
     from remote_frame.frame import RemoteFrame
-    from remote_frame.handle import ExchangeHandle, FrameHandle
+    from remote_frame.handle import ExchangeHandle, FrameHandle, HandleStream
     from remote_frame.reader import FrameReader
-    from remote_frame.storage import RegionWriter, exchange, write
+    from remote_frame.storage import FrameWriter, exchange, exchange_ranges, write
 
 __all__ = [
     "AmbiguousColumnError",
     "ColumnNotFoundError",
+    "Condition",
     "ExchangeHandle",
     "Executor",
     "Expr",
@@ -39,14 +41,16 @@ __all__ = [
     "FrameError",
     "FrameHandle",
     "FrameReader",
+    "FrameWriter",
     "HandleError",
+    "HandleStream",
     "LocalExecutor",
-    "RegionWriter",
     "RemoteFrame",
     "StorageError",
     "col",
     "count",
     "exchange",
+    "exchange_ranges",
     "from_arrow",
     "join",
     "lit",
@@ -71,9 +75,10 @@ _HOME = {
     "executor": ("Executor", "LocalExecutor", "warm_kernel"),
     "expressions": ("Expr", "col", "count", "lit", "when"),
     "frame": ("RemoteFrame",),
-    "handle": ("ExchangeHandle", "FrameHandle"),
+    "conditions": ("Condition",),
+    "handle": ("ExchangeHandle", "FrameHandle", "HandleStream"),
     "reader": ("FrameReader",),
-    "storage": ("RegionWriter", "exchange", "write"),
+    "storage": ("FrameWriter", "exchange", "exchange_ranges", "write"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

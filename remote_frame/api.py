@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from operators import build
-from remote_frame.errors import HandleError
 from remote_frame.executor import FrameSource, LocalExecutor
 from remote_frame.frame import JoinHow, RemoteFrame
-from remote_frame.handle import ExchangeHandle, FrameHandle, load_handle
+from remote_frame.handle import ExchangeHandle, FrameHandle, partition_of
 from remote_frame.local import LocalTable
 from remote_frame.reader import FrameReader, open_transports
 
@@ -81,17 +80,7 @@ def partition(handles: Handles, index: int) -> list[dict[str, Any]]:
     HandleError
         If a handle is not that of an exchange, or has no such partition.
     """
-    found = []
-    for number, data in enumerate(_listed(handles)):
-        handle = load_handle(data)
-        if not isinstance(handle, ExchangeHandle):
-            raise HandleError(f"handle {number}: kind: a frame is not an exchange")
-        if not 0 <= index < len(handle.partitions):
-            raise HandleError(
-                f"handle {number}: there is no partition {index}, it has {len(handle.partitions)}"
-            )
-        found.append(handle.partitions[index].to_json())
-    return found
+    return [one.to_json() for one in partition_of(_listed(handles), index)]
 
 
 def from_arrow(data: Any) -> RemoteFrame:

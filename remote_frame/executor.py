@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from operators.rel import InputSource, Rel, Scan
+from remote_frame.memory import kernel_memory
 from remote_frame.pruning import prune
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ KERNEL_RESOURCE = "duckdb"
 """The key under which a worker keeps its one warm kernel (`action.resource`)."""
 
 _DEFAULT_MEMORY = 1 << 30
-_KERNEL_SHARE = 0.6
-"""The part of an element's memory limit that the kernel's buffers may take."""
 
 
 class Executor(Protocol):
@@ -149,9 +148,13 @@ def warm_kernel(action: Any = None) -> Kernel:
 
     limits = getattr(action, "limits", None)
     threads = max(1, int(getattr(limits, "cpu", 1)))
-    memory = int((getattr(limits, "mem", 0) or _DEFAULT_MEMORY) * _KERNEL_SHARE)
+    memory = kernel_memory(getattr(limits, "mem", 0) or _DEFAULT_MEMORY)
     if not hasattr(action, "resource"):
         return Kernel.open(threads, memory)
+    storage = int(getattr(limits, "storage", 0))
+    if storage:
+        # A connection that has spilled keeps its directory for good: this one is for one element.
+        return Kernel.open(threads, memory, action.scratch(), storage)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
     return kernel

@@ -89,6 +89,8 @@ class QueryRecord:
         none are kept.
     rows
         Of the answer.
+    recomputed
+        Elements (``name[copy]``) that were lost and repeated, once for each time.
     error
         One line that says why it failed or what is wrong with the answer.
     notes
@@ -110,6 +112,7 @@ class QueryRecord:
     core_s: float | None = None
     resident: Mapping[str, int | float] | None = None
     rows: int | None = None
+    recomputed: tuple[str, ...] = ()
     peers: Mapping[str, Peer] = field(default_factory=dict)
     error: str | None = None
     notes: tuple[str, ...] = ()

@@ -51,7 +51,6 @@ exit status: 0 every query asked for ran and matched; 1 some did not; 2 the comm
 
 # Flags of rooms that are still to be built, and what they are for.
 _NOT_BUILT = {
-    "--policy": "choosing how finely queries are cut",
     "--compare": "comparing with further engines",
 }
 
@@ -65,8 +64,10 @@ class Options:
     data: Path | None
     generator: str
     verify: bool
+    policy: str
     parallelism: int | None
     compute_memory: int | None
+    sizes: Path | None
     resident: int | None
     passes: int
     transport: str
@@ -129,16 +130,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     )
     how = parser.add_argument_group("how to run")
     how.add_argument(
+        "--policy",
+        choices=("auto", "aggregate", "disaggregate"),
+        default="auto",
+        help="how finely queries are cut: aggregate (as few elements as their memory allows), "
+        "disaggregate (elements as small as is useful), auto (default: by cost)",
+    )
+    how.add_argument(
         "--parallelism",
         type=_positive,
         metavar="N",
-        help="parallel copies of each stage (default: the cores of this machine)",
+        help="cut large tables into N parts, for N copies of each stage "
+        "(default: what the policy says)",
     )
     how.add_argument(
         "--compute-memory",
         type=_size,
         metavar="SIZE",
-        help="memory limit of each compute element, such as '512 MB' or 2GB",
+        help="the most that each compute element may hold, such as '512 MB' or 2GB "
+        "(default: a quarter of the memory)",
+    )
+    how.add_argument(
+        "--sizes",
+        type=Path,
+        metavar="FILE",
+        help="reserve what the queries held in earlier runs, which FILE remembers",
     )
     how.add_argument(
         "--resident",
@@ -188,6 +204,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         parser.error(str(error))
     if parsed.data is not None and parsed.generator != "auto":
         parser.error("--generator says how to make data; it does not go with --data")
+    if parsed.sizes is not None and not _writable(parsed.sizes):
+        parser.error(f"--sizes: {parsed.sizes} cannot be written")
     if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
         parser.error(f"--json: directory {parsed.json.absolute().parent} does not exist")
     if parsed.json is not None and not _writable(parsed.json):
@@ -198,8 +216,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         data=parsed.data,
         generator=parsed.generator,
         verify=parsed.verify,
+        policy=parsed.policy,
         parallelism=parsed.parallelism,
         compute_memory=parsed.compute_memory,
+        sizes=parsed.sizes,
         resident=parsed.resident,
         passes=parsed.passes,
         transport=parsed.transport,
@@ -261,6 +281,7 @@ def _run(options: Options, unwinding: Unwinding) -> int:
     from rich.console import Console
 
     from engine import Session
+    from engine.policy import Sizes
     from tpcds.display import LiveTable, PlainLines, QueryDisplay, resident_summary, summary
     from tpcds.oracle import Oracle
     from tpcds.record import report, totals, write_json
@@ -272,7 +293,13 @@ def _run(options: Options, unwinding: Unwinding) -> int:
         options.emit.mkdir(parents=True, exist_ok=True)
     # Progress is not a result: it must not end up in what somebody pipes or keeps.
     progress = Console(stderr=True)
-    given: dict[str, Any] = {"transport": options.transport, "apihost": options.apihost}
+    given: dict[str, Any] = {
+        "transport": options.transport,
+        "apihost": options.apihost,
+        "policy": options.policy,
+    }
+    if options.sizes is not None:
+        given["sizes"] = Sizes(options.sizes)
     if options.parallelism is not None:
         given["parallelism"] = options.parallelism
     if options.compute_memory is not None:
@@ -319,6 +346,7 @@ def _run(options: Options, unwinding: Unwinding) -> int:
     if options.json is not None:
         settings = {
             "verify": options.verify,
+            "policy": options.policy,
             "parallelism": options.parallelism,
             "compute_memory": options.compute_memory,
             "resident": options.resident,

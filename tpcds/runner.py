@@ -164,5 +164,6 @@ def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> Query
         compute_gb_s=usage.compute_gb_s,
         memory_gb_s=usage.memory_gb_s,
         core_s=usage.core_s,
+        recomputed=tuple(usage.recomputed),
         resident=None if resident is None else dataclasses.asdict(resident),
     )

@@ -5,7 +5,7 @@ relationships.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.codegen.fragment import lower_stage
@@ -32,6 +32,13 @@ class CodegenSettings:
         held and charged.
     timeout
         Seconds that one element may run.
+    threads
+        Cores of every compute element.
+    storage
+        Bytes of local disk that every compute element may use.
+    stage_memory
+        Bytes of anonymous memory of the elements of some stages, by the stage's name, instead of
+        `compute_memory`.
     resident
         Whether elements look for base-table columns in resident memory before they read files.
     """
@@ -40,6 +47,13 @@ class CodegenSettings:
     exchange_memory: int = 8 << 30
     timeout: float = 300.0
     resident: bool = False
+    threads: int = 1
+    storage: int = 0
+    stage_memory: Mapping[str, int] = field(default_factory=dict)
+
+    def memory_of(self, stage: str) -> int:
+        """Bytes that each copy of a stage reserves."""
+        return self.stage_memory.get(stage, self.compute_memory)
 
 
 def build_application(
@@ -75,7 +89,12 @@ def _compute(
         dependents=tuple(r.name for r in plan.readers(stage.output.name)),
         corunning={m: Corunning(m) for m in memory},
         parallelism=stage.parallelism,
-        limits=Limits(cpu=1.0, mem=settings.compute_memory, timeout=settings.timeout),
+        limits=Limits(
+            cpu=float(settings.threads),
+            mem=settings.memory_of(stage.name),
+            storage=settings.storage,
+            timeout=settings.timeout,
+        ),
         parameters=parameters if tables else {},
     )
 

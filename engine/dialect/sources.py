@@ -129,6 +129,8 @@ class SourceBinder:
             raise UnsupportedSqlError(f"{kind} JOIN is not supported")
         right = Scope(parent=None)
         text = self._item(join.this, right, ctes)
+        if join.this.args.get("joins"):  # `a JOIN b JOIN c ON … ON …`
+            text = f"({text})"
         left = Scope(list(scope.items), dict(scope.merged))
         on, using = join.args.get("on"), [u.name for u in join.args.get("using") or ()]
         if method == "NATURAL":

@@ -18,7 +18,7 @@ from engine.optimizer.expressions import (
     renumber_aggregate,
     with_inputs,
 )
-from operators.expr import Column
+from operators.expr import Column, Lit
 from operators.rel import (
     Aggregation,
     Filter,
@@ -30,8 +30,12 @@ from operators.rel import (
     SetOperation,
     Sort,
 )
+from operators.schema import Field, Schema
+from operators.types import BOOL
 
 __all__ = ["prune"]
+
+_MARKER = Field("row", BOOL, False)
 
 
 def prune(plan: Rel) -> Rel:
@@ -41,11 +45,13 @@ def prune(plan: Rel) -> Rel:
 
 def _visit(rel: Rel, needed: Collection[int]) -> Rel:
     """`rel` with exactly the columns `needed`, in ascending order (the first one if none is
-    needed).
+    needed). A relation without columns gets one, for else its rows could not be written.
     """
-    wanted = sorted(needed) or list(range(min(1, len(rel.schema))))
+    wanted = sorted(needed) or _least(rel)
     rel = map_subqueries(rel, prune)
     match rel:
+        case Scan(columns=()) if len(rel.source_schema):
+            return replace(rel, columns=(0,), schema=rel.source_schema.select([0]))
         case Scan(columns=columns):
             kept = tuple(columns[i] for i in wanted)
             return replace(rel, columns=kept, schema=rel.schema.select(wanted))
@@ -67,13 +73,21 @@ def _visit(rel: Rel, needed: Collection[int]) -> Rel:
     return _trim(rel, list(range(len(rel.schema))), wanted)
 
 
+def _least(rel: Rel) -> list[int]:
+    """What is left where no column is needed: the first one, so that rows can be counted.
+
+    A relation may have no columns at all.
+    """
+    return [0] if len(rel.schema) else []
+
+
 def _positions(have: Sequence[int]) -> Mapping[int, int]:
     return {old: new for new, old in enumerate(have)}
 
 
 def _trim(rel: Rel, have: list[int], wanted: list[int]) -> Rel:
     """`rel`, whose columns are those that were at `have`, with only those that were at `wanted`."""
-    if have == wanted:
+    if have == wanted or not wanted:
         return rel
     at = _positions(have)
     schema = rel.schema.select([at[c] for c in wanted])
@@ -95,7 +109,7 @@ def _transparent(rel: Filter | Sort | Limit, wanted: list[int]) -> tuple[Rel, li
         below, have = _transparent(sort, wanted)
     else:
         below = _visit(rel.input, have)
-        have = have or [0]
+        have = have or _least(rel.input)
     at = _positions(have)
     rel = replace(rel, input=below, schema=below.schema)
     mapped = map_expressions(rel, lambda e: renumber(e, at))
@@ -103,6 +117,8 @@ def _transparent(rel: Filter | Sort | Limit, wanted: list[int]) -> tuple[Rel, li
 
 
 def _project(rel: Project, wanted: list[int]) -> Rel:
+    if not rel.exprs:
+        return Project(Schema((_MARKER,)), _visit(rel.input, ()), (Lit(BOOL, True),))
     kept = tuple(rel.exprs[i] for i in wanted)
     have = sorted(columns_of(kept))
     below = _visit(rel.input, have)
@@ -113,12 +129,16 @@ def _project(rel: Project, wanted: list[int]) -> Rel:
 def _join(rel: Join, wanted: list[int]) -> Rel:
     width = len(rel.left.schema)
     used = {*wanted, *columns_of(expressions_of(rel))}
-    left_have = sorted({c for c in used if c < width} | set(rel.left_keys)) or [0]
+    left_have = sorted({c for c in used if c < width} | set(rel.left_keys)) or _least(rel.left)
     # Position `width` of a mark join's output is the mark; in its condition it is the first right
     # column.
     of_right = columns_of(expressions_of(rel)) if rel.kind in ("semi", "anti", "mark") else used
-    right_have = sorted({c - width for c in of_right if c >= width} | set(rel.right_keys)) or [0]
+    right_have = sorted({c - width for c in of_right if c >= width} | set(rel.right_keys))
+    right_have = right_have or _least(rel.right)
     left, right = _visit(rel.left, left_have), _visit(rel.right, right_have)
+    # Sides without columns have got one (`_visit`), at positions that no expression knows.
+    left_have = left_have or [-1 for _ in left.schema]
+    right_have = right_have or list(range(len(right.schema)))
     at_left, at_right = _positions(left_have), _positions(right_have)
     at = dict(at_left) | {c + width: i + len(left_have) for c, i in at_right.items()}
     if rel.kind in ("semi", "anti"):
@@ -127,9 +147,10 @@ def _join(rel: Join, wanted: list[int]) -> Rel:
         have = [*left_have, width]
     else:
         have = [*left_have, *(c + width for c in right_have)]
+    known = dict(enumerate(rel.schema))
     new = replace(
         rel,
-        schema=rel.schema.select(have),
+        schema=Schema(tuple(known.get(c, _MARKER) for c in have)),
         left=left,
         right=right,
         left_keys=tuple(at_left[k] for k in rel.left_keys),

@@ -73,6 +73,8 @@ class ActivationBook:
         """A worker says what a run took."""
         element = self._elements[run.element, run.index]
         element.peak_anon_bytes = max(element.peak_anon_bytes, metrics.peak_anon)
+        element.peak_data_bytes = max(element.peak_data_bytes, metrics.peak_data)
+        element.spilled_bytes = max(element.spilled_bytes, metrics.spilled)
         element.cpu_seconds += metrics.cpu_seconds
         element.bytes_read += metrics.bytes_read
         element.bytes_written += metrics.bytes_written

@@ -41,7 +41,7 @@ class InvokerSettings:
     preimport: tuple[str, ...] = ()
     prewarm: int | None = None
     max_idle: int | None = None
-    result_limit: int = 1_000_000
+    result_limit: int = 16_000_000
     environment: dict[str, str | None] = field(default_factory=dict)
 
     @property

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from openwhisk.app.model import Limits
-from openwhisk.errors import TransportNotGrantedError
+from openwhisk.errors import ElementError, TransportNotGrantedError
 
 T = TypeVar("T")
 
@@ -36,6 +36,14 @@ class TransportSource(Protocol):
 
     def close(self) -> None:
         """Close every transport."""
+
+
+class ScratchDirectory(Protocol):
+    """The part of `openwhisk.worker.scratch.Scratch` that an action uses."""
+
+    @property
+    def path(self) -> str:
+        """The directory, made at the first use."""
 
 
 class Resources:
@@ -110,6 +118,7 @@ class Action:
         limits: Limits | None = None,
         memory_elements: Mapping[str, str] | None = None,
         resources: Resources | None = None,
+        scratch: ScratchDirectory | None = None,
     ) -> None:
         if not 0 <= index < count:
             raise ValueError(f"copy {index} of {count} of element {name}: no such copy")
@@ -123,6 +132,7 @@ class Action:
         self._libd = libd
         self._added: set[str] = set()
         self._resources = resources if resources is not None else Resources()
+        self._scratch = scratch
 
     def get_transport(self, name: str, type: str = "rdma", timeout: float | None = None) -> Any:
         """Return the transport to a memory element; always the same object for the same name.
@@ -182,6 +192,18 @@ class Action:
         cache of attached arenas. The worker closes it (``close()``, where it has one) when it ends.
         """
         return self._resources.get(key, factory)
+
+    def scratch(self) -> str:
+        """Return a directory on local disk that is removed when the element ends.
+
+        Raises
+        ------
+        ElementError
+            If the element has no local disk (`limits.storage`).
+        """
+        if self._scratch is None:
+            raise ElementError(f"element {self.name} has no local disk: give it limits.storage")
+        return self._scratch.path
 
     def profile(self, mark: Any = None) -> None:
         """Note a point in time (monotonic seconds) in `profile_marks`; ``rundisagg -p`` prints

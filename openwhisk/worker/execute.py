@@ -13,12 +13,19 @@ from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, ElementFailure, Outcome, Resources, run_element
 from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
 from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Run
+from openwhisk.worker.scratch import Scratch
 from openwhisk.worker.transports import GrantedTransports
 
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
 # classes.
 _OUT_OF_MEMORY = frozenset(
-    {"MemoryError", "OutOfMemoryException", "ArrowMemoryError", "_ArrayMemoryError"}
+    {
+        "MemoryError",
+        "OutOfMemoryException",
+        "ArrowMemoryError",
+        "_ArrayMemoryError",
+        "KernelMemoryError",
+    }
 )
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -56,6 +63,7 @@ class Executor:
         transports = GrantedTransports(
             run.activation, run.grants, known.code.merged, self._resources
         )
+        scratch = Scratch()
         cpu = _cpu_seconds()
         self._sampler.start()
         logs: list[str] = []
@@ -63,15 +71,15 @@ class Executor:
         failure: tuple[str, str, str | None] | None = None
         try:
             with memory_limit(run.mem):
-                outcome = self._call(run, known, transports)
+                outcome = self._call(run, known, transports, scratch)
                 logs = outcome.logs
                 if outcome.failure is None:
                     result = _pack(outcome.result)
                 else:
-                    failure = _judge(run, outcome.failure)
+                    failure = _judge(run, outcome.failure, transports)
                 del outcome
         except LimitTooSmallError as error:
-            failure = ("limit", str(error), None)
+            failure = ("minimum", str(error), None)
         except MemoryError:
             failure = ("limit", _exceeded(run), None)
         if failure is None and len(result) > run.result_limit:
@@ -83,11 +91,14 @@ class Executor:
             )
         read, written = transports.moved()
         transports.close()
+        scratch.close()
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
+            peak_data=self._sampler.peak_data,
             bytes_read=read,
             bytes_written=written,
+            spilled=scratch.peak,
             data=held_data(),
             anon=self._sampler.read(),
         )
@@ -106,7 +117,9 @@ class Executor:
             self._known[run.code_id] = _Known(run.code, _unpack_map(run.code.parameters))
         return self._known[run.code_id]
 
-    def _call(self, run: Run, known: _Known, transports: GrantedTransports) -> Outcome:
+    def _call(
+        self, run: Run, known: _Known, transports: GrantedTransports, scratch: Scratch
+    ) -> Outcome:
         code = known.code
         action = Action(
             run.element,
@@ -114,7 +127,8 @@ class Executor:
             activation_id=run.activation,
             index=run.index,
             count=run.count,
-            limits=Limits(cpu=run.cores, mem=run.mem, timeout=run.timeout),
+            limits=Limits(cpu=run.cores, mem=run.mem, storage=run.storage, timeout=run.timeout),
+            scratch=scratch if run.storage else None,
             memory_elements={
                 **{g.element: g.trans for g in run.grants},
                 **{name: name for name, _ in code.merged},
@@ -148,10 +162,12 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[-half:]}"
 
 
-def _judge(run: Run, failure: ElementFailure) -> tuple[str, str, str | None]:
+def _judge(
+    run: Run, failure: ElementFailure, transports: GrantedTransports
+) -> tuple[str, str, str | None]:
     if failure.type.rpartition(".")[2] in _OUT_OF_MEMORY:
         return "limit", f"{_exceeded(run)}: {failure}", failure.traceback
-    if failure.type.rpartition(".")[2] in _GONE:
+    if failure.type.rpartition(".")[2] in _GONE or transports.lost():
         return GONE, str(failure), failure.traceback
     kind = "result" if failure.phase == "result" else "element"
     return kind, str(failure), failure.traceback

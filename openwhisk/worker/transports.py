@@ -70,6 +70,23 @@ class GrantedTransports:
             sum(c.bytes_written + c.bytes_mapped_writable for c in counters),
         )
 
+    def lost(self) -> bool:
+        """Whether the memory server behind a transport that was opened is gone.
+
+        Asked after a failure: what the element saw of it may be hidden in another exception, as a
+        kernel's that read a stream of remote columns.
+        """
+        from libd.errors import LibdError, TransportClosedError
+
+        for transport in self._opened.values():
+            try:
+                transport.flush()
+            except TransportClosedError:
+                return True
+            except LibdError:
+                continue
+        return False
+
     def close(self) -> None:
         """Close every transport."""
         self._opened.clear()

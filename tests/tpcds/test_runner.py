@@ -27,6 +27,7 @@ USAGE = SimpleNamespace(
     compute_gb_s=0.5,
     memory_gb_s=0.25,
     core_s=1.5,
+    recomputed=["s1_scan[0]"],
 )
 ISSUE_KEYS = {
     "seconds",
@@ -92,6 +93,7 @@ def test_a_right_answer(oracle: Oracle) -> None:
     assert record.peers["duckdb"].threads == 1
     assert record.bytes_written == 3_000_000
     assert record.peak_anon_bytes == 41 << 20
+    assert record.recomputed == ("s1_scan[0]",)
 
 
 def test_a_wrong_answer(oracle: Oracle) -> None:

@@ -204,17 +204,17 @@ def test_a_huge_result_is_an_application_error(
     plane: EmbeddedControlPlane, compute: Compute, run: Run
 ) -> None:
     code = "def main(p, a):\n    return {'x': 'x' * p['n']}\n"
-    assert run(plane, [compute("e", code)], {"n": 900_000}).status == "success"
-    activation = run(plane, [compute("e", code)], {"n": 1_100_000})
+    assert run(plane, [compute("e", code)], {"n": 15_900_000}).status == "success"
+    activation = run(plane, [compute("e", code)], {"n": 16_100_000})
     assert activation.error_kind == "result"
-    assert "1000000" in (activation.error or "")
+    assert "16000000" in (activation.error or "")
 
 
 def test_a_limit_below_what_a_worker_holds_says_the_minimum(
     plane: EmbeddedControlPlane, compute: Compute, run: Run
 ) -> None:
     activation = run(plane, [compute("small", START, mem=1 * MiB)], {"n": 1})
-    assert activation.error_kind == "limit"
+    assert activation.error_kind == "minimum"
     assert activation.error is not None
     assert "too small" in activation.error
     assert "--compute-memory" in activation.error
