@@ -176,12 +176,24 @@ def run(
     given = dict(tables)
     for name, column, reads, ends in keys:
         table = given[name]
-        if isinstance(table, ResidentTable) and table.prunable(column):
+        if (
+            isinstance(table, ResidentTable)
+            and table.prunable(column)
+            and all(_asked_quickly(given[r], table) for r in reads)
+        ):
             fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _ENDS, action)
             (row,) = kernel.table(fragment, supplied).to_pylist()
             given[name] = table.narrowed(column, row["low"], row["high"])
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
     return kernel.run(fragment, supplied)
+
+
+# Rows of a table that is asked for its keys before the statement: a millisecond or two.
+_QUICK_ROWS = 300_000
+
+
+def _asked_quickly(small: ParquetSource | FrameReader | ResidentTable, big: ResidentTable) -> bool:
+    return not isinstance(small, ParquetSource) and small.rows <= min(_QUICK_ROWS, big.rows)
 
 
 _ENDS = (("low", "int64"), ("high", "int64"))
