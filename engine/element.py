@@ -186,7 +186,11 @@ def run(
     given = dict(tables)
     for name, column, reads, ends in keys:
         table = given[name]
-        if isinstance(table, ResidentTable) and table.prunable(column):
+        if (
+            isinstance(table, ResidentTable)
+            and table.prunable(column)
+            and all(_asked_quickly(given[r], table) for r in reads)
+        ):
             fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _ENDS, action)
             (row,) = kernel.table(fragment, supplied).to_pylist()
             given[name] = table.narrowed(column, row["low"], row["high"])
@@ -194,6 +198,14 @@ def run(
     read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
     action.record_metric(ROWS_READ, read)
     return kernel.run(fragment, supplied)
+
+
+# Rows of a table that is asked for its keys before the statement: a millisecond or two.
+_QUICK_ROWS = 300_000
+
+
+def _asked_quickly(small: ParquetSource | FrameReader | ResidentTable, big: ResidentTable) -> bool:
+    return not isinstance(small, ParquetSource) and small.rows <= min(_QUICK_ROWS, big.rows)
 
 
 _ENDS = (("low", "int64"), ("high", "int64"))
@@ -242,11 +254,11 @@ class _Views:
             for part in handle.parts:
                 low = part.min[at] if part.min else None
                 high = part.max[at] if part.max else None
-                if part.nulls[at] < part.rows and (low is None or high is None):
-                    return None
-                if low is not None and high is not None:
+                if isinstance(low, int) and isinstance(high, int):
                     lows.append(low)
                     highs.append(high)
+                elif part.nulls[at] < part.rows:
+                    return None
         return (min(lows), max(highs)) if lows else None
 
     def arrow_stream(self, columns: Sequence[str]) -> FrameReader:

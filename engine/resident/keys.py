@@ -40,12 +40,16 @@ class KeyRange:
 
 
 def key_ranges(stage: Stage) -> list[KeyRange]:
-    """Ranges for the tables of which a stage reads parts, one per column at most."""
+    """Ranges for the tables that a stage scans once, one per column at most.
+
+    Which of them are worth asking for is known when the tables are open: `engine.element.run` asks
+    small tables about big ones only.
+    """
     whole = {i.name for i in stage.inputs if i.mode == "all"}
     nodes = list(all_relations(stage.plan))
     scans = [n.source for n in nodes if isinstance(n, Scan)]
     # A table that is scanned twice may be wanted whole by the other scan.
-    targets = {p for p in stage.parts if scans.count(p) == 1}
+    targets = {s for s in scans if isinstance(s, ParquetSource) and scans.count(s) == 1}
     found: dict[tuple[ParquetSource, str], KeyRange] = {}
     for node in nodes:
         if isinstance(node, Join):

@@ -196,7 +196,11 @@ class ResidentColumns:
     """
 
     def __init__(
-        self, budget: int, transport: str, parallelism: Callable[[], int], compute_memory: int
+        self,
+        budget: int,
+        transport: str,
+        parallelism: Callable[[], int],
+        compute_memory: Callable[[], int],
     ) -> None:
         check_budget(budget)
         self._transport = transport
@@ -341,7 +345,7 @@ class ResidentColumns:
             tuple(FillTable(self._tables[p].files.chunks, columns) for p, columns in order),
             _FILL_LEASE,
         )
-        app = _filling(job, self._copies(job), self._compute_memory)
+        app = _filling(job, self._copies(job), self._compute_memory())
         try:
             filled = self._take_over(self._run(control, session, app), order)
         except (EngineError, LibdError) as error:
@@ -445,7 +449,7 @@ class ResidentColumns:
             return durl
         self._stats = replace(self._stats, lost=self._stats.lost + len(self._sieve))
         self._drop_pool()
-        app = _opening(self.budget, self._compute_memory)
+        app = _opening(self.budget, self._compute_memory())
         activation = self._run(control, session, app)
         durl = control.grant(session, activation.activation_id, ELEMENT, self._transport)
         action = LibdAction(session, transports=[durl])
