@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
+from engine.files import file_kind, read_arrow
 from engine.optimizer.expressions import subqueries_of
 from engine.versions import FileVersion, FileVersions
 from operators.errors import DataFileError
@@ -85,7 +86,7 @@ class Catalog:
         name
             What queries call it.
         source
-            A Parquet or CSV file, a directory of Parquet files, a glob pattern or a list of files;
+            Parquet, CSV or Arrow IPC (feather) files: one, a directory, a glob pattern or a list;
             what `remote_frame.files.spool_csv` made; or Arrow data (`pa.Table`, `pa.RecordBatch`,
             `pa.RecordBatchReader`, or any object with ``__arrow_c_stream__``).
 
@@ -109,10 +110,14 @@ class Catalog:
         return table
 
     def _files(self, name: str, source: FileSet) -> Table:
-        """A table of Parquet or CSV files."""
+        """A table of Parquet, CSV or Arrow files."""
         try:
-            if _is_csv(source):
-                return _spooled(name, spool_csv(source))
+            kind, paths = file_kind(source)
+            if kind == "csv":
+                tabs = all(".tsv" in p.suffixes for p in paths)
+                return _spooled(name, spool_csv(paths, separator="\t" if tabs else ","))
+            if kind == "arrow":
+                return _arrow(name, read_arrow(paths))
             versions = {str(p.absolute()): _version(p) for p in data_files(source, ".parquet")}
             found = parquet_table(source)
         except DataFileError as error:
@@ -212,11 +217,6 @@ def _paths(plan: Rel) -> Iterator[str]:
             yield from node.source.paths
         for subquery in subqueries_of(node):
             yield from _paths(subquery)
-
-
-def _is_csv(source: FileSet) -> bool:
-    first = source if isinstance(source, str | os.PathLike) else next(iter(source), "")
-    return ".csv" in Path(first).suffixes
 
 
 def _spooled(name: str, table: SpooledTable) -> Table:

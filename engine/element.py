@@ -264,8 +264,8 @@ def write(
     """Write rows as one frame; the handle commits them when the element returns it.
 
     Batches are written as the kernel makes them. At most `budget` bytes of them are held, by
-    default 64 MiB or a quarter of the element's memory. With `action`, how many rows and bytes they
-    were is recorded there.
+    default 64 MiB or a sixteenth of the element's memory. With `action`, how many rows and bytes
+    they were is recorded there.
     """
     return _recorded(remote_frame.write(rows, transport, budget=budget), action)
 

@@ -381,6 +381,12 @@ def _median(args: Sequence[Expr]) -> pa.DataType:
     return FLOAT64 if is_integer(type) else type
 
 
+def _bits(args: Sequence[Expr]) -> pa.DataType:
+    if not pt.is_integer(args[0].type) and not is_hugeint(args[0].type):
+        raise PlanError("not an integer")
+    return canonical(args[0].type)
+
+
 def _quantile(args: Sequence[Expr]) -> pa.DataType:
     share = args[1].value if isinstance(args[1], Lit) else None
     if not isinstance(share, float | int) or not 0 <= share <= 1:
@@ -444,6 +450,22 @@ _SCALAR_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("atan", 1, 1, _numeric_to(FLOAT64)),
     ("degrees", 1, 1, _numeric_to(FLOAT64)),
     ("radians", 1, 1, _numeric_to(FLOAT64)),
+    ("log", 2, 2, _numeric_to(FLOAT64)),
+    ("atan2", 2, 2, _numeric_to(FLOAT64)),
+    ("ascii", 1, 1, _strings(INT32)),
+    ("unicode", 1, 1, _strings(INT32)),
+    ("chr", 1, 1, _all(is_integer, "an integer", STRING)),
+    ("translate", 3, 3, _string),
+    ("concat_ws", 2, None, _always(STRING)),
+    ("md5", 1, 1, _string),
+    ("sha256", 1, 1, _string),
+    ("day_name", 1, 1, _all(is_temporal, "a date or timestamp", STRING)),
+    ("month_name", 1, 1, _all(is_temporal, "a date or timestamp", STRING)),
+    ("epoch", 1, 1, _all(is_temporal, "a date or timestamp", FLOAT64)),
+    *(
+        (f"to_{unit}", 1, 1, _numeric_to(INTERVAL))
+        for unit in ("years", "months", "weeks", "days", "hours", "minutes", "seconds")
+    ),
     ("power", 2, 2, _numeric_to(FLOAT64)),
     ("isnan", 1, 1, _numeric_to(BOOL)),
     ("isinf", 1, 1, _numeric_to(BOOL)),
@@ -530,6 +552,14 @@ _AGGREGATE_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("covar_pop", 2, 2, _numeric_to(FLOAT64)),
     ("median", 1, 1, _median),
     ("quantile_cont", 2, 2, _quantile),
+    ("quantile_disc", 2, 2, _argument),
+    ("arg_max", 2, 2, _argument),
+    ("arg_min", 2, 2, _argument),
+    *((name, 1, 1, _bits) for name in ("bit_and", "bit_or", "bit_xor")),
+    ("kurtosis", 1, 1, _numeric_to(FLOAT64)),
+    ("skewness", 1, 1, _numeric_to(FLOAT64)),
+    *((f"regr_{what}", 2, 2, _numeric_to(FLOAT64)) for what in ("slope", "intercept", "r2")),
+    ("regr_count", 2, 2, _numeric_to(pa.uint32())),
     ("product", 1, 1, _numeric_to(FLOAT64)),
     ("bool_and", 1, 1, _boolean),
     ("bool_or", 1, 1, _boolean),

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.plots import OURS as OUR_STYLE
 from bench.plots import PEERS as PEER_STYLES
-from bench.plots import plain
+from bench.plots import plain, sparse
 from bench.tpcds.figures import totals
 from bench.tpcds.results import Pass, Results
 
@@ -73,9 +73,11 @@ def _draw_queries(axes: Any, one: Pass, queries: list[int], colours: dict[str, s
                 )  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(sparse)
     axes.set_ylabel("seconds")
     axes.set_xticks(places + 0.4 - width / 2, [f"q{q}" for q in queries], fontsize=8)
-    axes.set_xlim(-0.5, PANEL)
+    # Bars of all rows are equally wide; a single row need not be a whole one.
+    axes.set_xlim(-0.5, PANEL if len(one.queries) > PANEL else len(queries))
     axes.grid(True, axis="y", alpha=0.3)
 
 

@@ -145,7 +145,7 @@ class ResidentTable:
     def _range(self, name: str) -> tuple[int, int] | None:
         """Least and greatest value of a column in the rows that are read."""
         spec = self._table.columns[name]
-        ends = []
+        ends: list[tuple[int, int] | None] = []
         for chunk, start, rows in self._runs:
             zones = spec.pieces[chunk].zones
             if not zones:

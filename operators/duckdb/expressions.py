@@ -60,6 +60,8 @@ _NAMES = {
     "ends_with": "suffix",
     "day_of_week": "dayofweek",
     "iso_day_of_week": "isodow",
+    "day_name": "dayname",
+    "month_name": "monthname",
     "day_of_year": "dayofyear",
     "byte_length": "strlen",
 }

@@ -271,7 +271,7 @@ class Kernel:
 
 def _ranged(type: pa.DataType) -> bool:
     """Whether DuckDB can be told a range of the type."""
-    return pt.is_signed_integer(type) or pt.is_date32(type)
+    return bool(pt.is_signed_integer(type) or pt.is_date32(type))
 
 
 def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:

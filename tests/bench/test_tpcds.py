@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.__main__ import main
@@ -147,6 +147,7 @@ COLUMNS = st.integers(0, 60).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(COLUMNS, st.integers(1, 5))
 def test_exchanges_through_redis_keep_every_row(
     columns: tuple[list[Any], ...], partitions: int

@@ -70,7 +70,11 @@ def check(con, exprs: list[Expr]) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", ["add", "subtract", "multiply", "divide", "integer_divide", "modulo", "power"]
+    "function",
+    [
+        *("add", "subtract", "multiply", "divide", "integer_divide", "modulo", "power"),
+        *("log", "atan2"),
+    ],
 )
 def test_arithmetic(connection, function: str) -> None:
     exprs = []
@@ -172,6 +176,9 @@ def test_dates(connection) -> None:
             c("time_bucket", col("iv"), col("ts")),
             c("time_bucket", col("iv"), col("ts"), col("ts")),
             *(c("strftime", col(x), build.lit("%Y")) for x in ("dt", "ts")),
+            *(c(f, col(x)) for x in ("dt", "ts") for f in ("day_name", "month_name", "epoch")),
+            *(c(f"to_{u}", col("i32")) for u in ("years", "months", "weeks", "days")),
+            *(c(f"to_{u}", col("i64")) for u in ("hours", "minutes", "seconds")),
             *(c(f, col("s"), build.lit("%Y")) for f in ("strptime", "try_strptime")),
         ],
     )
@@ -199,6 +206,10 @@ def test_strings_and_logic(connection) -> None:
             c("lpad", s, one, s),
             c("rpad", s, one, s),
             c("byte_length", s),
+            *(c(f, s) for f in ("ascii", "unicode", "md5", "sha256")),
+            c("chr", col("i32")),
+            c("translate", s, s, s),
+            c("concat_ws", s, s, col("i32")),
             c("concat", s, col("i32"), col("dt")),
             c("like", s, build.lit("a!%"), build.lit("!")),
             c("and", col("b"), c("not", col("b")), c("or", col("b"), col("b"))),
@@ -220,14 +231,18 @@ def test_strings_and_logic(connection) -> None:
 def test_aggregates(connection) -> None:
     writer = Writer([f"t.{n}" for n in TYPES], lambda rel: "")
     numeric = {"sum", "avg", "median", "stddev_samp", "stddev_pop", "var_samp", "var_pop"}
-    numeric.add("product")
+    numeric |= {"product", "kurtosis", "skewness"}
     measures = [build.aggregate("count")]
     for name in AGGREGATES:
-        if name in ("corr", "covar_samp", "covar_pop"):
+        if name in ("corr", "covar_samp", "covar_pop") or name.startswith("regr_"):
             measures += [build.aggregate(name, col(x), col(x)) for x in NUMBERS]
         elif name == "string_agg":
             measures.append(build.aggregate(name, col("s"), build.lit(",")))
-        elif name == "quantile_cont":
+        elif name in ("arg_max", "arg_min"):
+            measures += [build.aggregate(name, col(x), col("s")) for x in TYPES if x != "iv"]
+        elif name.startswith("bit_"):
+            measures += [build.aggregate(name, col(x)) for x in [*INTEGERS, *UNSIGNED]]
+        elif name in ("quantile_disc", "quantile_cont"):
             measures += [build.aggregate(name, col(x), build.lit(0.25)) for x in NUMBERS]
         elif name in ("bool_and", "bool_or"):
             measures.append(build.aggregate(name, col("b")))
