@@ -322,7 +322,7 @@ def _join_schema(left: Schema, right: Schema, like: Join) -> Schema:
         return left
     if kind == "mark":
         return Schema((*left.fields, like.schema.fields[-1]))
-    padded_left, padded_right = kind in ("right", "full"), kind in ("left", "full")
+    padded_left, padded_right = kind in ("right", "full"), kind in ("left", "full", "asof")
     return Schema(
         (
             *(replace(f, nullable=f.nullable or padded_left) for f in left),

@@ -28,12 +28,14 @@ _MIRRORED |= {b: a for a, b in _MIRRORED.items()}
 
 
 def columns_wanted(plans: Sequence[Rel]) -> Needs:
-    """The columns that the scans of some plans read. Where rows are merely counted, one column
-    stands for them.
+    """The columns that the scans of some plans read, but for tables that have columns in their
+    paths. Where rows are merely counted, one column stands for them.
     """
     needs: Needs = {}
     for scan in _scans(plans):
         assert isinstance(scan.source, ParquetSource)
+        if scan.source.hive:  # some of its columns are in no file
+            continue
         wanted = needs.setdefault(scan.source.paths, {})
         positions = {*scan.columns, *_positions(scan.predicate)} or {0}
         for at in sorted(positions):

@@ -212,6 +212,21 @@ def test_the_face_of_a_session(session: Session, tmp_path: Path) -> None:
     assert back.filter(col("g") > 0).group_by("g").len().sort("g").to_dict()["g"] == [1, 2]
 
 
+def test_columns_in_paths_beside_resident_ones(
+    control: EmbeddedControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    remote_frame.from_arrow(TABLE).drop_nulls("g").write_parquet(tmp_path / "t", partition_by="g")
+    pl.DataFrame(SMALL).write_parquet(tmp_path / "small.parquet")
+    with Session(2, "512MB", control=control, resident="32MB") as session:
+        big = session.read_parquet(tmp_path / "t", "t")
+        small = session.read_parquet(tmp_path / "small.parquet")
+        joined = big.join(small.cast({"g": int}), on="g").group_by("name").len().sort("name")
+        first = joined.to_dict()
+        assert joined.to_dict() == first
+        assert first["name"] == ["one", "two", "zero"]
+    assert "not filled" not in caplog.text
+
+
 def test_csv_in_a_session(session: Session, tmp_path: Path) -> None:
     path = tmp_path / "towns.csv"
     path.write_text("name,size\none,10\ntwo,20\n")
