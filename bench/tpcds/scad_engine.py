@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ class ScadEngine:
     def __init__(self, tables: Mapping[str, Sequence[str]], settings: Mapping[str, Any]) -> None:
         self._tables = tables
         self._session = Session(**settings)
+        self._seconds = 0.0
 
     def load(self) -> None:
         """Register the tables and start the control plane."""
@@ -54,7 +56,14 @@ class ScadEngine:
 
     def prepare(self, number: int, sql: str) -> Callable[[], pa.Table]:
         """The text is taken as it is: planning counts."""
-        return lambda: self._session.sql(sql).collect()
+
+        def run() -> pa.Table:
+            start = time.perf_counter()
+            answer = self._session.sql(sql).collect()
+            self._seconds = time.perf_counter() - start
+            return answer
+
+        return run
 
     def table(self, answer: pa.Table) -> pa.Table:
         """It is one."""
@@ -65,8 +74,12 @@ class ScadEngine:
         run = self._session.last_run
         assert run is not None
         elements = run.activation.elements
+        parts = reserved_parts(run.usage)
+        if run.resident is not None:
+            # They belong to the session, and are reserved for as long as the query takes.
+            parts["resident"] = run.resident.bytes * self._seconds / 1e9
         return {
-            "gb_s": reserved_parts(run.usage),
+            "gb_s": parts,
             "core_s": run.usage.core_s,
             "cpu_s": run.usage.cpu_s,
             "peak_bytes": max((e.peak_anon_bytes for e in elements), default=0),
