@@ -42,18 +42,28 @@ __all__ = [
 Condition = tuple[str, "conditions.Operator", Any]
 """``(column, operator, value)``: what generated code writes down."""
 
+# Metrics of a run (`Action.record_metric`), which `engine.report` reads: rows of the frames that
+# the statement reads; rows and bytes of the frames that were written.
+ROWS_READ, ROWS_WRITTEN, BYTES_WRITTEN = "rows_read", "rows_written", "frame_bytes_written"
+
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
 
 
-def table(paths: Sequence[str]) -> ParquetSource:
-    """A whole base table, in Parquet files."""
-    return ParquetSource("table", tuple(paths))
+def table(paths: Sequence[str], hive: Mapping[str, str] | None = None) -> ParquetSource:
+    """A whole base table, in Parquet files; `hive` are the columns in their paths with types."""
+    return ParquetSource("table", tuple(paths), None, _hive(hive))
 
 
-def part(paths: Sequence[str], action: Action) -> ParquetSource:
+def part(
+    paths: Sequence[str], action: Action, hive: Mapping[str, str] | None = None
+) -> ParquetSource:
     """The share of a base table that belongs to this copy."""
-    return ParquetSource("table", tuple(paths), (action.index, action.count))
+    return ParquetSource("table", tuple(paths), (action.index, action.count), _hive(hive))
+
+
+def _hive(columns: Mapping[str, str] | None) -> tuple[tuple[str, pa.DataType], ...]:
+    return tuple((name, type_from_text(type)) for name, type in (columns or {}).items())
 
 
 def resident(
@@ -185,6 +195,8 @@ def run(
             (row,) = kernel.table(fragment, supplied).to_pylist()
             given[name] = table.narrowed(column, row["low"], row["high"])
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
+    read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
+    action.record_metric(ROWS_READ, read)
     return kernel.run(fragment, supplied)
 
 
@@ -255,14 +267,19 @@ class _Views:
 
 
 def write(
-    rows: pa.RecordBatchReader, transport: Transport, *, budget: int | None = None
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    action: Action | None = None,
+    *,
+    budget: int | None = None,
 ) -> dict[str, Any]:
     """Write rows as one frame; the handle commits them when the element returns it.
 
     Batches are written as the kernel makes them. At most `budget` bytes of them are held, by
-    default 64 MiB or a quarter of the element's memory.
+    default 64 MiB or a sixteenth of the element's memory. With `action`, how many rows and bytes
+    they were is recorded there.
     """
-    return remote_frame.write(rows, transport, budget=budget)
+    return _recorded(remote_frame.write(rows, transport, budget=budget), action)
 
 
 def exchange(
@@ -270,13 +287,15 @@ def exchange(
     transport: Transport,
     keys: Sequence[int],
     partitions: int,
+    action: Action | None = None,
     *,
     budget: int | None = None,
 ) -> dict[str, Any]:
     """Scatter rows by the hash of the columns at `keys`, one frame for each reader; see `write`."""
-    return remote_frame.exchange(
+    handle = remote_frame.exchange(
         rows, transport, keys=list(keys), partitions=partitions, budget=budget
     )
+    return _recorded(handle, action)
 
 
 def exchange_ranges(
@@ -284,6 +303,7 @@ def exchange_ranges(
     transport: Transport,
     keys: Sequence[int],
     boundaries: pa.RecordBatch,
+    action: Action | None = None,
     *,
     descending: Sequence[bool] = (),
     nulls_first: Sequence[bool] = (),
@@ -293,7 +313,7 @@ def exchange_ranges(
 
     `boundaries` has the key columns alone, one sorted row between two readers each.
     """
-    return storage.exchange_ranges(
+    handle = storage.exchange_ranges(
         rows,
         transport,
         list(keys),
@@ -302,3 +322,14 @@ def exchange_ranges(
         nulls_first=nulls_first,
         budget=budget,
     )
+    return _recorded(handle, action)
+
+
+def _recorded(handle: dict[str, Any], action: Action | None) -> dict[str, Any]:
+    """The handle, once its rows and bytes are recorded."""
+    if action is not None:
+        one = load_handle(handle)
+        frame = one.whole() if isinstance(one, ExchangeHandle) else one
+        action.record_metric(ROWS_WRITTEN, frame.rows)
+        action.record_metric(BYTES_WRITTEN, frame.nbytes)
+    return handle

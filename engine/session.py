@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+import remote_frame
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application
 from engine.errors import EngineError
@@ -28,7 +30,6 @@ from engine.resident.needs import columns_wanted
 from engine.resident.store import Lease, ResidentColumns, ResidentUse
 from engine.running import Attempt, run_under_policy
 from engine.stages import CutSettings, StagePlan, cut
-from engine.stages.explain import explain_stages
 from libd._core import available_memory
 from libd.errors import ScadError
 from libd.units import format_size, parse_size
@@ -37,6 +38,9 @@ from operators.shape import shape
 from operators.stats import TableStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.report import QueryProfile
     from openwhisk.api import Activation, ControlPlane, Usage
     from openwhisk.app import Application
     from remote_frame import RemoteFrame
@@ -60,6 +64,8 @@ PREIMPORT = (
     "pyarrow.dataset",
     "libd.action",
     "remote_frame.executor",
+    "remote_frame.opening",
+    "remote_frame.storage",
     "operators.duckdb",
     "engine.element",
     "engine.resident.load",
@@ -84,12 +90,15 @@ class Run:
         Runs before this one that ended because an element's memory did not suffice.
     resident
         What it had of resident columns; None if none are kept.
+    plan
+        The stages themselves; with `activation` it makes a profile (`engine.report.profile`).
     """
 
     activation: Activation
     stages: int
     elements: int
     grain: Grain
+    plan: StagePlan = field(repr=False)
     retries: int = 0
     resident: ResidentUse | None = None
 
@@ -127,6 +136,9 @@ class Session:
     resident
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
+    on_progress
+        Called a few times per second, while a query runs, with the record of its activation so
+        far, on the thread that waits for the answer.
 
     Raises
     ------
@@ -152,6 +164,7 @@ class Session:
         policy: Policy = "auto",
         sizes: Sizes | None = None,
         resident: int | str | None = None,
+        on_progress: Callable[[Activation], None] | None = None,
     ) -> None:
         if parallelism is not None and parallelism < 1:
             raise EngineError(f"parallelism must be at least 1, not {parallelism}")
@@ -177,37 +190,35 @@ class Session:
         )
         self._policy: Policy = policy
         self._sizes = Sizes() if sizes is None else sizes
+        self._resident: ResidentColumns | None = None
+        if resident is not None:
+            budget = parse_size(resident)
+            if apihost is None and control is None and budget > available_memory():
+                raise EngineError(
+                    f"a resident budget of {format_size(budget)} is more than the "
+                    f"{format_size(available_memory())} of memory that are available"
+                )
+            self._resident = ResidentColumns(
+                budget,
+                transport,
+                lambda: self.cores,
+                lambda: min(self.compute_memory, _LEAST_DEFAULT_MEMORY),
+            )
         self._transport = transport
+        self._on_progress = on_progress
         self._apihost = apihost
         self._control = control
         self._owns_control = control is None
-        self._resident = None if resident is None else self._keeping(parse_size(resident))
         self._statistics: dict[tuple[str, ...], TableStats] = {}
         self._lock = threading.RLock()
         self._id: str | None = None
         self._closed = False
         self._last: Run | None = None
 
-    def _keeping(self, budget: int) -> ResidentColumns:
-        here = self._apihost is None and self._control is None
-        if here and budget > available_memory():
-            raise EngineError(
-                f"a resident budget of {format_size(budget)} is more than the "
-                f"{format_size(available_memory())} of memory that are available"
-            )
-        return ResidentColumns(
-            budget,
-            self._transport,
-            lambda: self.cores,
-            lambda: min(self.compute_memory, _LEAST_DEFAULT_MEMORY),
-        )
-
     # Tables and queries
 
     def register(self, name: str, source: Any) -> None:
-        """Make a table known: a Parquet file, several, a directory of them, or Arrow data (see
-        `Catalog.register`).
-        """
+        """Make a table known: Parquet, CSV or Arrow files, Arrow data; see `Catalog.register`."""
         self.catalog.register(name, source)
 
     def read_parquet(self, path: str | os.PathLike[str], name: str | None = None) -> RemoteFrame:
@@ -218,17 +229,66 @@ class Session:
         self.register(table, path)
         return self._frame(self.catalog.scan(table))
 
-    def sql(self, text: str) -> RemoteFrame:
+    def read_csv(
+        self, path: str | os.PathLike[str], name: str | None = None, **options: Any
+    ) -> RemoteFrame:
+        """A frame over CSV files; also registered as a table, by default under the file's name.
+
+        `options` are those of `remote_frame.read_csv`.
+        """
+        from remote_frame.files import spool_csv
+
+        table = name or Path(path).name.split(".")[0]
+        self.register(table, spool_csv(path, **options))
+        return self._frame(self.catalog.scan(table))
+
+    def from_arrow(self, data: Any) -> RemoteFrame:
+        """A frame over Arrow data of this process; see `remote_frame.from_arrow`."""
+        return remote_frame.from_arrow(data, self)
+
+    def from_pandas(self, data: Any, *, include_index: bool = False) -> RemoteFrame:
+        """A frame over a pandas frame; see `remote_frame.from_pandas`."""
+        return remote_frame.from_pandas(data, self, include_index=include_index)
+
+    def from_polars(self, data: Any) -> RemoteFrame:
+        """A frame over a Polars frame; see `remote_frame.from_polars`."""
+        return remote_frame.from_polars(data, self)
+
+    def from_dict(self, data: Mapping[str, Any], *, schema: Any = None) -> RemoteFrame:
+        """A frame of columns of Python values; see `remote_frame.from_dict`."""
+        return remote_frame.from_dict(data, self, schema=schema)
+
+    def sql(self, text: str, /, **frames: RemoteFrame) -> RemoteFrame:
         """A frame that is what a SELECT statement says. Nothing runs before it is collected.
+
+        Parameters
+        ----------
+        text
+            The statement, over registered tables.
+        frames
+            Frames that it may name, too; each hides a registered table of its name.
 
         Raises
         ------
         SqlError
             If it cannot be planned: bad syntax, an unknown table or column, something unsupported.
         """
+        if frames:
+            return remote_frame.sql(text, self, **frames)
         from engine.frontend import plan_sql
 
         return self._frame(plan_sql(text, self.catalog))
+
+    def query(self, text: str, tables: Mapping[str, Rel]) -> Rel:
+        """The plan of a SELECT statement over named plans and registered tables; see `sql`."""
+        from engine.frame_sql import plan_over_frames
+
+        return plan_over_frames(text, tables, self.catalog)
+
+    @property
+    def place(self) -> str:
+        """Where frames are computed, for people."""
+        return "by a session"
 
     def _frame(self, plan: Rel) -> RemoteFrame:
         from remote_frame import RemoteFrame
@@ -247,48 +307,52 @@ class Session:
         DataError
             If a data file changed since it was registered.
         """
-        estimates = Estimates(self._statistics)
-        optimized = optimize(self._local.resolve(plan), estimates)
+        query = self._query(plan)
         with self.catalog.unchanged(plan):
             if self._resident is None:
-                return self._run(plan, optimized, estimates, None)
-            needs = columns_wanted([optimized])
+                return self._execute(query, None)
+            needs = columns_wanted([query.whole])
             while True:
                 control, session = self._ready()
                 with self._resident.lease(control, session, needs) as lease:
                     try:
-                        return self._run(plan, optimized, estimates, lease)
+                        return self._execute(query, lease)
                     except QueryFailedError:
-                        # What died with a memory server is filled again, once per server.
+                        # Columns that died with their memory server are filled again, once per
+                        # server.
                         if self._resident.check(control, session, lease):
                             raise
 
-    def _run(
-        self, plan: Rel, optimized: Rel, estimates: Estimates, lease: Lease | None
-    ) -> pa.Table:
+    def _query(self, plan: Rel) -> _Query:
+        estimates = Estimates(self._statistics)
+        resolved = self._local.resolve(plan)
+        whole = optimize(resolved, estimates, joins=False)
+        return _Query(resolved, estimates, whole, shape(whole))
+
+    def _execute(self, query: _Query, lease: Lease | None) -> pa.Table:
         control, session = self._ready()
         parameters = None if lease is None else lease.parameters()
 
         def run(attempt: Attempt) -> Execution:
-            app = build_application(
-                f"query-{uuid4().hex[:12]}", attempt.stages, attempt.settings, parameters
-            )
+            name = f"query-{uuid4().hex[:12]}"
+            app = build_application(name, attempt.stages, attempt.settings, parameters)
             return execute(
                 control,
                 app,
-                plan.schema,
+                query.plan.schema,
                 sink=attempt.stages.result.name,
                 session=session,
                 transport=self._transport,
+                on_progress=self._on_progress,
             )
 
         done = run_under_policy(
             self._ladder(),
             self._sizes,
-            shape(optimized),
+            query.shape,
             self._codegen,
-            lambda grain: _cut(optimized, estimates, grain),
-            lambda stage, grain: stage_need(stage, estimates, grain.threads),
+            query.cut,
+            lambda stage, grain: stage_need(stage, query.estimates, grain.threads),
             run,
         )
         stages = done.attempt.stages
@@ -297,6 +361,7 @@ class Session:
             len(stages.stages),
             stages.elements,
             done.attempt.grain,
+            stages,
             done.retries,
             None if lease is None else lease.use,
         )
@@ -307,9 +372,83 @@ class Session:
         """The columns that stay in memory (``session.resident.stats()``); None if none do."""
         return self._resident
 
-    def explain(self, query: str | RemoteFrame | Rel) -> str:
-        """The stages of a query, with estimated rows and bytes."""
-        return explain_stages(self.stages(self._plan(query)))
+    def explain(self, query: str | RemoteFrame | Rel, *, analyze: bool = False) -> str:
+        """The stages of a query as a tree, with estimated rows and bytes, and each stage's plan.
+
+        With `analyze` the query runs, and what its elements did stands beside the estimates.
+        """
+        from engine.report import format_profile
+
+        return format_profile(self.profile(query, analyze=analyze))
+
+    def profile(
+        self,
+        query: str | RemoteFrame | Rel | None = None,
+        *,
+        analyze: bool = False,
+        name: str = "query",
+        sql: str | None = None,
+    ) -> QueryProfile:
+        """What `explain` shows, as data: `QueryProfile.to_json()` is for programs.
+
+        Parameters
+        ----------
+        query
+            None stands for the last query that succeeded, as it ran.
+        analyze
+            Run the query first.
+        name, sql
+            What people call the query, and its text, where it did not come as one.
+
+        Raises
+        ------
+        EngineError
+            If `query` is None and none has run.
+        """
+        from engine.report import profile
+
+        if query is None:
+            if self._last is None:
+                raise EngineError("no query has run in this session yet")
+            return profile(self._last.plan, self._last.activation, name=name, sql=sql)
+        sql = query if isinstance(query, str) else sql
+        plan = self._plan(query)
+        if not analyze:
+            return profile(self.stages(plan), name=name, sql=sql)
+        self.collect(plan)
+        assert self._last is not None
+        return profile(self._last.plan, self._last.activation, name=name, sql=sql)
+
+    def report(
+        self, directory: str | os.PathLike[str], run: Run | None = None, *, name: str = "query"
+    ) -> Path:
+        """Write a page about a run: the picture of its DAG, its timeline, all figures.
+
+        Parameters
+        ----------
+        directory
+            Gets ``NAME.html``, which stands alone, its pictures and figures, and ``index.html``.
+        run
+            None is the last one.
+
+        Returns
+        -------
+        Path
+            The page.
+
+        Raises
+        ------
+        EngineError
+            If no query has run.
+        MissingLibraryError
+            If what the extra ``report`` brings is not installed.
+        """
+        from engine.report import ReportWriter, profile
+
+        run = self._last if run is None else run
+        if run is None:
+            raise EngineError("no query has run in this session yet")
+        return ReportWriter(directory).add(profile(run.plan, run.activation, name=name))
 
     def emit(self, query: str | RemoteFrame | Rel, directory: str | os.PathLike[str]) -> list[Path]:
         """Write a query's elements into a directory: files that ``wskgen`` and ``rundisagg``
@@ -327,15 +466,13 @@ class Session:
 
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized and cut into stages."""
-        estimates = Estimates(self._statistics)
-        optimized = optimize(self._local.resolve(plan), estimates)
-        return _cut(optimized, estimates, self._grain(optimized))
+        query = self._query(plan)
+        return query.cut(self._grain(query))
 
-    def _grain(self, optimized: Rel) -> Grain:
-        """The grain at which a plan would be run now."""
-        known = shape(optimized)
+    def _grain(self, query: _Query) -> Grain:
+        """The grain at which a query would be run now."""
         grains = list(self._ladder().rungs())
-        return next((g for g in grains if not self._sizes.too_coarse(known, g)), grains[-1])
+        return next((g for g in grains if not self._sizes.too_coarse(query.shape, g)), grains[-1])
 
     def _ladder(self) -> Ladder:
         return Ladder(self._policy, self.cores, self.compute_memory, self._parallelism)
@@ -434,6 +571,31 @@ class Session:
         self.close()
 
 
-def _cut(optimized: Rel, estimates: Estimates, grain: Grain) -> StagePlan:
-    settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
-    return cut(optimized, estimates, settings)
+@dataclass(slots=True)
+class _Query:
+    """A plan on its way to being run: optimized, and cut where it has to be.
+
+    Attributes
+    ----------
+    plan
+        With its tables resolved.
+    whole
+        As a kernel gets it in one piece: joins are left to it, which sees the files.
+    shape
+        What learnt sizes are kept under.
+    """
+
+    plan: Rel
+    estimates: Estimates
+    whole: Rel
+    shape: str
+    _parted: Rel | None = None
+
+    def cut(self, grain: Grain) -> StagePlan:
+        """The stages at a grain."""
+        settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
+        if grain.whole:
+            return cut(self.whole, self.estimates, settings)
+        if self._parted is None:
+            self._parted = optimize(self.plan, self.estimates)
+        return cut(self._parted, self.estimates, settings)

@@ -21,6 +21,7 @@ __all__ = [
     "ControlPlaneInfo",
     "ElementRecord",
     "ElementStatus",
+    "MemoryRecord",
     "SessionInfo",
     "Status",
     "Transport",
@@ -54,6 +55,9 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     bytes_read, bytes_written
         Through its transports. Views that were mapped count too, as read if they are read-only and
         as written if not.
+    metrics
+        What the element's code counted itself (`Action.record_metric`), of the last attempt that
+        ended by itself.
     """
 
     name: str
@@ -71,6 +75,30 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     cpu_seconds: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
+    metrics: dict[str, float] = {}
+
+
+class MemoryRecord(msgspec.Struct, kw_only=True):
+    """One incarnation of a memory element.
+
+    Attributes
+    ----------
+    generation
+        Counts from 1; a memory element that was lost is made again.
+    start, end
+        From when its bytes could be reserved until they were given back, or passed to a session.
+    peak_bytes, gb_s
+        The most that it reserved, and its reserved bytes over time. Of an elastic one both are
+        known when it is freed, and 0 before that; one that passes to a session while it holds
+        bytes is accounted to the session.
+    """
+
+    name: str
+    generation: int = 1
+    start: float
+    end: float | None = None
+    peak_bytes: int = 0
+    gb_s: float = 0.0
 
 
 class Usage(msgspec.Struct, kw_only=True):
@@ -133,6 +161,7 @@ class Activation(msgspec.Struct, kw_only=True):
     error_kind: str | None = None
     logs: list[str] = []
     elements: list[ElementRecord] = []
+    memory: list[MemoryRecord] = []
     usage: Usage = msgspec.field(default_factory=Usage)
 
 

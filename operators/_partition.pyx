@@ -71,8 +71,8 @@ cdef extern from "scatter.h" nogil:
         int width
     int64_t scad_block_rows(int64_t partitions)
     void scad_assign_hash(const scad_type *, const scad_piece *const *, int, int64_t, int64_t, uint16_t *, int64_t *)
-    void scad_assign_ranges(const scad_type *, const scad_piece *const *, int, int64_t, const scad_ranges *, uint16_t *,
-                            int64_t *)
+    void scad_assign_ranges(const scad_type *, const scad_piece *const *, int, int64_t, int64_t, const scad_ranges *,
+                            uint16_t *, int64_t *)
     int64_t scad_rank(const scad_type *, const scad_piece *, int64_t, bint, bint)
     int64_t scad_measure(const scad_type *, const scad_piece *, int64_t, const uint16_t *, scad_cell *)
     void scad_sort_block(const uint16_t *, int, int64_t, uint16_t *, uint32_t *)
@@ -282,7 +282,8 @@ cdef class Scatter:
             elif self.ranks == NULL:
                 scad_assign_hash(self.key_types, keys, self.n_keys, n, self.partitions, pid, self.rows)
             else:
-                scad_assign_ranges(self.key_types, keys, self.n_keys, n, &self.ranges, pid, self.rows)
+                scad_assign_ranges(self.key_types, keys, self.n_keys, n, self.partitions, &self.ranges, pid,
+                                   self.rows)
             for c in range(self.n_columns):
                 if not scad_measure(&self.types[c], &pieces[c], n, pid, self.cells + c * self.partitions):
                     pieces[c].validity = NULL
@@ -377,10 +378,7 @@ cdef class Scatter:
                 if several:
                     scad_sort_block(self.pid + row, <int>n, self.partitions, order, starts)
                 for c in range(self.n_columns):
-                    ahead.data = NULL
-                    if c + 1 < self.n_columns and self.types[c + 1].width:
-                        ahead.width = self.types[c + 1].width
-                        ahead.data = pieces[c + 1].data + (pieces[c + 1].offset + at) * ahead.width
+                    self._look_ahead(&ahead, pieces, b, c, at, n)
                     scad_put(&self.types[c], &pieces[c], at, <int>n, self.partitions, order if several else NULL, starts,
                              done, self.cells + c * self.partitions, stream, &ahead)
                     self.sampled[c] += c_sketch(&self.types[c], &pieces[c], at, <int>n, self.seen < SKETCH_ALL,
@@ -394,6 +392,21 @@ cdef class Scatter:
                 at += n
                 row += n
         scad_fence()
+
+    cdef void _look_ahead(self, scad_ahead *ahead, const scad_piece *pieces, int b, int c, int64_t at,
+                          int64_t n) noexcept nogil:
+        """The next column of this block, or the first one of the next."""
+        ahead.data = NULL
+        if c + 1 < self.n_columns:
+            c += 1
+        elif at + 2 * n <= self.lengths[b]:
+            c = 0
+            at += n
+        else:
+            return
+        if self.types[c].width:
+            ahead.width = self.types[c].width
+            ahead.data = pieces[c].data + (pieces[c].offset + at) * ahead.width
 
     def parts(self):
         """Per partition, after `write`: offset in the block, bytes, rows, nulls and string bytes per column, and least

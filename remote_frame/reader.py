@@ -13,6 +13,7 @@ the consumer looks for; it does not filter rows, or read a part in pieces.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -46,9 +47,12 @@ _WINDOW = 4 << 20
 """Bytes that a copying reader fetches at a time; two windows are held, and no part is cut."""
 _MOST_PARTS = 4096
 """Of one window: each is a few segments of a vectored read."""
-_IN_FLIGHT = 16 << 20
+_IN_FLIGHT = 8 << 20
 """Bytes that a kernel may have asked for and not yet let go."""
 _TICK = 0.0005
+_MAY_WAIT = threading.Semaphore(6)
+"""Of the readers of this process. pyarrow's scanner reads ahead of every input of a statement in
+eight threads; if inputs whose turn has not come waited in all of them, the others would starve."""
 _PATIENCE = 5.0
 """Seconds that a kernel may let go of nothing before it gets more all the same."""
 _ALIGN = 64
@@ -404,12 +408,17 @@ class _Pace:
     def wait(self) -> None:
         """Wait until the consumer holds little, or has held the same for long."""
         least, patience = self._bytes(), _PATIENCE
-        while least > _IN_FLIGHT and patience > 0:
-            # Another thread lets go, with the interpreter's lock, which sleeping leaves to it.
-            time.sleep(_TICK)
-            now = self._bytes()
-            patience = patience - _TICK if now >= least else _PATIENCE
-            least = min(least, now)
+        if least <= _IN_FLIGHT or not _MAY_WAIT.acquire(blocking=False):
+            return
+        try:
+            while least > _IN_FLIGHT and patience > 0:
+                # Another thread lets go, with the interpreter's lock, which sleeping leaves to it.
+                time.sleep(_TICK)
+                now = self._bytes()
+                patience = patience - _TICK if now >= least else _PATIENCE
+                least = min(least, now)
+        finally:
+            _MAY_WAIT.release()
 
     def _bytes(self) -> int:
         self._held = [one for one in self._held if one[0]() is not None]

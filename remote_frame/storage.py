@@ -44,17 +44,20 @@ _ALIGN = 64
 _MOST_STAGED = 64 << 20
 _LEAST_STAGED = 1 << 20
 _FLUSH = 8 << 20
-"""Bytes that are staged at least before they are written, within the budget. Larger writes gain
-nothing (docs: ARCHITECTURE.md, storage); smaller ones fall out of the caches less but cost round
-trips."""
+"""Bytes that are staged at least before they are written, within the budget. Time does not depend
+on it (ARCHITECTURE.md §2); it keeps parts and round trips few.
+"""
 _PART = 1 << 20
 """The average part is no smaller, within the budget: readers pay for each."""
 
 
 def default_budget() -> int:
-    """Bytes that a writer may hold: 64 MiB, or a quarter of this process's limit on memory."""
+    """Bytes that a writer may hold: 64 MiB, or a sixteenth of this process's limit on memory.
+
+    Most of an element's memory is the worker's and the kernel's (`remote_frame.memory`).
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    share = _MOST_STAGED if limit == resource.RLIM_INFINITY else limit // 4
+    share = _MOST_STAGED if limit == resource.RLIM_INFINITY else limit // 16
     return max(_LEAST_STAGED, min(_MOST_STAGED, share))
 
 

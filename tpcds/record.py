@@ -52,16 +52,20 @@ class Peer:
     Attributes
     ----------
     seconds
-        Wall clock, one run, the answer fetched.
+        Wall clock, one run, the answer fetched; None if there is no answer.
     threads
         That it was allowed.
     answers
-        Whether our answer is its answer: ``same`` or ``different``.
+        ``same`` or ``different``: of ``duckdb``, which checks answers, whether ours is its; of
+        another peer, whether its is DuckDB's. None if that was not looked at.
+    error
+        Why it has no answer, or none that is right.
     """
 
-    seconds: float
+    seconds: float | None
     threads: int
-    answers: Literal["same", "different"]
+    answers: Literal["same", "different"] | None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,6 @@ def totals(records: Iterable[QueryRecord], asked: int) -> dict[str, Any]:
     """
     records = list(records)
     ran = [r for r in records if r.seconds is not None]
-    compared = [r for r in ran if "duckdb" in r.peers]
     found: dict[str, Any] = {
         "asked": asked,
         "ran": len(ran),
@@ -154,13 +157,16 @@ def totals(records: Iterable[QueryRecord], asked: int) -> dict[str, Any]:
     for name in _PEAKS:
         found[name] = max((getattr(r, name) or 0 for r in ran), default=0)
     found["peers"] = {}
-    if compared:
-        # Like with like: our seconds on just the queries that the peer ran too.
-        found["peers"]["duckdb"] = {
-            "seconds": sum(r.peers["duckdb"].seconds for r in compared),
-            "ours": sum(r.seconds or 0.0 for r in compared),
-            "queries": len(compared),
-        }
+    for name in dict.fromkeys(name for r in ran for name in r.peers):
+        # Like with like: our seconds on just the queries that the peer answered too.
+        both = [(r.seconds or 0.0, r.peers[name]) for r in ran if name in r.peers]
+        pairs = [(ours, p.seconds) for ours, p in both if p.seconds is not None and p.error is None]
+        if pairs:
+            found["peers"][name] = {
+                "seconds": sum(theirs for _, theirs in pairs),
+                "ours": sum(ours for ours, _ in pairs),
+                "queries": len(pairs),
+            }
     return found
 
 

@@ -46,10 +46,10 @@ class CodegenSettings:
     compute_memory: int = 1 << 30
     exchange_memory: int = 8 << 30
     timeout: float = 300.0
-    resident: bool = False
     threads: int = 1
     storage: int = 0
     stage_memory: Mapping[str, int] = field(default_factory=dict)
+    resident: bool = False
 
     def memory_of(self, stage: str) -> int:
         """Bytes that each copy of a stage reserves."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from engine.errors import EngineError
 from engine.resident.keys import key_ranges
 from engine.resident.needs import ranges
@@ -114,7 +116,7 @@ def _describe_output(output: Exchange) -> str:
 def _read(plan: StagePlan, stage: Stage, table: FragmentInput, resident: bool) -> str:
     """The expression that opens one of the statement's tables."""
     match table.source:
-        case ParquetSource(paths=paths, part=part) as source if resident:
+        case ParquetSource(paths=paths, part=part, hive=()) as source if resident:
             share = "True" if part is not None else "False"
             within = ranges(stage.plan, source)
             pruned = f", within={within!r}" if within else ""
@@ -122,10 +124,10 @@ def _read(plan: StagePlan, stage: Stage, table: FragmentInput, resident: bool) -
                 f"element.resident(params, {_list(paths)}, action, "
                 f"columns={_list(table.columns)}, part={share}{pruned})"
             )
-        case ParquetSource(paths=paths, part=None):
-            return f"element.table({_list(paths)})"
-        case ParquetSource(paths=paths):
-            return f"element.part({_list(paths)}, action)"
+        case ParquetSource(paths=paths, part=None, hive=hive):
+            return f"element.table({_list(paths)}{_hive(hive)})"
+        case ParquetSource(paths=paths, hive=hive):
+            return f"element.part({_list(paths)}, action{_hive(hive)})"
         case InputSource(name=name):
             needed = next(i for i in stage.inputs if i.name == name)
             writer = plan.writer(needed.exchange)
@@ -148,6 +150,12 @@ def _keys(stage: Stage, fragment: Fragment) -> str:
     return f"\nKEYS = [\n{''.join(lines)}]\n" if lines else ""
 
 
+def _hive(columns: Sequence[tuple[str, pa.DataType]]) -> str:
+    if not columns:
+        return ""
+    return f", hive={ {name: type_to_text(type) for name, type in columns}!r}"
+
+
 def _columns(output: Exchange) -> str:
     rows = "".join(f"    ({f.name!r}, {type_to_text(f.type)!r}),\n" for f in output.schema)
     return f"[\n{rows}]"
@@ -163,8 +171,8 @@ def _list(texts: Sequence[str]) -> str:
 def _write(output: Exchange) -> str:
     transport = f'action.get_transport({output.name!r}, "rdma")'
     if output.kind != "hash":
-        return f"element.write(rows, {transport})"
+        return f"element.write(rows, {transport}, action)"
     return (
         f"element.exchange(\n        rows, {transport}, "
-        f"keys={list(output.keys)!r}, partitions={output.partitions}\n    )"
+        f"keys={list(output.keys)!r}, partitions={output.partitions}, action=action\n    )"
     )

@@ -69,9 +69,10 @@ class Executor:
         logs: list[str] = []
         result = b""
         failure: tuple[str, str, str | None] | None = None
+        action = self._action(run, known, transports, scratch)
         try:
             with memory_limit(run.mem):
-                outcome = self._call(run, known, transports, scratch)
+                outcome = self._call(run, known, action)
                 logs = outcome.logs
                 if outcome.failure is None:
                     result = _pack(outcome.result)
@@ -101,6 +102,7 @@ class Executor:
             spilled=scratch.peak,
             data=held_data(),
             anon=self._sampler.read(),
+            recorded=action.metrics,
         )
         if failure is not None:
             kind, message, traceback = failure
@@ -117,11 +119,10 @@ class Executor:
             self._known[run.code_id] = _Known(run.code, _unpack_map(run.code.parameters))
         return self._known[run.code_id]
 
-    def _call(
+    def _action(
         self, run: Run, known: _Known, transports: GrantedTransports, scratch: Scratch
-    ) -> Outcome:
-        code = known.code
-        action = Action(
+    ) -> Action:
+        return Action(
             run.element,
             transports,
             activation_id=run.activation,
@@ -131,10 +132,13 @@ class Executor:
             scratch=scratch if run.storage else None,
             memory_elements={
                 **{g.element: g.trans for g in run.grants},
-                **{name: name for name, _ in code.merged},
+                **{name: name for name, _ in known.code.merged},
             },
             resources=self._resources,
         )
+
+    def _call(self, run: Run, known: _Known, action: Action) -> Outcome:
+        code = known.code
         return run_element(
             code.code,
             code.main,

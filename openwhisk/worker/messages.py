@@ -80,6 +80,8 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
         The most bytes that its scratch directory was seen to hold.
     data, anon
         What it holds after it.
+    recorded
+        What the element's code counted itself.
     """
 
     cpu_seconds: float = 0.0
@@ -90,6 +92,7 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
     spilled: int = 0
     data: int = 0
     anon: int = 0
+    recorded: dict[str, float] = {}
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):

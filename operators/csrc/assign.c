@@ -4,6 +4,7 @@
 
 #define BLOCK 2048
 #define FEW 256
+#define FEW_BOUNDARIES 64
 
 /* Hashes of one key column, combined with those of the columns before it. */
 static void hash_column(const struct scad_type *type, const struct scad_piece *c, int64_t from, int64_t n, uint64_t *h,
@@ -152,29 +153,62 @@ static int compare_rows(const struct scad_type *types, const struct scad_piece *
     return 0;
 }
 
-void scad_assign_ranges(const struct scad_type *types, const struct scad_piece *const *keys, int n_keys, int64_t n,
-                        const struct scad_ranges *r, uint16_t *pid, int64_t *rows) {
-    for (int64_t i = 0; i < n; i++) {
-        int64_t rank = scad_rank(&types[0], keys[0], i, r->descending[0], r->nulls_first[0]);
-        /* How many boundaries are not after the row: by rank without branches, then past those of equal rank. */
-        const int64_t *base = r->ranks;
-        int64_t left = r->count;
+/* Ranks of a block of rows by the first key. */
+static void rank_block(const struct scad_type *type, const struct scad_piece *c, int64_t from, int n, bool descending,
+                       bool nulls_first, int64_t *ranks) {
+    int64_t flip = descending ? -1 : 0;
+    if (!c->validity && type->kind == KIND_SIGNED && type->width == 8) {
+        const int64_t *v = (const int64_t *)c->data + c->offset + from;
+        for (int i = 0; i < n; i++) ranks[i] = v[i] ^ flip;
+    } else if (!c->validity && type->kind == KIND_SIGNED && type->width == 4) {
+        const int32_t *v = (const int32_t *)c->data + c->offset + from;
+        for (int i = 0; i < n; i++) ranks[i] = v[i] ^ flip;
+    } else {
+        for (int i = 0; i < n; i++) ranks[i] = scad_rank(type, c, from + i, descending, nulls_first);
+    }
+}
+
+/* How many boundaries have a lower rank than each row: few are all compared with, without a branch. */
+SCAD_CLONES static void count_lower(const int64_t *boundaries, int64_t count, const int64_t *ranks, int n, int64_t *lower) {
+    memset(lower, 0, (size_t)n * sizeof *lower);
+    for (int64_t b = 0; b < count; b++)
+        for (int i = 0; i < n; i++) lower[i] += boundaries[b] < ranks[i];
+}
+
+/* The same of many, by halving. */
+static void search_lower(const int64_t *boundaries, int64_t count, const int64_t *ranks, int n, int64_t *lower) {
+    for (int i = 0; i < n; i++) {
+        const int64_t *base = boundaries;
+        int64_t left = count;
         while (left > 1) {
             int64_t half = left / 2;
-            base += (base[half - 1] < rank) ? half : 0;
+            base += base[half - 1] < ranks[i] ? half : 0;
             left -= half;
         }
-        int64_t p = base - r->ranks + (left == 1 && *base < rank);
-        int64_t end = p;
-        while (end < r->count && r->ranks[end] == rank) end++;
-        while (p < end) {
-            int64_t middle = (p + end) / 2;
-            if (compare_rows(types, keys, i, r, middle, n_keys) >= 0)
-                p = middle + 1;
-            else
-                end = middle;
+        lower[i] = base - boundaries + (left == 1 && *base < ranks[i]);
+    }
+}
+
+void scad_assign_ranges(const struct scad_type *types, const struct scad_piece *const *keys, int n_keys, int64_t n,
+                        int64_t partitions, const struct scad_ranges *r, uint16_t *pid, int64_t *rows) {
+    int64_t ranks[BLOCK], lower[BLOCK];
+    for (int64_t from = 0; from < n; from += BLOCK) {
+        int m = (int)(n - from < BLOCK ? n - from : BLOCK);
+        rank_block(&types[0], keys[0], from, m, r->descending[0], r->nulls_first[0], ranks);
+        (r->count <= FEW_BOUNDARIES ? count_lower : search_lower)(r->ranks, r->count, ranks, m, lower);
+        for (int i = 0; i < m; i++) {
+            int64_t p = lower[i], end = p;
+            /* Where boundaries have the row's rank, all of the keys decide. */
+            while (end < r->count && r->ranks[end] == ranks[i]) end++;
+            while (p < end) {
+                int64_t middle = (p + end) / 2;
+                if (compare_rows(types, keys, from + i, r, middle, n_keys) >= 0)
+                    p = middle + 1;
+                else
+                    end = middle;
+            }
+            pid[from + i] = (uint16_t)p;
         }
-        pid[i] = (uint16_t)p;
-        rows[p]++;
+        count(pid + from, m, partitions, rows);
     }
 }

@@ -42,7 +42,7 @@ void scad_assign_hash(const struct scad_type *types, const struct scad_piece *co
 
 /* The same by ranges: partition `i` holds what is not before boundary `i - 1` and before boundary `i`. */
 void scad_assign_ranges(const struct scad_type *types, const struct scad_piece *const *keys, int n_keys, int64_t n,
-                        const struct scad_ranges *ranges, uint16_t *pid, int64_t *rows);
+                        int64_t partitions, const struct scad_ranges *ranges, uint16_t *pid, int64_t *rows);
 
 /* A number in whose order the first keys of rows and boundaries stand: smaller means before, equal means look. */
 int64_t scad_rank(const struct scad_type *type, const struct scad_piece *c, int64_t row, bool descending, bool nulls_first);

@@ -365,6 +365,34 @@ def test_ranges_of_floats_and_of_wide_decimals() -> None:
     assert parts[0].minimums == (None,)
 
 
+@pytest.mark.parametrize("type", [pa.int64(), pa.int32(), pa.float64(), pa.string()], ids=str)
+@pytest.mark.parametrize("count", [0, 1, 63, 65, 1000])
+@pytest.mark.parametrize("descending", [False, True])
+def test_ranges_of_many_boundaries(type: pa.DataType, count: int, descending: bool) -> None:
+    rng = np.random.default_rng(count)
+    values = rng.integers(0, 5000, 20_000)
+    edges = np.sort(rng.integers(0, 5000, count))
+    if descending:
+        expected = np.searchsorted(-edges[::-1], -values, "right")
+        edges = edges[::-1]
+    else:
+        expected = np.searchsorted(edges, values, "right")
+
+    def as_type(numbers: np.ndarray) -> pa.Array:
+        if type == pa.string():  # Longer than what is compared at once, and of the same order.
+            return pa.array([f"{n:012d}" for n in numbers], pa.string())
+        return pa.array(numbers).cast(type)
+
+    table = pa.table({"k": as_type(values), "row": np.arange(20_000)})
+    batch = pa.record_batch({"k": as_type(edges)})
+    memory = Memory()
+    parts = scatter_range(table, [0], batch, memory.allocate, descending=[descending])
+    assert len(parts) == count + 1
+    for p, part in enumerate(parts):
+        rows = read_back(table.schema, part, memory)["row"].to_numpy()
+        assert np.array_equal(rows, np.flatnonzero(expected == p))
+
+
 def test_boundaries_that_make_no_sense_are_refused() -> None:
     table = pa.table({"a": [1], "h": pa.array([1.0], pa.float16())})
     for keys, boundaries, flags in (

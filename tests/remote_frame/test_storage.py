@@ -405,3 +405,15 @@ def test_another_process_reads_what_this_one_wrote(element: Any) -> None:
         groups.setdefault(row["b"], []).append(row["k"])
     expected = [[str(b), str(len(ks)), str(sum(ks))] for b, ks in groups.items()]
     assert sorted(json.loads(done.stdout)) == sorted(expected)
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["a", "A", "b"], ["", "", "b"]])
+def test_columns_of_one_name_keep_their_values(element: Any, names: list[str]) -> None:
+    data = [pa.array([10 * i + 1, 10 * i + 2]) for i in range(3)]
+    handle = remote_frame.write(pa.Table.from_arrays(data, names), element.transport)
+    frame = remote_frame.open(handle, element.again())
+    for one in (frame, frame.filter(remote_frame.col("b") > 0), frame.sort("b")):
+        found = one.collect()
+        assert found.column_names == names
+        assert [c.to_pylist() for c in found.columns] == [c.to_pylist() for c in data]
+    assert frame.select(remote_frame.len()).to_dict() == {"len": [2]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import subprocess
@@ -29,6 +30,7 @@ from remote_frame import (
     StorageError,
     open_reader,
 )
+from remote_frame import reader as reader_module
 from remote_frame.handle import ExchangeHandle, load_handle
 from remote_frame.reader import FrameReader
 
@@ -232,6 +234,43 @@ def test_the_next_window_is_on_its_way_and_no_more(fake: Any) -> None:
     assert transport.pending == 1
     batches.close()
     assert transport.pending == 0  # Nothing arrives in memory that is gone.
+
+
+def test_a_kernel_gets_no_more_than_it_lets_go(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = fake()
+    handles = [remote_frame.write(numbers(3000, 3000 * i), transport) for i in range(12)]
+    monkeypatch.setattr("remote_frame.reader._WINDOW", 1)  # A window for each part.
+    monkeypatch.setattr("remote_frame.reader._IN_FLIGHT", 250 * KIB)
+    held: list[pa.RecordBatch] = []
+    most = 0
+
+    def let_go() -> None:
+        while not done.wait(0.01):
+            held.clear()
+
+    done = threading.Event()
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    rows = 0
+    for batch in open_reader(handles, Direct(transport)).arrow_stream(["k", "s"]).batches():
+        rows += batch.num_rows
+        held.append(batch)
+        most = max(most, sum(b.nbytes for b in held))
+        del batch
+    done.set()
+    thread.join()
+    assert rows == 36_000
+    assert most < 500 * KIB
+    # Where as many wait as may, the next one does not.
+    with contextlib.ExitStack() as taken:
+        while reader_module._MAY_WAIT.acquire(blocking=False):
+            taken.callback(reader_module._MAY_WAIT.release)
+        reader = open_reader(handles, Direct(transport)).arrow_stream(["k", "s"])
+        assert reader.table().num_rows == 36_000
+    # One that lets go of nothing gets everything all the same.
+    monkeypatch.setattr("remote_frame.reader._PATIENCE", 0.01)
+    reader = open_reader(handles, Direct(transport)).arrow_stream(["k", "s"])
+    assert reader.table().num_rows == 36_000
 
 
 @pytest.mark.parametrize("mappable", [False, True])
