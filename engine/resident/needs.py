@@ -34,6 +34,8 @@ def columns_wanted(plans: Sequence[Rel]) -> Needs:
     needs: Needs = {}
     for scan in _scans(plans):
         assert isinstance(scan.source, ParquetSource)
+        if scan.source.hive:  # some of its columns are in no file
+            continue
         wanted = needs.setdefault(scan.source.paths, {})
         positions = {*scan.columns, *_positions(scan.predicate)} or {0}
         for at in sorted(positions):
