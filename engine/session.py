@@ -199,33 +199,21 @@ class Session:
                     f"{format_size(available_memory())} of memory that are available"
                 )
             self._resident = ResidentColumns(
-                budget, transport, lambda: self.cores, memory or _LEAST_DEFAULT_MEMORY
+                budget,
+                transport,
+                lambda: self.cores,
+                lambda: min(self.compute_memory, _LEAST_DEFAULT_MEMORY),
             )
         self._transport = transport
         self._on_progress = on_progress
         self._apihost = apihost
         self._control = control
         self._owns_control = control is None
-        self._resident = None if resident is None else self._keeping(parse_size(resident))
         self._statistics: dict[tuple[str, ...], TableStats] = {}
         self._lock = threading.RLock()
         self._id: str | None = None
         self._closed = False
         self._last: Run | None = None
-
-    def _keeping(self, budget: int) -> ResidentColumns:
-        here = self._apihost is None and self._control is None
-        if here and budget > available_memory():
-            raise EngineError(
-                f"a resident budget of {format_size(budget)} is more than the "
-                f"{format_size(available_memory())} of memory that are available"
-            )
-        return ResidentColumns(
-            budget,
-            self._transport,
-            lambda: self.cores,
-            lambda: min(self.compute_memory, _LEAST_DEFAULT_MEMORY),
-        )
 
     # Tables and queries
 

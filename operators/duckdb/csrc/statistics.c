@@ -2,6 +2,7 @@
 #include "statistics.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -101,20 +102,37 @@ static void **statistics(void **result, void *context, void **data, uint64_t col
     return result;
 }
 
-/* Whether a word is where DuckDB's code is. */
-static bool is_code(void *word) {
-    Dl_info here, there;
-    return dladdr((void *)call.library_version, &here) && dladdr(word, &there) &&
-           here.dli_fbase == there.dli_fbase;
+/* Where DuckDB's code is: the executable segment that holds a known function. `dladdr` would search
+ * its 56,000 symbols for every word. */
+struct code { uintptr_t inside, low, high; };
+
+static int find_code(struct dl_phdr_info *object, size_t size, void *data) {
+    struct code *code = data;
+    (void)size;
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+        uintptr_t low = object->dlpi_addr + segment->p_vaddr, high = low + segment->p_memsz;
+        if (segment->p_type == PT_LOAD && segment->p_flags & PF_X && low <= code->inside &&
+            code->inside < high) {
+            code->low = low;
+            code->high = high;
+            return 1;
+        }
+    }
+    return 0;
 }
 
 void statistics_offer(void *function, bool (*find)(void *, uint64_t, struct column_range *)) {
     void **words = function;
+    struct code code = {.inside = (uintptr_t)call.library_version};
+    if (!dl_iterate_phdr(find_code, &code)) return;
     for (int first = 1; first + CALLBACKS <= MOST_WORDS; first++) {
         int at = 0;
-        while (at < CALLBACKS && (layout[at] ? words[first + at] && is_code(words[first + at])
-                                             : !words[first + at]))
+        while (at < CALLBACKS) {
+            uintptr_t word = (uintptr_t)words[first + at];
+            if (layout[at] ? word < code.low || word >= code.high : word != 0) break;
             at++;
+        }
         if (at == CALLBACKS) {
             find_range = find;
             words[first + STATISTICS] = (void *)statistics;
