@@ -18,7 +18,13 @@ from openwhisk.worker.transports import GrantedTransports
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
 # classes.
 _OUT_OF_MEMORY = frozenset(
-    {"MemoryError", "OutOfMemoryException", "ArrowMemoryError", "_ArrayMemoryError"}
+    {
+        "MemoryError",
+        "OutOfMemoryException",
+        "KernelMemoryError",
+        "ArrowMemoryError",
+        "_ArrayMemoryError",
+    }
 )
 
 _pack = msgspec.msgpack.Encoder().encode
