@@ -14,8 +14,10 @@ from bench import costs, depths, placement, sizes, verbs
 from bench.dag import dag
 from bench.harness import Options, Row, Suite, Unavailable, measure
 from bench.peers import PEERS
+from bench.planning import PLANNERS, planning
 from bench.plots import write_plots
 from bench.report import report, write_json
+from bench.scatter import scattering
 
 SUITES: dict[str, Suite] = {
     "local": sizes.local,
@@ -29,7 +31,10 @@ SUITES: dict[str, Suite] = {
     "memory": costs.memory,
     "verbs": verbs.verbs,
     "dag": dag,
+    "planning": planning,
+    "scatter": scattering,
 }
+PEER_NAMES = [*PEERS, *PLANNERS]
 GROUPS = {
     "libd": [
         "local", "shm", "tcp", "inflight", "random", "clients", "map", "overhead", "memory",
@@ -45,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m bench",
         description="Measure Scad beside its peers, both in the same run, and print the ratios.",
         epilog="Example: python -m bench libd --targets; "
-        "python -m bench tcp --peers socket,redis --plots figures",
+        "python -m bench tcp --peers socket,redis --plots figures. "
+        "All TPC-DS queries have a command line of their own: python -m bench tpcds --help",
     )
     made.add_argument(
         "suite", nargs="+", choices=[*SUITES, *GROUPS], metavar="suite",
@@ -64,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
         help="let each side's round last at least so long (default 20)",
     )  # fmt: skip
     made.add_argument(
-        "--peers", metavar="LIST", help=f"only these peers, with commas between: {', '.join(PEERS)}"
+        "--peers",
+        metavar="LIST",
+        help=f"only these peers, with commas between: {', '.join(PEER_NAMES)}",
     )
     made.add_argument(
         "--cpus", type=placement.parse, metavar="C:S", default=placement.Placement(),
@@ -78,13 +86,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run suites; exit status 0 if every target was met and every suite named could run."""
+    arguments_given = sys.argv[1:] if argv is None else argv
+    if arguments_given[:1] == ["tpcds"]:
+        from bench.tpcds.command import main as tpcds
+
+        return tpcds(arguments_given[1:])
     made = parser()
     arguments = made.parse_args(argv)
     if arguments.rounds < 3:
         made.error("--rounds must be at least 3: a median and quartiles need them")
     peers = None if arguments.peers is None else frozenset(arguments.peers.split(","))
-    if unknown := sorted((peers or frozenset()) - set(PEERS)):
-        made.error(f"no such peer: {', '.join(unknown)} (there are {', '.join(PEERS)})")
+    if unknown := sorted((peers or frozenset()) - set(PEER_NAMES)):
+        made.error(f"no such peer: {', '.join(unknown)} (there are {', '.join(PEER_NAMES)})")
     if arguments.plots is not None and importlib.util.find_spec("matplotlib") is None:
         made.error("--plots needs matplotlib: pip install 'scad[bench]'")
     options = Options(peers, arguments.quick, arguments.targets)

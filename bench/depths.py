@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
+from bench import placement
 from bench.elements import Served, served
-from bench.harness import Case, Options
+from bench.harness import Case, Options, Side
+from bench.native import NO_COMPILER, ProgramTimer, compiled
 from bench.peers import Opened, open_peers, opened
 from bench.sizes import label
-from bench.work import KIB, MIB, Job
+from bench.work import KIB, MIB, SPAN, Job
 from bench.worker import JobTimer, Together
 
 __all__ = ["clients", "inflight", "scattered"]
@@ -90,21 +93,25 @@ def inflight(options: Options) -> Iterator[Case]:
 def scattered(options: Options) -> Iterator[Case]:
     """Random 4 KiB reads in SPAN bytes, one at a time and 16 outstanding, thousands a second."""
     depth = 16
-    with served() as memory:
+    cpus = [min(cpus, default=-1) for cpus in (c or () for c in placement.get().ends)]
+    with served() as memory, compiled("loopback.c") as program:
         ours, again = memory.client("tcp"), memory.client("tcp")
+        loopback = ProgramTimer(program, PAGE, depth, SPAN, *cpus) if program else None
         single = Job("read", PAGE, 1, "one", 64, scattered=True)
 
         def many(way: str) -> Job:
             return job_of("read", PAGE, depth, way, scattered=True)
 
-        def case(mine: Job, name: str, peer: object, job: Job, target: float | None = None) -> Case:
+        def case(
+            mine: Job, name: str, peer: Side | None, job: Job, target: float | None = None
+        ) -> Case:
             text = "one at a time" if mine.depth == 1 else f"{depth} in flight, "
             return Case(
                 name=f"random 4 KiB read, {text}{said(mine.way, 'read') if mine.depth > 1 else ''}",
                 unit="k/s",
                 ours=JobTimer(ours, mine),
                 peer_name=name,
-                peer=peer,  # type: ignore[arg-type]
+                peer=peer,
                 operations=mine.count,
                 peer_operations=job.count,
                 size=PAGE,
@@ -116,7 +123,24 @@ def scattered(options: Options) -> Iterator[Case]:
         for way in WAYS:
             aim = 8.0 if way == "vector" else None  # as a pipeline is: one call for all
             yield case(many(way), "ours, one at a time", JobTimer(again, single), single, aim)
+        vector = many("vector")
+        name = f"random 4 KiB read, {depth} in flight, "
+        limit = Case(
+            name=f"{name}readv", unit="k/s", ours=JobTimer(ours, vector),
+            peer_name="loopback itself, from C" if program else NO_COMPILER, peer=loopback,
+            operations=vector.count, peer_operations=depth, size=PAGE, repeat=0,
+            table="tcp, random 4 KiB reads",
+        )  # fmt: skip
+        yield limit
         for peer in open_peers(["socket", "redis", "ucx", "mooncake"], options, ("redis",)):
+            if peer.key == "redis" and loopback is not None:
+                # What the fastest possible client and server of this protocol would reach.
+                theirs = many(peer.peer.ways[-1][0])
+                yield replace(
+                    limit, name=f"{name}loopback itself, from C", ours=loopback, operations=depth,
+                    peer_name=peer.names(theirs), peer=peer.side(theirs),
+                    peer_operations=theirs.count,
+                )  # fmt: skip
             for their_way, _ in peer.peer.ways:
                 if their_way == "one":
                     yield case(single, peer.names(single), peer.side(single), single)

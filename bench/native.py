@@ -61,7 +61,7 @@ def compiled(
 class ProgramTimer(Timer):
     """A program that takes a number of operations last and prints the nanoseconds they took."""
 
-    def __init__(self, *command: str | Path) -> None:
+    def __init__(self, *command: str | Path | int) -> None:
         self.command = [str(part) for part in command]
 
     def seconds(self, repeat: int) -> float:

@@ -22,6 +22,11 @@ class Placement:
     client: frozenset[int] | None = None
     server: frozenset[int] | None = None
 
+    @property
+    def ends(self) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+        """Those of clients, then those of servers."""
+        return self.client, self.server
+
     def of(self, role: str) -> frozenset[int] | None:
         """Processors for a worker's role, ``"Server"`` or anything else."""
         return self.server if role == "Server" else self.client

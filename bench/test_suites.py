@@ -14,6 +14,7 @@ import pytest
 from bench.__main__ import SUITES
 from bench.dag import NAMES as DAG_NAMES
 from bench.harness import Case, Options, Timer, calls_per_round
+from bench.scatter import NAMES as SCATTER_NAMES
 from bench.sizes import LARGE, SMALL, label
 
 PEERS = frozenset({"copyto", "socket", "ray"})
@@ -23,6 +24,7 @@ NAMES = [
     *(("local", f"local {name}") for name in BY_SIZE),
     *(("tcp", f"tcp {name}") for name in BY_SIZE),
     *(("dag", name) for name in DAG_NAMES),
+    *(("scatter", name) for name in SCATTER_NAMES),
 ]
 
 

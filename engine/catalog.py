@@ -6,7 +6,6 @@ Only metadata is read here: footers of Parquet files, schemas of Arrow tables.
 from __future__ import annotations
 
 import difflib
-import glob
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +15,19 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
 from engine.optimizer.expressions import subqueries_of
 from engine.versions import FileVersion, FileVersions
-from operators.errors import UnsupportedTypeError
+from operators.errors import DataFileError
+from operators.parquet_files import FileSet, data_files, parquet_table
 from operators.rel import InputSource, ParquetSource, Rel, Scan, Source, walk
 from operators.schema import Schema
 from operators.types import canonical_schema
+from remote_frame.executor import FrameSource
+from remote_frame.files import spool_csv
+from remote_frame.spool import SpooledTable
 
 __all__ = ["Catalog", "Table"]
 
@@ -83,32 +85,42 @@ class Catalog:
         name
             What queries call it.
         source
-            A Parquet file, a directory of them, a glob pattern or a list of files; or Arrow data
-            (`pa.Table`, `pa.RecordBatch`, `pa.RecordBatchReader`, or any object with
-            ``__arrow_c_stream__``).
+            A Parquet or CSV file, a directory of Parquet files, a glob pattern or a list of files;
+            what `remote_frame.files.spool_csv` made; or Arrow data (`pa.Table`, `pa.RecordBatch`,
+            `pa.RecordBatchReader`, or any object with ``__arrow_c_stream__``).
 
         Raises
         ------
         DataError
-            If a file is missing, is not Parquet, or has another schema than the first.
+            If a file is missing, unreadable, or has another schema than the first.
         UnsupportedTypeError
             If a column's type is one that the engine does not have.
         """
-        if isinstance(source, str | os.PathLike):
-            table = self._parquet(name, _files(os.fspath(source)))
-        elif isinstance(source, Sequence) and all(isinstance(s, str | os.PathLike) for s in source):
-            table = self._parquet(name, [Path(s) for s in source])
+        if isinstance(source, SpooledTable):
+            table = _spooled(name, source)
+        elif isinstance(source, str | os.PathLike) or (
+            isinstance(source, Sequence) and all(isinstance(s, str | os.PathLike) for s in source)
+        ):
+            table = self._files(name, source)
         else:
             table = _arrow(name, source)
         with self._lock:
             self._tables[name.lower()] = table
         return table
 
-    def _parquet(self, name: str, paths: Sequence[Path]) -> Table:
-        versions = {str(path.absolute()): _version(path) for path in paths}
-        table = _parquet(name, paths)
+    def _files(self, name: str, source: FileSet) -> Table:
+        """A table of Parquet or CSV files."""
+        try:
+            if _is_csv(source):
+                return _spooled(name, spool_csv(source))
+            versions = {str(p.absolute()): _version(p) for p in data_files(source, ".parquet")}
+            found = parquet_table(source)
+        except DataFileError as error:
+            raise DataError(f"table {name!r}: {error}") from None
+        _check_names(name, found.schema)
         self.versions.update(versions)
-        return table
+        scanned = ParquetSource(name, found.paths, None, found.hive)
+        return Table(name, found.schema, scanned, found.rows, found.bytes)
 
     def unchanged(self, plan: Rel) -> AbstractContextManager[None]:
         """A block that fails if a file that `plan` reads is not what was registered, at its begin
@@ -184,45 +196,6 @@ class Catalog:
         return table
 
 
-def _files(source: str) -> list[Path]:
-    """The Parquet files that a path, directory or pattern stands for, in order of their names."""
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*.parquet") if p.is_file())
-        if not found:
-            raise DataError(f"{source}: the directory holds no Parquet files")
-        return found
-    if path.exists():
-        return [path]
-    found = sorted(Path(p) for p in glob.glob(source, recursive=True))
-    if not found:
-        raise DataError(f"{source}: there is no such file")
-    return found
-
-
-def _parquet(name: str, paths: Sequence[Path]) -> Table:
-    if not paths:
-        raise DataError(f"table {name!r}: no files were given")
-    schema: Schema | None = None
-    rows = size = 0
-    for path in paths:
-        metadata, arrow = _footer(path)
-        try:
-            found = canonical_schema(arrow)
-        except UnsupportedTypeError as error:
-            raise UnsupportedTypeError(f"{path}: {error}") from None
-        if schema is None:
-            schema = found
-        elif (found.names, found.types) != (schema.names, schema.types):
-            raise DataError(f"{path}: its columns differ from those of {paths[0]}")
-        rows += metadata.num_rows
-        size += path.stat().st_size
-    assert schema is not None
-    _check_names(name, schema)
-    resolved = tuple(str(p.absolute()) for p in paths)
-    return Table(name, schema, ParquetSource(name, resolved), rows, size)
-
-
 def _version(path: Path) -> FileVersion:
     try:
         return FileVersion.of(path)
@@ -241,15 +214,16 @@ def _paths(plan: Rel) -> Iterator[str]:
             yield from _paths(subquery)
 
 
-def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.metadata, file.schema_arrow
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: not a readable Parquet file ({reason})") from None
+def _is_csv(source: FileSet) -> bool:
+    first = source if isinstance(source, str | os.PathLike) else next(iter(source), "")
+    return ".csv" in Path(first).suffixes
+
+
+def _spooled(name: str, table: SpooledTable) -> Table:
+    schema = canonical_schema(table.schema)
+    _check_names(name, schema)
+    size = os.fstat(table.descriptor).st_size
+    return Table(name, schema, FrameSource.over(table), table.rows, size)
 
 
 def _arrow(name: str, source: Any) -> Table:

@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import remote_frame
+from engine.resident.reader import ResidentTable, find
 from operators.duckdb import Fragment, FragmentInput
+from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
+from remote_frame import FrameReader, conditions, storage
+from remote_frame.handle import ExchangeHandle, load_handle, partition_of
 from remote_frame.types import type_from_text
 
 if TYPE_CHECKING:
@@ -21,52 +25,141 @@ if TYPE_CHECKING:
 
     from libd import Transport
     from openwhisk.runtime import Action
-    from remote_frame import FrameReader
 
-__all__ = ["exchange", "part", "read_all", "read_own", "read_part", "run", "table", "write"]
+__all__ = [
+    "exchange",
+    "exchange_ranges",
+    "part",
+    "read_all",
+    "read_own",
+    "read_part",
+    "resident",
+    "run",
+    "table",
+    "write",
+]
+
+Condition = tuple[str, "conditions.Operator", Any]
+"""``(column, operator, value)``: what generated code writes down."""
+
+# Metrics of a run (`Action.record_metric`), which `engine.report` reads: rows of the frames that
+# the statement reads; rows and bytes of the frames that were written.
+ROWS_READ, ROWS_WRITTEN, BYTES_WRITTEN = "rows_read", "rows_written", "frame_bytes_written"
 
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
 
 
-def table(paths: Sequence[str]) -> ParquetSource:
-    """A whole base table, in Parquet files."""
-    return ParquetSource("table", tuple(paths))
+def table(paths: Sequence[str], hive: Mapping[str, str] | None = None) -> ParquetSource:
+    """A whole base table, in Parquet files; `hive` are the columns in their paths with types."""
+    return ParquetSource("table", tuple(paths), None, _hive(hive))
 
 
-def part(paths: Sequence[str], action: Action) -> ParquetSource:
+def part(
+    paths: Sequence[str], action: Action, hive: Mapping[str, str] | None = None
+) -> ParquetSource:
     """The share of a base table that belongs to this copy."""
-    return ParquetSource("table", tuple(paths), (action.index, action.count))
+    return ParquetSource("table", tuple(paths), (action.index, action.count), _hive(hive))
 
 
-def read_all(handles: Handles, action: Action, columns: Sequence[str] | None = None) -> FrameReader:
-    """Everything that all copies of a parent wrote."""
-    frames: list[Mapping[str, Any]] = []
-    for handle in handles:
-        frames += handle["partitions"] if handle["kind"] == "exchange" else [handle]
-    return remote_frame.open_reader(frames, action, columns)
+def _hive(columns: Mapping[str, str] | None) -> tuple[tuple[str, pa.DataType], ...]:
+    return tuple((name, type_from_text(type)) for name, type in (columns or {}).items())
+
+
+def resident(
+    params: Mapping[str, Any],
+    paths: Sequence[str],
+    action: Action,
+    columns: Sequence[str],
+    *,
+    part: bool,
+    within: Mapping[str, tuple[int | None, int | None]] | None = None,
+) -> ParquetSource | ResidentTable:
+    """A base table from the session's resident columns; from its files where not all are there.
+
+    Parameters
+    ----------
+    columns
+        Names of those that the statement uses.
+    part
+        Whether this copy reads its share of the rows only.
+    within
+        Ranges of stored integers outside of which rows do not matter, by column.
+    """
+    found = find(params, paths, columns)
+    if found is None:
+        return ParquetSource("table", tuple(paths), (action.index, action.count) if part else None)
+    durl, known = found
+    share = (action.index, action.count) if part else (0, 1)
+    return ResidentTable(known, durl, action, columns, share, dict(within or {}))
+
+
+def read_all(
+    handles: Handles,
+    action: Action,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Condition] = (),
+) -> FrameReader:
+    """Everything that all copies of a parent wrote.
+
+    Parameters
+    ----------
+    handles
+        What the copies returned.
+    action
+        The element's.
+    columns
+        The columns to read; all by default. No others are moved.
+    where
+        Conditions ``(column, operator, value)`` (`remote_frame.conditions.Condition`) of which the
+        rows that are wanted meet all: parts without such rows are not read. Rows that do not meet
+        them may come nevertheless.
+    """
+    frames = [
+        one.whole() if isinstance(one, ExchangeHandle) else one for one in map(load_handle, handles)
+    ]
+    return _reader(frames, action, columns, where)
 
 
 def read_part(
-    handles: Handles, action: Action, columns: Sequence[str] | None = None
+    handles: Handles,
+    action: Action,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Condition] = (),
 ) -> FrameReader:
-    """The partition with this copy's number of what all copies of a parent wrote."""
-    return remote_frame.open_reader(remote_frame.partition(handles, action.index), action, columns)
+    """The partition of this copy's number of what all copies of a parent wrote; see `read_all`."""
+    return _reader(partition_of(handles, action.index), action, columns, where)
 
 
-def read_own(handles: Handles, action: Action, columns: Sequence[str] | None = None) -> FrameReader:
-    """What the copy with this copy's number wrote; no rows if there was none."""
+def read_own(
+    handles: Handles,
+    action: Action,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Condition] = (),
+) -> FrameReader:
+    """What the copy with this copy's number wrote; no rows if there was none. See `read_all`."""
     own = handles[action.index] if action.index < len(handles) else {**handles[0], "parts": []}
-    return remote_frame.open_reader(own, action, columns)
+    return _reader([own], action, columns, where)
+
+
+def _reader(
+    handles: Sequence[Any],
+    action: Action,
+    columns: Sequence[str] | None,
+    where: Sequence[Condition],
+) -> FrameReader:
+    reader = remote_frame.open_reader(handles, action, columns)
+    return reader.where(conditions.Condition(*one) for one in where) if where else reader
 
 
 def run(
     sql: str,
-    tables: Mapping[str, ParquetSource | FrameReader],
+    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
     columns: Sequence[tuple[str, str]],
     action: Action,
     *,
     fixed_joins: bool = False,
+    keys: Sequence[tuple[str, str, Sequence[str], str]] = (),
 ) -> pa.RecordBatchReader:
     """Run a statement on the worker's warm DuckDB connection.
 
@@ -80,31 +173,151 @@ def run(
         Names and types (`remote_frame.types.type_from_text`) of its output.
     fixed_joins
         Whether DuckDB must join in the order in which the statement does.
+    keys
+        Ranges outside of which rows of resident tables do not matter: the table, its column, the
+        tables that a statement reads, and the statement for the two ends.
 
     Returns
     -------
     pyarrow.RecordBatchReader
         Batches as DuckDB makes them; to be drained before the next `run`.
     """
-    inputs, supplied = [], {}
+    kernel = remote_frame.warm_kernel(action)
+    given = dict(tables)
+    for name, column, reads, ends in keys:
+        table = given[name]
+        if isinstance(table, ResidentTable) and table.prunable(column):
+            fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _ENDS, action)
+            (row,) = kernel.table(fragment, supplied).to_pylist()
+            given[name] = table.narrowed(column, row["low"], row["high"])
+    fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
+    read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
+    action.record_metric(ROWS_READ, read)
+    return kernel.run(fragment, supplied)
+
+
+_ENDS = (("low", "int64"), ("high", "int64"))
+
+
+def _fragment(
+    sql: str,
+    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
+    columns: Sequence[tuple[str, str]],
+    action: Action,
+    fixed_joins: bool = False,
+) -> tuple[Fragment, dict[str, Any]]:
+    """A statement, and the inputs that the kernel does not read itself."""
+    inputs: list[FragmentInput] = []
+    supplied: dict[str, Any] = {}
     for name, source in tables.items():
         if isinstance(source, ParquetSource):
             inputs.append(FragmentInput(name, source, ()))
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
-            supplied[name] = source
+            supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
-    fragment = Fragment(sql, tuple(inputs), schema, fixed_joins)
-    return remote_frame.warm_kernel(action).run(fragment, supplied)
+    return Fragment(sql, tuple(inputs), schema, fixed_joins), supplied
 
 
-def write(rows: pa.RecordBatchReader, transport: Transport) -> dict[str, Any]:
-    """Write rows as one frame; the handle commits them when the element returns it."""
-    return remote_frame.write(rows, transport)
+class _Views:
+    """A frame for the kernel: its batches where the transport maps them, else a stream."""
+
+    def __init__(self, reader: FrameReader, action: Action) -> None:
+        self._reader = reader
+        self._action = action
+
+    def resident_batches(self, columns: Sequence[str]) -> InMemory | None:
+        """Views of the named columns; None if they had to be copied."""
+        elements = {p.ref.element for p in self._reader.parts}
+        if not all(self._action.get_transport(e, "rdma").mappable for e in elements):
+            return None
+        chosen = self._reader.arrow_stream(columns)
+        known = [self._range(name) for name in chosen.schema.names]
+        return InMemory(chosen.schema, list(chosen.batches()), known)
+
+    def _range(self, name: str) -> tuple[int, int] | None:
+        lows, highs = [], []
+        for handle in self._reader.handles:
+            at = handle.arrow_schema.names.index(name)
+            for part in handle.parts:
+                low = part.min[at] if part.min else None
+                high = part.max[at] if part.max else None
+                if part.nulls[at] < part.rows and (low is None or high is None):
+                    return None
+                if low is not None and high is not None:
+                    lows.append(low)
+                    highs.append(high)
+        return (min(lows), max(highs)) if lows else None
+
+    def arrow_stream(self, columns: Sequence[str]) -> FrameReader:
+        """See `FrameReader.arrow_stream`."""
+        return self._reader.arrow_stream(columns)
+
+
+def write(
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    action: Action | None = None,
+    *,
+    budget: int | None = None,
+) -> dict[str, Any]:
+    """Write rows as one frame; the handle commits them when the element returns it.
+
+    Batches are written as the kernel makes them. At most `budget` bytes of them are held, by
+    default 64 MiB or a quarter of the element's memory. With `action`, how many rows and bytes they
+    were is recorded there.
+    """
+    return _recorded(remote_frame.write(rows, transport, budget=budget), action)
 
 
 def exchange(
-    rows: pa.RecordBatchReader, transport: Transport, keys: Sequence[int], partitions: int
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    keys: Sequence[int],
+    partitions: int,
+    action: Action | None = None,
+    *,
+    budget: int | None = None,
 ) -> dict[str, Any]:
-    """Scatter rows by the columns at `keys`, one frame for each reader."""
-    return remote_frame.exchange(rows, transport, keys=list(keys), partitions=partitions)
+    """Scatter rows by the hash of the columns at `keys`, one frame for each reader; see `write`."""
+    handle = remote_frame.exchange(
+        rows, transport, keys=list(keys), partitions=partitions, budget=budget
+    )
+    return _recorded(handle, action)
+
+
+def exchange_ranges(
+    rows: pa.RecordBatchReader,
+    transport: Transport,
+    keys: Sequence[int],
+    boundaries: pa.RecordBatch,
+    action: Action | None = None,
+    *,
+    descending: Sequence[bool] = (),
+    nulls_first: Sequence[bool] = (),
+    budget: int | None = None,
+) -> dict[str, Any]:
+    """Scatter rows by ranges of the columns at `keys`, so that readers sort a range each.
+
+    `boundaries` has the key columns alone, one sorted row between two readers each.
+    """
+    handle = storage.exchange_ranges(
+        rows,
+        transport,
+        list(keys),
+        boundaries,
+        descending=descending,
+        nulls_first=nulls_first,
+        budget=budget,
+    )
+    return _recorded(handle, action)
+
+
+def _recorded(handle: dict[str, Any], action: Action | None) -> dict[str, Any]:
+    """The handle, once its rows and bytes are recorded."""
+    if action is not None:
+        one = load_handle(handle)
+        frame = one.whole() if isinstance(one, ExchangeHandle) else one
+        action.record_metric(ROWS_WRITTEN, frame.rows)
+        action.record_metric(BYTES_WRITTEN, frame.nbytes)
+    return handle

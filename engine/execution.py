@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ __all__ = ["Execution", "QueryCancelledError", "QueryFailedError", "execute", "e
 
 # Well below a session's lease, which a wait renews.
 _WAIT_SECONDS = 15.0
+_PROGRESS_SECONDS = 0.2
+
 # How often a query is run when its answer is lost before it was read, as often as an element.
 _ATTEMPTS = 3
 
@@ -51,15 +54,24 @@ class QueryFailedError(EngineError):
         Of the application; its record has the whole traceback.
     traceback
         What the element left behind, possibly empty.
+    kind
+        Of the failure, as the control plane's record has it (`openwhisk.api.Activation`): ``limit``
+        where an element was stopped by its memory limit.
     """
 
     def __init__(
-        self, message: str, element: str | None, activation_id: str, traceback: str = ""
+        self,
+        message: str,
+        element: str | None,
+        activation_id: str,
+        traceback: str = "",
+        kind: str | None = None,
     ) -> None:
         super().__init__(message)
         self.element = element
         self.activation_id = activation_id
         self.traceback = traceback
+        self.kind = kind
 
 
 class QueryCancelledError(EngineError):
@@ -82,6 +94,7 @@ def execute(
     sink: str,
     session: str,
     transport: str,
+    on_progress: Callable[[Activation], None] | None = None,
 ) -> Execution:
     """Run `app` and copy the answer out of its `result` element.
 
@@ -94,6 +107,8 @@ def execute(
         Names and types of the answer's columns; decimals come as decimal128.
     sink
         The element whose results are handles of the answer.
+    on_progress
+        Called a few times per second with the record so far.
 
     Raises
     ------
@@ -106,7 +121,9 @@ def execute(
     lost: list[Activation] = []
     try:
         while True:
-            activation, table = _attempt(control, app.name, schema, sink, session, transport)
+            activation, table = _attempt(
+                control, app.name, schema, sink, session, transport, on_progress
+            )
             if isinstance(table, pa.Table):
                 return Execution(table, _with_losses(activation, lost))
             lost.append(activation)
@@ -123,7 +140,13 @@ def execute(
 
 
 def _attempt(
-    control: ControlPlane, name: str, schema: Schema, sink: str, session: str, transport: str
+    control: ControlPlane,
+    name: str,
+    schema: Schema,
+    sink: str,
+    session: str,
+    transport: str,
+    on_progress: Callable[[Activation], None] | None,
 ) -> tuple[Activation, pa.Table | ScadError]:
     """Run the application once; in place of the answer, what says that its memory is gone.
 
@@ -132,7 +155,7 @@ def _attempt(
     """
     activation_id = control.invoke(name, session=session, transport=transport)
     try:
-        activation = _wait(control, activation_id, session)
+        activation = _wait(control, activation_id, session, on_progress)
         handles = _handles(activation, sink)
         try:
             return activation, _fetch(control, session, activation_id, handles, schema, transport)
@@ -176,16 +199,27 @@ def _with_losses(activation: Activation, lost: Sequence[Activation]) -> Activati
     return repeated
 
 
-def _wait(control: ControlPlane, activation_id: str, session: str) -> Activation:
+def _wait(
+    control: ControlPlane,
+    activation_id: str,
+    session: str,
+    on_progress: Callable[[Activation], None] | None,
+) -> Activation:
     from openwhisk.errors import WaitTimeoutError
 
+    renewed = time.monotonic()
     while True:
         try:
-            activation = control.wait(activation_id, _WAIT_SECONDS)
+            return control.wait(
+                activation_id, _WAIT_SECONDS if on_progress is None else _PROGRESS_SECONDS
+            )
         except WaitTimeoutError:
+            pass
+        if time.monotonic() - renewed >= _WAIT_SECONDS or on_progress is None:
             control.renew_session(session)
-            continue
-        return activation
+            renewed = time.monotonic()
+        if on_progress is not None:
+            on_progress(control.activation(activation_id))
 
 
 def _handles(activation: Activation, sink: str) -> list[Mapping[str, Any]]:
@@ -209,6 +243,7 @@ def _failure(activation: Activation) -> QueryFailedError:
         None if failed is None else failed.name,
         activation.activation_id,
         activation.error or text,
+        activation.error_kind,
     )
 
 

@@ -9,31 +9,45 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.catalog import Catalog
 from engine.errors import DataError
 from engine.optimizer.expressions import map_subqueries, with_inputs
 from operators.rel import InputSource, ParquetSource, Rel, Scan
+from remote_frame.errors import StorageError
+from remote_frame.executor import FrameSource
+from remote_frame.local import LocalTable
+from remote_frame.spool import SpooledTable
 
 __all__ = ["LocalTables"]
 
-_ROW_GROUP = 122_880
-
 
 class LocalTables:
-    """The memory files of one session. Safe to use from several threads."""
+    """The memory files of one session. Safe to use from several threads.
+
+    A file goes back when its table does: a registered one when it is replaced, that of a frame
+    when the frame is gone. Only its number stays until the session ends, so that one path never
+    stands for two tables.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._files: dict[str, tuple[pa.Table, int]] = {}
+        self._registered: dict[str, tuple[pa.Table, SpooledTable]] = {}
+        self._frames: weakref.WeakKeyDictionary[LocalTable, SpooledTable] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._descriptors: weakref.WeakKeyDictionary[SpooledTable, int] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._held: list[int] = []
         self._lock = threading.Lock()
 
     def resolve(self, plan: Rel) -> Rel:
-        """`plan` with scans of registered Arrow data reading files instead.
+        """`plan` with scans of this process's data reading files instead.
 
         Raises
         ------
@@ -44,39 +58,49 @@ class LocalTables:
         plan = with_inputs(plan, [self.resolve(i) for i in plan.inputs()])
         if not isinstance(plan, Scan) or not isinstance(plan.source, InputSource):
             return plan
-        name = plan.source.name
-        data = self._catalog[name].data if name in self._catalog else None
-        if data is None:
-            raise DataError(f"input {name!r} is not a table of this session: register it")
-        return replace(plan, source=ParquetSource(name, (self._path(name, data),)))
+        source = plan.source
+        name = source.name if not isinstance(source, FrameSource) else "frame"
+        return replace(plan, source=ParquetSource(name, (self._path(source),)))
 
-    def _path(self, name: str, data: pa.Table) -> str:
+    def _path(self, source: InputSource) -> str:
         with self._lock:
-            known = self._files.get(name)
-            if known is not None and known[0] is data:
-                descriptor = known[1]
-            else:
-                descriptor = _written(name, data)
-                self._files[name] = (data, descriptor)
-                if known is not None:
-                    os.close(known[1])
+            spooled = self._spooled(source)
+            descriptor = self._descriptors.get(spooled)
+            if descriptor is None:
+                descriptor = os.dup(spooled.descriptor)
+                self._descriptors[spooled] = descriptor
+                self._held.append(descriptor)
         return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+    def _spooled(self, source: InputSource) -> SpooledTable:
+        data = source.data if isinstance(source, FrameSource) else None
+        if isinstance(data, SpooledTable):
+            return data
+        if isinstance(data, LocalTable):
+            if data not in self._frames:
+                self._frames[data] = _written("frame", data.table())
+            return self._frames[data]
+        name = source.name
+        registered = self._catalog[name].data if data is None and name in self._catalog else None
+        if registered is None:
+            raise DataError(f"input {name!r} is not a table of this session: register it")
+        known = self._registered.get(name)
+        if known is None or known[0] is not registered:
+            known = self._registered[name] = (registered, _written(name, registered))
+        return known[1]
 
     def close(self) -> None:
         """Give the memory back."""
         with self._lock:
-            for _, descriptor in self._files.values():
-                os.close(descriptor)
-            self._files.clear()
+            self._registered.clear()
+            self._frames.clear()
+            while self._held:
+                os.close(self._held.pop())
+            self._descriptors.clear()
 
 
-def _written(name: str, data: pa.Table) -> int:
-    """The descriptor of a new memory file that holds `data` as Parquet."""
-    descriptor = os.memfd_create("scad-table", os.MFD_CLOEXEC)
+def _written(name: str, data: pa.Table) -> SpooledTable:
     try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            pq.write_table(data, file, row_group_size=_ROW_GROUP, compression="zstd")
-    except (pa.ArrowException, OSError) as error:
-        os.close(descriptor)
-        raise DataError(f"table {name!r}: {error}") from error
-    return descriptor
+        return SpooledTable.written(data, f"table {name!r}")
+    except StorageError as error:
+        raise DataError(str(error)) from error

@@ -1,6 +1,6 @@
 """Buffers of callers, and batches of reads and writes that are under way."""
 
-cdef class Transport
+cdef class Mover
 
 
 cdef object item_size(typestr):
@@ -127,7 +127,7 @@ cdef class Completion:
     waits for it, and says if its writes failed.
     """
 
-    cdef Transport transport
+    cdef Mover transport
     cdef Flight flight
     cdef readonly object bytes
     """Bytes that the batch moves."""

@@ -188,6 +188,7 @@ cdef extern from "transport.h" nogil:
     int libd_open_verbs(const libd_address *address, const char *device, libd_transport **out, libd_error *err)
     void libd_local_counts_of "libd_local_counts"(libd_transport *t, libd_local_counts *out)
     void libd_use_memory(libd_transport *transport, libd_memory *memory)
+    int libd_open_attached(const libd_address *address, libd_memory **memory, libd_transport **out, libd_error *err)
     int libd_attach(libd_transport *transport, libd_memory **out, libd_error *err)
     void libd_memory_destroy(libd_memory *memory)
     bint libd_memory_alive(const libd_memory *memory)

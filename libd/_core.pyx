@@ -56,9 +56,11 @@ KIND_ELEMENT = LIBD_KIND_ELEMENT
 KIND_ADMIN = LIBD_KIND_ADMIN
 
 include "_errors.pxi"
+include "_numbers.pxi"
 include "_registration.pxi"
 include "_memory.pxi"
 include "_completion.pxi"
+include "_moving.pxi"
 include "_transport.pxi"
 include "_open.pxi"
 include "_server.pxi"

@@ -66,7 +66,10 @@ cdef class Endpoint:
         """The address as text."""
         return f"unix://@{self.path.decode()}" if self.path else f"tcp://{self.host.decode()}:{self.port.decode()}"
 
-    cdef libd_transport *open(self, what, bytes device=None) except NULL:
+    cdef libd_transport *open(self, what, bytes device=None, Memory attached=None) except NULL:
+        """Connect; through an RDMA device, or with `attached`, which holds the tenant's arena then."""
+        cdef libd_memory *memory = NULL
+        cdef bint attach = attached is not None
         cdef libd_address address
         cdef libd_transport *t
         cdef libd_error err
@@ -87,12 +90,16 @@ cdef class Endpoint:
         address.stall = self.stall
         address.stripes = self.stripes
         with nogil:
-            if name is NULL:
+            if attach:
+                code = libd_open_attached(&address, &memory, &t, &err)
+            elif name is NULL:
                 code = libd_open_stream(&address, &t, &err)
             else:
                 code = libd_open_verbs(&address, name, &t, &err)
         if code:
             raise_error(&err, f"{what} at {self.url}")
+        if attach:
+            attached.memory = memory
         return t
 
 
@@ -113,24 +120,28 @@ def open_verbs(str name, Endpoint endpoint, str device=None, str element=""):
 def open_shm(str name, Endpoint endpoint, cache, str element=""):
     """Connect to a memory element on this host and map its tenant's arena.
 
-    `cache` is a mapping-like object with ``get(key)`` and ``add(key, memory) -> memory``: attached arenas by server
-    incarnation and tenant.
+    `cache` holds attached arenas by server incarnation and tenant: ``get(key)``, ``add(key, memory) -> memory``, and
+    ``holds(tenant)``, whether there is one of that tenant, of whichever server. Where there is none the arena comes with the
+    connection.
     """
-    cdef libd_transport *t = endpoint.open(f"rdma_shm transport {name!r}")
+    what = f"rdma_shm transport {name!r}"
+    cdef Memory attached = None if cache.holds(endpoint.tenant) else Memory.__new__(Memory)
     cdef Memory memory
+    cdef libd_transport *t = endpoint.open(what, None, attached)
     cdef libd_error err
     cdef int code
     try:
         key = ((<char *>t.who.incarnation)[:16], t.who.tenant)
         memory = cache.get(key)
         if memory is None:
-            memory = Memory.__new__(Memory)
-            with nogil:
-                code = libd_attach(t, &memory.memory, &err)
-            if code:
-                memory.memory = NULL
-                raise_error(&err, f"rdma_shm transport {name!r} at {endpoint.url}: attaching the arena")
-            memory = cache.add(key, memory)
+            if attached is None:
+                attached = Memory.__new__(Memory)
+                with nogil:
+                    code = libd_attach(t, &attached.memory, &err)
+                if code:
+                    attached.memory = NULL
+                    raise_error(&err, f"{what} at {endpoint.url}: attaching the arena")
+            memory = cache.add(key, attached)
     except BaseException:
         libd_destroy(t)
         raise

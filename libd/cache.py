@@ -38,6 +38,12 @@ class ArenaCache:
         """Return the arena attached for `key`, if there is one."""
         return self._own().get(key)
 
+    def holds(self, tenant: int) -> bool:
+        """Whether there is an arena of `tenant`, of whichever server; 0: of any tenant."""
+        arenas = self._own()
+        with self._lock:
+            return any(tenant in (0, other) for _, other in arenas)
+
     def add(self, key: tuple[bytes, int], memory: Memory) -> Memory:
         """Keep `memory`, or return what another thread added meanwhile; forget dead arenas."""
         arenas = self._own()

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """`Sampler`: the most anonymous memory that this process held while it was being watched.
 
-A native thread reads ``/proc/self/statm`` (one ``pread``) about every 2 ms; resident minus shared pages is RssAnon. It never
-takes the GIL, and it sleeps on a condition variable while nothing is watched.
+A native thread reads ``/proc/self/statm`` (one ``pread``) about every 2 ms; resident minus shared pages is RssAnon, and private
+writable memory, touched or not, is VmData. It never takes the GIL, and it sleeps on a condition variable while nothing is watched.
 """
 
 from libc.stdint cimport int64_t
@@ -34,11 +34,12 @@ cdef extern from *:
         long interval_ns;
         int64_t page;
         int64_t peak;
+        int64_t peak_data;
         int64_t samples;
     } sampler_t;
 
-    /* size resident shared …, in pages. -1 if it cannot be read. */
-    static int64_t sampler_read(const sampler_t *s) {
+    /* size resident shared text lib data …, in pages. -1 if it cannot be read. */
+    static int64_t sampler_look(const sampler_t *s, int64_t *data) {
         char text[128], *at;
         ssize_t n = pread(s->fd, text, sizeof text - 1, 0);
         if (n <= 0) return -1;
@@ -46,12 +47,21 @@ cdef extern from *:
         strtoll(text, &at, 10);
         int64_t resident = strtoll(at, &at, 10);
         int64_t shared = strtoll(at, &at, 10);
+        strtoll(at, &at, 10);
+        strtoll(at, &at, 10);
+        *data = strtoll(at, &at, 10) * s->page;
         return resident > shared ? (resident - shared) * s->page : 0;
     }
 
+    static int64_t sampler_read(const sampler_t *s) {
+        int64_t data;
+        return sampler_look(s, &data);
+    }
+
     static void sampler_note(sampler_t *s) {
-        int64_t now = sampler_read(s);
+        int64_t data = 0, now = sampler_look(s, &data);
         if (now > s->peak) s->peak = now;
+        if (data > s->peak_data) s->peak_data = data;
         s->samples++;
     }
 
@@ -107,6 +117,7 @@ cdef extern from *:
     static void sampler_start(sampler_t *s) {
         pthread_mutex_lock(&s->mutex);
         s->peak = 0;
+        s->peak_data = 0;
         s->samples = 0;
         s->watching = 1;
         sampler_note(s);
@@ -138,6 +149,7 @@ cdef extern from *:
     """
     ctypedef struct sampler_t:
         int fd
+        int64_t peak_data
         int64_t samples
     int sampler_open(sampler_t *s, long interval_ns) nogil
     void sampler_start(sampler_t *s) nogil
@@ -194,6 +206,11 @@ cdef class Sampler:
         if self._state.fd < 0:
             raise ValueError("the sampler is closed")
         return sampler_read(&self._state)
+
+    @property
+    def peak_data(self):
+        """The most VmData (what RLIMIT_DATA limits) that the last watch saw, in bytes."""
+        return self._state.peak_data
 
     @property
     def samples(self):

@@ -21,6 +21,7 @@ __all__ = [
     "ControlPlaneInfo",
     "ElementRecord",
     "ElementStatus",
+    "MemoryRecord",
     "SessionInfo",
     "Status",
     "Transport",
@@ -45,11 +46,18 @@ class ElementRecord(msgspec.Struct, kw_only=True):
         What it was charged for while it ran.
     peak_anon_bytes
         The most anonymous memory (RssAnon) that its worker held while it ran, sampled.
+    peak_data_bytes
+        The most private writable memory (VmData), touched or not: what the limit is about.
+    spilled_bytes
+        The most that it had on local disk, sampled (`limits.storage` bounds it).
     cpu_seconds
         All threads, all attempts that reported.
     bytes_read, bytes_written
         Through its transports. Views that were mapped count too, as read if they are read-only and
         as written if not.
+    metrics
+        What the element's code counted itself (`Action.record_metric`), of the last attempt that
+        ended by itself.
     """
 
     name: str
@@ -61,10 +69,36 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     error: str | None = None
     reserved_bytes: int = 0
     peak_anon_bytes: int = 0
+    peak_data_bytes: int = 0
+    spilled_bytes: int = 0
     cores: float = 0.0
     cpu_seconds: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
+    metrics: dict[str, float] = {}
+
+
+class MemoryRecord(msgspec.Struct, kw_only=True):
+    """One incarnation of a memory element.
+
+    Attributes
+    ----------
+    generation
+        Counts from 1; a memory element that was lost is made again.
+    start, end
+        From when its bytes could be reserved until they were given back, or passed to a session.
+    peak_bytes, gb_s
+        The most that it reserved, and its reserved bytes over time. Of an elastic one both are
+        known when it is freed, and 0 before that; one that passes to a session while it holds
+        bytes is accounted to the session.
+    """
+
+    name: str
+    generation: int = 1
+    start: float
+    end: float | None = None
+    peak_bytes: int = 0
+    gb_s: float = 0.0
 
 
 class Usage(msgspec.Struct, kw_only=True):
@@ -111,8 +145,8 @@ class Activation(msgspec.Struct, kw_only=True):
     error
         What went wrong: a line, then the element's traceback if it raised.
     error_kind
-        ``element``, ``limit``, ``result``, ``timeout``, ``lost``, ``capacity``, ``memory``,
-        ``session``, ``cancelled`` or ``internal``.
+        ``element``, ``limit``, ``minimum``, ``result``, ``timeout``, ``lost``, ``capacity``,
+        ``memory``, ``session``, ``cancelled`` or ``internal``.
     logs
         ``TIME STREAM: [element[index]] text``, in the order in which the elements ended.
     """
@@ -127,6 +161,7 @@ class Activation(msgspec.Struct, kw_only=True):
     error_kind: str | None = None
     logs: list[str] = []
     elements: list[ElementRecord] = []
+    memory: list[MemoryRecord] = []
     usage: Usage = msgspec.field(default_factory=Usage)
 
 

@@ -1,280 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The native half of `operators.partition`: hashing, histograms and the scatter, all without the GIL.
+"""The native half of `operators.partition`: the scatter, and the layout of what it writes.
 
-A column of a batch is given by the addresses of its Arrow buffers and its offset into them. The hash of a value
-does not depend on its width: integers and decimals are hashed as sign-extended 128-bit numbers. Words are mixed by
-the 64-bit finalizer of MurmurHash3 (Austin Appleby, public domain); the partition is the high word of
-``hash * partitions`` (Daniel Lemire, "Fast Random Integer Generation in an Interval", 2019).
+Batches come and go through the Arrow C data interface: no Python object is made per column or buffer. What is
+expensive runs without the GIL, in C (``operators/csrc``).
 """
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uintptr_t
-from libc.stdlib cimport calloc, free
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
 
-cdef extern from *:
-    """
-    #include <math.h>
-    #include <stdint.h>
-    #include <string.h>
-
-    enum { KIND_NULL, KIND_BOOL, KIND_SIGNED, KIND_UNSIGNED, KIND_FLOAT, KIND_BYTES, KIND_VAR32, KIND_VAR64 };
-
-    typedef struct {
-        const uint8_t *validity;   /* NULL: no nulls */
-        const uint8_t *offsets;    /* variable width only */
-        const uint8_t *data;
-        int64_t offset;            /* Arrow's array offset, in rows */
-    } scad_piece;
-
-    static inline int scad_bit(const uint8_t *bits, int64_t i) { return (bits[i >> 3] >> (i & 7)) & 1; }
-
-    static inline uint64_t scad_mix(uint64_t h) {
-        h ^= h >> 33; h *= UINT64_C(0xff51afd7ed558ccd);
-        h ^= h >> 33; h *= UINT64_C(0xc4ceb9fe1a85ec53);
-        return h ^ (h >> 33);
-    }
-
-    #define SCAD_NULL_HASH UINT64_C(0x9e3779b97f4a7c15)
-
-    static inline uint64_t scad_hash_wide(uint64_t low, uint64_t high) {
-        uint64_t h = scad_mix(low);
-        /* A number that fits 64 bits hashes as if it were held in 64 bits. */
-        if (high != (uint64_t)((int64_t)low >> 63)) h = scad_mix(h ^ (high * UINT64_C(0x9fb21c651e98df25)) ^ 1);
-        return h;
-    }
-
-    static inline uint64_t scad_hash_double(double v) {
-        uint64_t bits;
-        if (v == 0.0) v = 0.0;
-        if (isnan(v)) return scad_mix(UINT64_C(0x7ff8000000000000));
-        memcpy(&bits, &v, 8);
-        return scad_mix(bits);
-    }
-
-    static inline uint64_t scad_hash_bytes(const uint8_t *p, int64_t n) {
-        uint64_t h = (uint64_t)n * UINT64_C(0x9e3779b185ebca87), w;
-        while (n >= 8) { memcpy(&w, p, 8); h = scad_mix(h ^ w); p += 8; n -= 8; }
-        if (n) { w = 0; memcpy(&w, p, (size_t)n); h = scad_mix(h ^ w ^ ((uint64_t)n << 59)); }
-        return scad_mix(h);
-    }
-
-    static inline uint64_t scad_hash_at(int kind, int width, const scad_piece *c, int64_t i) {
-        uint64_t low, high;
-        if (c->validity && !scad_bit(c->validity, i)) return SCAD_NULL_HASH;
-        switch (kind) {
-        case KIND_NULL: return SCAD_NULL_HASH;
-        case KIND_BOOL: return scad_mix((uint64_t)scad_bit(c->data, i));
-        case KIND_SIGNED:
-            switch (width) {
-            case 1: return scad_mix((uint64_t)(int64_t)((const int8_t *)c->data)[i]);
-            case 2: return scad_mix((uint64_t)(int64_t)((const int16_t *)c->data)[i]);
-            case 4: return scad_mix((uint64_t)(int64_t)((const int32_t *)c->data)[i]);
-            case 8: return scad_mix(((const uint64_t *)c->data)[i]);
-            default:
-                memcpy(&low, c->data + i * 16, 8); memcpy(&high, c->data + i * 16 + 8, 8);
-                return scad_hash_wide(low, high);
-            }
-        case KIND_UNSIGNED:
-            switch (width) {
-            case 1: return scad_mix(c->data[i]);
-            case 2: return scad_mix(((const uint16_t *)c->data)[i]);
-            case 4: return scad_mix(((const uint32_t *)c->data)[i]);
-            default: return scad_hash_wide(((const uint64_t *)c->data)[i], 0);
-            }
-        case KIND_FLOAT:
-            return scad_hash_double(width == 4 ? (double)((const float *)c->data)[i] : ((const double *)c->data)[i]);
-        case KIND_VAR32: {
-            const int32_t *o = (const int32_t *)c->offsets + i;
-            return scad_hash_bytes(c->data + o[0], o[1] - o[0]);
-        }
-        case KIND_VAR64: {
-            const int64_t *o = (const int64_t *)c->offsets + i;
-            return scad_hash_bytes(c->data + o[0], o[1] - o[0]);
-        }
-        default: return scad_hash_bytes(c->data + i * width, width);
-        }
-    }
-
-    /* One loop per common form, so that the compiler sees the kind. */
-    static void scad_hash_column(int kind, int width, const scad_piece *c, int64_t from, int64_t n,
-                                 uint64_t *h, int first) {
-        int64_t i, base = c->offset + from;
-        #define LOOP(K, W) for (i = 0; i < n; i++) { \\
-            uint64_t v = scad_hash_at(K, W, c, base + i); \\
-            h[i] = first ? v : scad_mix(((h[i] << 5) | (h[i] >> 59)) ^ v); }
-        if (kind == KIND_SIGNED && width == 4) { LOOP(KIND_SIGNED, 4) }
-        else if (kind == KIND_SIGNED && width == 8) { LOOP(KIND_SIGNED, 8) }
-        else if (kind == KIND_VAR32) { LOOP(KIND_VAR32, 0) }
-        else { LOOP(kind, width) }
-        #undef LOOP
-    }
-
-    #define SCAD_BLOCK 2048
-
-    /* Partition numbers of a batch, and how many rows each partition gets. */
-    static void scad_assign(const int *kinds, const int *widths, const scad_piece **keys, int n_keys,
-                            int64_t n, int64_t partitions, uint16_t *pid, int64_t *rows) {
-        uint64_t h[SCAD_BLOCK];
-        for (int64_t from = 0; from < n; from += SCAD_BLOCK) {
-            int64_t m = n - from < SCAD_BLOCK ? n - from : SCAD_BLOCK;
-            for (int k = 0; k < n_keys; k++)
-                scad_hash_column(kinds[k], widths[k], keys[k], from, m, h, k == 0);
-            for (int64_t i = 0; i < m; i++) {
-                uint16_t p = (uint16_t)(((unsigned __int128)h[i] * (uint64_t)partitions) >> 64);
-                pid[from + i] = p;
-                rows[p]++;
-            }
-        }
-    }
-
-    static void scad_count_nulls(const scad_piece *c, int64_t n, const uint16_t *pid, int64_t *nulls) {
-        if (!c->validity) return;
-        for (int64_t i = 0; i < n; i++)
-            nulls[pid ? pid[i] : 0] += !scad_bit(c->validity, c->offset + i);
-    }
-
-    static inline int64_t scad_length(int kind, const scad_piece *c, int64_t i, int64_t *start) {
-        if (kind == KIND_VAR32) {
-            const int32_t *o = (const int32_t *)c->offsets + i;
-            *start = o[0];
-            return o[1] - o[0];
-        }
-        const int64_t *o = (const int64_t *)c->offsets + i;
-        *start = o[0];
-        return o[1] - o[0];
-    }
-
-    static void scad_count_bytes(int kind, const scad_piece *c, int64_t n, const uint16_t *pid, int64_t *bytes) {
-        int64_t start, i;
-        if (!n) return;
-        if (!pid) {
-            int64_t last, length = scad_length(kind, c, c->offset + n - 1, &last);
-            scad_length(kind, c, c->offset, &start);
-            bytes[0] += last + length - start;
-            return;
-        }
-        if (kind == KIND_VAR32) {
-            const int32_t *o = (const int32_t *)c->offsets + c->offset;
-            for (i = 0; i < n; i++) bytes[pid[i]] += o[i + 1] - o[i];
-        } else {
-            const int64_t *o = (const int64_t *)c->offsets + c->offset;
-            for (i = 0; i < n; i++) bytes[pid[i]] += o[i + 1] - o[i];
-        }
-    }
-
-    static void scad_put_bits(const uint8_t *bits, int64_t offset, int64_t n, const uint16_t *pid,
-                              uint8_t **out, int64_t *at) {
-        int64_t i;
-        if (!pid && out[0] && !((at[0] | (bits ? offset : 0)) & 7)) {
-            /* Whole bytes; bits behind the end of the batch are overwritten or cleared below. */
-            int64_t whole = n >> 3;
-            uint8_t *to = out[0] + (at[0] >> 3);
-            if (bits) memcpy(to, bits + (offset >> 3), (size_t)whole); else memset(to, 0xff, (size_t)whole);
-            for (i = whole << 3; i < n; i++)
-                if (!bits || scad_bit(bits, offset + i)) to[i >> 3] |= (uint8_t)(1 << (i & 7));
-            at[0] += n;
-            return;
-        }
-        for (i = 0; i < n; i++) {
-            int p = pid ? pid[i] : 0;
-            int64_t k = at[p]++;
-            if (out[p] && (!bits || scad_bit(bits, offset + i))) out[p][k >> 3] |= (uint8_t)(1 << (k & 7));
-        }
-    }
-
-    #define SCAD_PUT(NAME, T) \\
-    static void NAME(const scad_piece *c, int64_t n, const uint16_t *pid, uint8_t **out, int64_t *at) { \\
-        const T *from = (const T *)c->data + c->offset; \\
-        for (int64_t i = 0; i < n; i++) { int p = pid[i]; ((T *)out[p])[at[p]++] = from[i]; } }
-    SCAD_PUT(scad_put_1, uint8_t)
-    SCAD_PUT(scad_put_2, uint16_t)
-    SCAD_PUT(scad_put_4, uint32_t)
-    SCAD_PUT(scad_put_8, uint64_t)
-
-    static void scad_put_fixed(int width, const scad_piece *c, int64_t n, const uint16_t *pid,
-                               uint8_t **out, int64_t *at) {
-        if (!pid) {
-            if (n) memcpy(out[0] + at[0] * width, c->data + c->offset * width, (size_t)(n * width));
-            at[0] += n;
-            return;
-        }
-        switch (width) {
-        case 1: scad_put_1(c, n, pid, out, at); return;
-        case 2: scad_put_2(c, n, pid, out, at); return;
-        case 4: scad_put_4(c, n, pid, out, at); return;
-        case 8: scad_put_8(c, n, pid, out, at); return;
-        case 16:
-            for (int64_t i = 0; i < n; i++) {
-                int p = pid[i];
-                memcpy(out[p] + 16 * at[p]++, c->data + (c->offset + i) * 16, 16);
-            }
-            return;
-        default:
-            for (int64_t i = 0; i < n; i++) {
-                int p = pid[i];
-                memcpy(out[p] + width * at[p]++, c->data + (c->offset + i) * width, (size_t)width);
-            }
-        }
-    }
-
-    /* Strings: `at` counts rows, `used` bytes. Offsets have the width of the input's. */
-    static void scad_put_var(int kind, const scad_piece *c, int64_t n, const uint16_t *pid,
-                             uint8_t **offsets, uint8_t **out, int64_t *at, int64_t *used) {
-        int64_t start, length, i;
-        if (!n) return;
-        if (!pid) {
-            int64_t total = 0;
-            scad_count_bytes(kind, c, n, NULL, &total);
-            scad_length(kind, c, c->offset, &start);
-            if (total) memcpy(out[0] + used[0], c->data + start, (size_t)total);
-            int64_t shift = used[0] - start;
-            for (i = 0; i < n; i++) {
-                int64_t s, l = scad_length(kind, c, c->offset + i, &s);
-                if (kind == KIND_VAR32) ((int32_t *)offsets[0])[at[0] + i + 1] = (int32_t)(s + l + shift);
-                else ((int64_t *)offsets[0])[at[0] + i + 1] = s + l + shift;
-            }
-            at[0] += n;
-            used[0] += total;
-            return;
-        }
-        for (i = 0; i < n; i++) {
-            int p = pid[i];
-            length = scad_length(kind, c, c->offset + i, &start);
-            if (length) memcpy(out[p] + used[p], c->data + start, (size_t)length);
-            used[p] += length;
-            at[p]++;
-            if (kind == KIND_VAR32) ((int32_t *)offsets[p])[at[p]] = (int32_t)used[p];
-            else ((int64_t *)offsets[p])[at[p]] = used[p];
-        }
-    }
-
-    /* Least and greatest of the valid values of one finished column of one partition. */
-    static int scad_range(int kind, int width, const uint8_t *validity, const uint8_t *data, int64_t n,
-                          int64_t *least, int64_t *greatest) {
-        int64_t lo = INT64_MAX, hi = INT64_MIN, i;
-        int any = 0;
-        #define RANGE(T) { const T *v = (const T *)data; \\
-            if (!validity) { any = n > 0; for (i = 0; i < n; i++) { int64_t x = (int64_t)v[i]; \\
-                lo = x < lo ? x : lo; hi = x > hi ? x : hi; } } \\
-            else for (i = 0; i < n; i++) if (scad_bit(validity, i)) { int64_t x = (int64_t)v[i]; any = 1; \\
-                lo = x < lo ? x : lo; hi = x > hi ? x : hi; } }
-        if (kind == KIND_SIGNED) switch (width) {
-            case 1: RANGE(int8_t) break; case 2: RANGE(int16_t) break;
-            case 4: RANGE(int32_t) break; case 8: RANGE(int64_t) break; default: return 0;
-        } else if (kind == KIND_UNSIGNED) switch (width) {
-            case 1: RANGE(uint8_t) break; case 2: RANGE(uint16_t) break; case 4: RANGE(uint32_t) break;
-            default: return 0;
-        } else return 0;
-        #undef RANGE
-        *least = lo; *greatest = hi;
-        return any;
-    }
-    """
-    ctypedef struct scad_piece:
-        const uint8_t *validity
-        const uint8_t *offsets
-        const uint8_t *data
-        int64_t offset
+cdef extern from "columns.h" nogil:
     int C_NULL "KIND_NULL"
     int C_BOOL "KIND_BOOL"
     int C_SIGNED "KIND_SIGNED"
@@ -283,18 +20,75 @@ cdef extern from *:
     int C_BYTES "KIND_BYTES"
     int C_VAR32 "KIND_VAR32"
     int C_VAR64 "KIND_VAR64"
-    void scad_assign(const int *, const int *, const scad_piece **, int, int64_t, int64_t, uint16_t *, int64_t *) nogil
-    void scad_count_nulls(const scad_piece *, int64_t, const uint16_t *, int64_t *) nogil
-    void scad_count_bytes(int, const scad_piece *, int64_t, const uint16_t *, int64_t *) nogil
-    void scad_put_bits(const uint8_t *, int64_t, int64_t, const uint16_t *, uint8_t **, int64_t *) nogil
-    void scad_put_fixed(int, const scad_piece *, int64_t, const uint16_t *, uint8_t **, int64_t *) nogil
-    void scad_put_var(int, const scad_piece *, int64_t, const uint16_t *, uint8_t **, uint8_t **, int64_t *, int64_t *) nogil
-    int scad_range(int, int, const uint8_t *, const uint8_t *, int64_t, int64_t *, int64_t *) nogil
+    struct scad_type:
+        int kind
+        int width
+    struct scad_piece:
+        const uint8_t *validity
+        const uint8_t *offsets
+        const uint8_t *data
+        int64_t offset
+        int64_t size
+    bint scad_is_variable(int kind)
 
-from libc.string cimport memcpy, memset
+cdef extern from "layout.h" nogil:
+    struct scad_place:
+        int64_t validity, offsets, data
+        int64_t validity_size, offsets_size, data_size
+    int64_t scad_align(int64_t n)
+    int64_t c_place "scad_place"(const scad_type *, int64_t, int64_t, int64_t, int64_t, scad_place *)
+    struct ArrowArray:
+        int64_t length, null_count, offset, n_buffers, n_children
+        const void **buffers
+        ArrowArray **children
+        ArrowArray *dictionary
+        void (*release)(ArrowArray *) noexcept nogil
+        void *private_data
+
+cdef extern from *:
+    """
+    static inline int scad_drop(int *count) { return __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL); }
+    """
+    int scad_drop(int *count) nogil
+
+cdef extern from "scatter.h" nogil:
+    int SCAD_REGISTERS
+    struct scad_cell:
+        uint8_t *validity
+        uint8_t *offsets
+        uint8_t *data
+        int64_t nulls, bytes, used, least, most
+    struct scad_sketch:
+        uint8_t registers[128]
+    struct scad_ranges:
+        int64_t count
+        const scad_piece *keys
+        const uint8_t *descending
+        const uint8_t *nulls_first
+        const int64_t *ranks
+    struct scad_ahead:
+        const uint8_t *data
+        int width
+    int64_t scad_block_rows(int64_t partitions)
+    void scad_assign_hash(const scad_type *, const scad_piece *const *, int, int64_t, int64_t, uint16_t *, int64_t *)
+    void scad_assign_ranges(const scad_type *, const scad_piece *const *, int, int64_t, const scad_ranges *, uint16_t *,
+                            int64_t *)
+    int64_t scad_rank(const scad_type *, const scad_piece *, int64_t, bint, bint)
+    int64_t scad_measure(const scad_type *, const scad_piece *, int64_t, const uint16_t *, scad_cell *)
+    void scad_sort_block(const uint16_t *, int, int64_t, uint16_t *, uint32_t *)
+    void scad_put(const scad_type *, const scad_piece *, int64_t, int, int64_t, const uint16_t *, const uint32_t *,
+                  const int64_t *, scad_cell *, bint, const scad_ahead *)
+    int64_t c_sketch "scad_sketch"(const scad_type *, const scad_piece *, int64_t, int, bint, scad_sketch *)
+    void scad_fence()
 
 KIND_NULL, KIND_BOOL, KIND_SIGNED, KIND_UNSIGNED = C_NULL, C_BOOL, C_SIGNED, C_UNSIGNED
 KIND_FLOAT, KIND_BYTES, KIND_VAR32, KIND_VAR64 = C_FLOAT, C_BYTES, C_VAR32, C_VAR64
+
+cdef int64_t _no_strings = 0  # The offsets of a column of strings without rows.
+cdef int64_t INT64_MAX = 0x7fffffffffffffff
+cdef int64_t INT64_MIN = -INT64_MAX - 1
+# Until so many rows were seen, all of them enter the sketches; then a sample.
+cdef int64_t SKETCH_ALL = 16384
 
 
 cdef void *_alloc(size_t count, size_t size) except NULL:
@@ -304,262 +98,577 @@ cdef void *_alloc(size_t count, size_t size) except NULL:
     return p
 
 
+cdef void *_grown(void *old, size_t size) except NULL:
+    cdef void *p = realloc(old, size if size else 1)
+    if p == NULL:
+        raise MemoryError(f"{size} bytes for partitioning")
+    return p
+
+
+cdef scad_type *_types(kinds, widths) except NULL:
+    cdef int c
+    cdef scad_type *types = <scad_type *>_alloc(len(kinds), sizeof(scad_type))
+    for c, (kind, width) in enumerate(zip(kinds, widths)):
+        types[c].kind, types[c].width = kind, width
+    return types
+
+
+cdef int _pieces(ArrowArray *array, const scad_type *types, int n_columns, scad_piece *pieces) except -1:
+    """The buffers of a struct array's children."""
+    cdef int c
+    cdef int64_t n = array.length, at
+    cdef ArrowArray *child
+    cdef scad_piece *piece
+    if array.n_children != n_columns:
+        raise ValueError(f"{n_columns} columns, but a batch of {array.n_children}")
+    for c in range(n_columns):
+        child, piece = array.children[c], &pieces[c]
+        memset(piece, 0, sizeof(scad_piece))
+        if types[c].kind == C_NULL or not n:
+            continue
+        if child.n_buffers != (3 if scad_is_variable(types[c].kind) else 2):
+            raise ValueError(f"column {c}: {child.n_buffers} buffers are not those of its type")
+        at = piece.offset = child.offset + array.offset
+        piece.validity = <const uint8_t *>child.buffers[0] if child.null_count else NULL
+        if scad_is_variable(types[c].kind):
+            piece.offsets, piece.data = <const uint8_t *>child.buffers[1], <const uint8_t *>child.buffers[2]
+            if types[c].kind == C_VAR32:
+                piece.size = (<const int *>piece.offsets)[at + n]
+            else:
+                piece.size = (<const int64_t *>piece.offsets)[at + n]
+        else:
+            piece.data = <const uint8_t *>child.buffers[1]
+            piece.size = (at + n) * types[c].width
+    return 0
+
+
 cdef class Scatter:
-    """Two passes over batches of columns: `sizes` after the first, `write` is the second.
+    """Rows into partitions: batches are added, measured, and written together into one block of memory.
 
     Parameters
     ----------
     kinds, widths
         Per column: one of the ``KIND_`` numbers, and bytes per value of fixed-width kinds.
-    lengths
-        Rows of each batch.
-    pieces
-        Per batch and column, batch-major: ``(validity, offsets, data, offset)``; addresses, 0 where absent. The caller
-        keeps the buffers alive.
-    keys
-        Columns to hash by; may be empty only if `partitions` is 1.
     partitions
         1 to 65535.
+    keys
+        Columns to partition by; may be empty only if `partitions` is 1.
+    boundaries
+        None: by hash. Else a capsule (``arrow_array``) of ``partitions - 1`` sorted rows of the key columns, and
+        `descending` and `nulls_first` say in which order they stand.
     """
 
-    cdef int n_columns, n_batches
-    cdef int64_t partitions, total
-    cdef int *kinds
-    cdef int *widths
+    cdef int n_columns, n_keys, n_batches, room
+    cdef int64_t partitions, total, room_rows, seen
+    cdef scad_type *types
+    cdef scad_type *key_types
+    cdef int *keys
     cdef int64_t *lengths
     cdef scad_piece *pieces
     cdef uint16_t *pid
     cdef int64_t *rows      # [partition]
-    cdef int64_t *nulls     # [column][partition]
-    cdef int64_t *bytes_    # [column][partition]
+    cdef int64_t *starts    # [partition + 1], in the block
+    cdef scad_cell *cells   # [column][partition]
+    cdef scad_sketch *sketches
+    cdef int64_t *sampled   # [column]
+    cdef scad_ranges ranges
+    cdef scad_piece *range_keys
+    cdef uint8_t *range_flags
+    cdef int64_t *ranks
+    cdef list held
+    cdef object boundaries
 
-    def __cinit__(self, kinds, widths, lengths, pieces, keys, int64_t partitions):
-        cdef int c, b
-        cdef int n_keys = len(keys)
-        cdef int *key_kinds = NULL
-        cdef int *key_widths = NULL
-        cdef const scad_piece **key_pieces = NULL
-        cdef int64_t done = 0
-        cdef uint16_t *pid
+    def __cinit__(self, kinds, widths, int64_t partitions, keys=(), boundaries=None, descending=(), nulls_first=()):
+        cdef int k
         if not 1 <= partitions <= 65535:
             raise ValueError(f"partitions must be 1 to 65535, not {partitions}")
-        if not n_keys and partitions > 1:
+        if partitions > 1 and not len(keys):
             raise ValueError("several partitions need keys")
-        self.n_columns, self.n_batches, self.partitions = len(kinds), len(lengths), partitions
-        if len(pieces) != self.n_columns * self.n_batches:
-            raise ValueError("one piece per batch and column")
-        self.kinds = <int *>_alloc(self.n_columns, sizeof(int))
-        self.widths = <int *>_alloc(self.n_columns, sizeof(int))
-        self.lengths = <int64_t *>_alloc(self.n_batches, sizeof(int64_t))
-        self.pieces = <scad_piece *>_alloc(len(pieces), sizeof(scad_piece))
+        self.n_columns, self.n_keys, self.partitions = len(kinds), len(keys), partitions
+        self.types = _types(kinds, widths)
+        self.keys = <int *>_alloc(self.n_keys, sizeof(int))
+        self.key_types = <scad_type *>_alloc(self.n_keys, sizeof(scad_type))
+        for k in range(self.n_keys):
+            if not 0 <= keys[k] < self.n_columns:
+                raise IndexError(f"key {keys[k]} of {self.n_columns} columns")
+            self.keys[k] = keys[k]
+            self.key_types[k] = self.types[self.keys[k]]
         self.rows = <int64_t *>_alloc(partitions, sizeof(int64_t))
-        self.nulls = <int64_t *>_alloc(self.n_columns * partitions, sizeof(int64_t))
-        self.bytes_ = <int64_t *>_alloc(self.n_columns * partitions, sizeof(int64_t))
-        for c in range(self.n_columns):
-            self.kinds[c], self.widths[c] = kinds[c], widths[c]
-        for b in range(self.n_batches):
-            self.lengths[b] = lengths[b]
-            self.total += self.lengths[b]
-        for c, (validity, offsets, data, offset) in enumerate(pieces):
-            self.pieces[c].validity = <const uint8_t *><uintptr_t>validity
-            self.pieces[c].offsets = <const uint8_t *><uintptr_t>offsets
-            self.pieces[c].data = <const uint8_t *><uintptr_t>data
-            self.pieces[c].offset = offset
-        if partitions == 1:
-            self.rows[0] = self.total
-        else:
-            self.pid = <uint16_t *>_alloc(self.total, sizeof(uint16_t))
-            key_kinds = <int *>_alloc(n_keys, sizeof(int))
-            key_widths = <int *>_alloc(n_keys, sizeof(int))
-            key_pieces = <const scad_piece **>_alloc(n_keys, sizeof(void *))
-            try:
-                for c in range(n_keys):
-                    if not 0 <= keys[c] < self.n_columns:
-                        raise IndexError(f"key {keys[c]} of {self.n_columns} columns")
-                    key_kinds[c], key_widths[c] = self.kinds[<int>keys[c]], self.widths[<int>keys[c]]
-                for b in range(self.n_batches):
-                    for c in range(n_keys):
-                        key_pieces[c] = &self.pieces[b * self.n_columns + <int>keys[c]]
-                    with nogil:
-                        scad_assign(key_kinds, key_widths, key_pieces, n_keys, self.lengths[b], partitions,
-                                    self.pid + done, self.rows)
-                    done += self.lengths[b]
-            finally:
-                free(key_kinds)
-                free(key_widths)
-                free(key_pieces)
-        with nogil:
-            self._measure()
+        self.starts = <int64_t *>_alloc(partitions + 1, sizeof(int64_t))
+        self.cells = <scad_cell *>_alloc(self.n_columns * partitions, sizeof(scad_cell))
+        self.sketches = <scad_sketch *>_alloc(self.n_columns, sizeof(scad_sketch))
+        self.sampled = <int64_t *>_alloc(self.n_columns, sizeof(int64_t))
+        if boundaries is not None:
+            self._bound(boundaries, descending, nulls_first)
+        self.clear()
+
+    def _bound(self, boundaries, descending, nulls_first):
+        cdef ArrowArray *array = <ArrowArray *>PyCapsule_GetPointer(boundaries, "arrow_array")
+        cdef int k
+        cdef int64_t i
+        if array.length != self.partitions - 1 or not len(descending) == len(nulls_first) == self.n_keys:
+            raise ValueError(f"{self.partitions} ranges of {self.n_keys} keys have one boundary less, and flags for each key")
+        self.boundaries = boundaries
+        self.range_keys = <scad_piece *>_alloc(self.n_keys, sizeof(scad_piece))
+        self.range_flags = <uint8_t *>_alloc(2 * self.n_keys, 1)
+        self.ranks = <int64_t *>_alloc(array.length, sizeof(int64_t))
+        _pieces(array, self.key_types, self.n_keys, self.range_keys)
+        for k in range(self.n_keys):
+            self.range_flags[k], self.range_flags[self.n_keys + k] = bool(descending[k]), bool(nulls_first[k])
+        self.ranges.count = array.length
+        self.ranges.keys = self.range_keys
+        self.ranges.descending, self.ranges.nulls_first = self.range_flags, self.range_flags + self.n_keys
+        self.ranges.ranks = self.ranks
+        for i in range(array.length):
+            self.ranks[i] = scad_rank(self.key_types, self.range_keys, i, self.range_flags[0], self.range_flags[self.n_keys])
+            if i and self.ranks[i] < self.ranks[i - 1]:
+                raise ValueError(f"boundary {i} stands before boundary {i - 1}")
 
     def __dealloc__(self):
-        free(self.kinds)
-        free(self.widths)
+        free(self.types)
+        free(self.key_types)
+        free(self.keys)
         free(self.lengths)
         free(self.pieces)
         free(self.pid)
         free(self.rows)
-        free(self.nulls)
-        free(self.bytes_)
+        free(self.starts)
+        free(self.cells)
+        free(self.sketches)
+        free(self.sampled)
+        free(self.range_keys)
+        free(self.range_flags)
+        free(self.ranks)
 
-    cdef void _measure(self) noexcept nogil:
-        cdef int c, b
-        cdef int64_t done, p
-        cdef const uint16_t *pid
-        cdef const scad_piece *piece
-        for c in range(self.n_columns):
-            done = 0
-            if self.kinds[c] == C_NULL:
-                for p in range(self.partitions):
-                    self.nulls[c * self.partitions + p] = self.rows[p]
-                continue
-            for b in range(self.n_batches):
-                piece = &self.pieces[b * self.n_columns + c]
-                pid = self.pid + done if self.pid != NULL else NULL
-                scad_count_nulls(piece, self.lengths[b], pid, self.nulls + c * self.partitions)
-                if self.kinds[c] == C_VAR32 or self.kinds[c] == C_VAR64:
-                    scad_count_bytes(self.kinds[c], piece, self.lengths[b], pid,
-                                     self.bytes_ + c * self.partitions)
-                done += self.lengths[b]
+    def clear(self):
+        """Forget the batches, and keep the sketches."""
+        cdef int64_t i
+        self.n_batches = 0
+        self.total = 0
+        self.held = []
+        memset(self.rows, 0, <size_t>self.partitions * sizeof(int64_t))
+        memset(self.cells, 0, <size_t>(self.n_columns * self.partitions) * sizeof(scad_cell))
+        for i in range(self.n_columns * self.partitions):
+            self.cells[i].least, self.cells[i].most = INT64_MAX, INT64_MIN
 
-    def partition_rows(self, int64_t partition):
-        """Rows of one partition."""
-        return self.rows[partition]
-
-    def null_counts(self, int64_t partition):
-        """Nulls of each column in one partition."""
-        return tuple([self.nulls[c * self.partitions + partition] for c in range(self.n_columns)])
-
-    def sizes(self, int64_t partition):
-        """Bytes of each buffer of one partition: validity, offsets for strings, data, column after column."""
-        cdef int c
-        cdef int64_t n = self.rows[partition]
-        result = []
-        for c in range(self.n_columns):
-            if self.kinds[c] == C_NULL:
-                result += (0, 0)
-                continue
-            result.append((n + 7) // 8 if self.nulls[c * self.partitions + partition] else 0)
-            if self.kinds[c] == C_VAR32 or self.kinds[c] == C_VAR64:
-                result.append((n + 1) * (4 if self.kinds[c] == C_VAR32 else 8) if n else 0)
-                result.append(self.bytes_[c * self.partitions + partition])
-            elif self.kinds[c] == C_BOOL:
-                result.append((n + 7) // 8)
-            else:
-                result.append(n * self.widths[c])
-        return result
-
-    def write(self, buffers):
-        """Scatter every row into `buffers[partition]`, writable buffers of at least `sizes(partition)` bytes each.
-
-        Returns
-        -------
-        list of list
-            Per partition and column ``(least, greatest)`` of integer-like values as int, or None.
-        """
-        cdef int c, b, per = 0, v, slot
-        cdef int64_t p, done, least = 0, greatest = 0
-        cdef const uint16_t *pid
-        cdef const scad_piece *piece
-        cdef Py_buffer *views = NULL
-        cdef int64_t taken = 0
-        cdef uint8_t **out = NULL
-        cdef int64_t *at = NULL
-        cdef int64_t *used = NULL
-        cdef int kind
-        cdef int *slots = NULL
-        for c in range(self.n_columns):
-            per += 3 if self.kinds[c] == C_VAR32 or self.kinds[c] == C_VAR64 else 2
-        if len(buffers) != self.partitions:
-            raise ValueError(f"{self.partitions} partitions, but buffers for {len(buffers)}")
-        try:
-            views = <Py_buffer *>_alloc(per * self.partitions, sizeof(Py_buffer))
-            out = <uint8_t **>_alloc(per * self.partitions, sizeof(void *))
-            at = <int64_t *>_alloc(self.partitions, sizeof(int64_t))
-            used = <int64_t *>_alloc(self.partitions, sizeof(int64_t))
-            slots = <int *>_alloc(self.n_columns, sizeof(int))
-            for p in range(self.partitions):
-                sizes = self.sizes(p)
-                given = buffers[p]
-                if len(given) != per:
-                    raise ValueError(f"partition {p}: {per} buffers are needed, {len(given)} given")
-                for v in range(per):
-                    if not sizes[v]:
-                        continue
-                    PyObject_GetBuffer(given[v], &views[taken], PyBUF_WRITABLE)
-                    taken += 1
-                    if views[taken - 1].len < sizes[v]:
-                        raise ValueError(f"partition {p}, buffer {v}: {sizes[v]} bytes are needed, "
-                                         f"{views[taken - 1].len} given")
-                    out[v * self.partitions + p] = <uint8_t *>views[taken - 1].buf
-            slot = 0
-            for c in range(self.n_columns):
-                slots[c] = slot
-                slot += 3 if self.kinds[c] == C_VAR32 or self.kinds[c] == C_VAR64 else 2
-            with nogil:
-                for c in range(self.n_columns):
-                    self._column(c, out + slots[c] * self.partitions, at, used)
-            ranges = []
-            for p in range(self.partitions):
-                row = []
-                for c in range(self.n_columns):
-                    if scad_range(self.kinds[c], self.widths[c], out[slots[c] * self.partitions + p],
-                                  out[(slots[c] + 1) * self.partitions + p], self.rows[p], &least, &greatest):
-                        row.append((least, greatest))
-                    else:
-                        row.append(None)
-                ranges.append(row)
-            return ranges
-        finally:
-            for p in range(taken):
-                PyBuffer_Release(&views[p])
-            free(views)
-            free(out)
-            free(at)
-            free(used)
-            free(slots)
-
-    cdef void _column(self, int c, uint8_t **out, int64_t *at, int64_t *used) noexcept nogil:
-        """Scatter column `c`; `out` has a row of pointers per buffer of the column."""
-        cdef int b
-        cdef int kind = self.kinds[c]
-        cdef int64_t P = self.partitions, p, done, n
-        cdef const scad_piece *piece
-        cdef const uint16_t *pid
-        cdef bint any_validity = False
-        if kind == C_NULL:
+    def add(self, capsule):
+        """Add a batch (a capsule ``arrow_array`` of a struct), which is held until `clear`. Sizes its parts."""
+        cdef ArrowArray *array = <ArrowArray *>PyCapsule_GetPointer(capsule, "arrow_array")
+        cdef int64_t n = array.length, p
+        cdef int c, k
+        cdef scad_piece *pieces
+        cdef uint16_t *pid = NULL
+        cdef const scad_piece **keys = NULL
+        if not n:
             return
-        for p in range(P):
-            if self.nulls[c * P + p]:
-                any_validity = True
-                memset(out[p], 0, <size_t>((self.rows[p] + 7) // 8))
-        if any_validity:
-            memset(at, 0, <size_t>P * sizeof(int64_t))
-            done = 0
-            for b in range(self.n_batches):
-                piece = &self.pieces[b * self.n_columns + c]
-                pid = self.pid + done if self.pid != NULL else NULL
-                scad_put_bits(piece.validity, piece.offset, self.lengths[b], pid, out, at)
-                done += self.lengths[b]
-        memset(at, 0, <size_t>P * sizeof(int64_t))
-        memset(used, 0, <size_t>P * sizeof(int64_t))
-        for p in range(P):
-            if not self.rows[p]:
-                continue
-            if kind == C_BOOL:
-                memset(out[P + p], 0, <size_t>((self.rows[p] + 7) // 8))
-            elif kind == C_VAR32:
-                memset(out[P + p], 0, 4)
-            elif kind == C_VAR64:
-                memset(out[P + p], 0, 8)
-        done = 0
-        for b in range(self.n_batches):
-            piece = &self.pieces[b * self.n_columns + c]
-            n = self.lengths[b]
-            pid = self.pid + done if self.pid != NULL else NULL
-            if kind == C_BOOL:
-                scad_put_bits(piece.data, piece.offset, n, pid, out + P, at)
-            elif kind == C_VAR32 or kind == C_VAR64:
-                scad_put_var(kind, piece, n, pid, out + P, out + 2 * P, at, used)
+        if self.n_batches == self.room:
+            self.pieces = <scad_piece *>_grown(self.pieces, <size_t>(2 * self.room + 1) * self.n_columns * sizeof(scad_piece))
+            self.lengths = <int64_t *>_grown(self.lengths, <size_t>(2 * self.room + 1) * sizeof(int64_t))
+            self.room = 2 * self.room + 1
+        pieces = self.pieces + <int64_t>self.n_batches * self.n_columns
+        _pieces(array, self.types, self.n_columns, pieces)
+        if self.partitions > 1:
+            if self.total + n > self.room_rows:
+                p = max(self.total + n, self.room_rows + self.room_rows // 2)
+                self.pid = <uint16_t *>_grown(self.pid, <size_t>p * sizeof(uint16_t))
+                self.room_rows = p
+            pid = self.pid + self.total
+            keys = <const scad_piece **>_alloc(self.n_keys, sizeof(void *))
+            for k in range(self.n_keys):
+                keys[k] = &pieces[self.keys[k]]
+        with nogil:
+            if pid == NULL:
+                self.rows[0] += n
+            elif self.ranks == NULL:
+                scad_assign_hash(self.key_types, keys, self.n_keys, n, self.partitions, pid, self.rows)
             else:
-                scad_put_fixed(self.widths[c], piece, n, pid, out + P, at)
-            done += n
+                scad_assign_ranges(self.key_types, keys, self.n_keys, n, &self.ranges, pid, self.rows)
+            for c in range(self.n_columns):
+                if not scad_measure(&self.types[c], &pieces[c], n, pid, self.cells + c * self.partitions):
+                    pieces[c].validity = NULL
+        free(keys)
+        self.held.append(capsule)
+        self.lengths[self.n_batches] = n
+        self.n_batches += 1
+        self.total += n
+
+    @property
+    def staged(self):
+        """Rows that were added."""
+        return self.total
+
+    def size(self):
+        """Bytes of the block that `write` fills."""
+        cdef int64_t p, at = 0
+        cdef int c
+        cdef scad_cell *cell
+        cdef scad_place place
+        for c in range(self.n_columns):
+            if self.types[c].kind == C_NULL:
+                for p in range(self.partitions):
+                    self.cells[c * self.partitions + p].nulls = self.rows[p]
+        for p in range(self.partitions):
+            self.starts[p] = at
+            for c in range(self.n_columns):
+                cell = &self.cells[c * self.partitions + p]
+                at = c_place(&self.types[c], self.rows[p], cell.nulls, cell.bytes, at, &place)
+        self.starts[self.partitions] = at
+        return at
+
+    def widest(self):
+        """The column of 32-bit offsets whose strings are longest in one partition, and their bytes; (-1, 0) if none."""
+        cdef int c, column = -1
+        cdef int64_t p, most = 0
+        for c in range(self.n_columns):
+            if self.types[c].kind == C_VAR32:
+                for p in range(self.partitions):
+                    if self.cells[c * self.partitions + p].bytes > most:
+                        column, most = c, self.cells[c * self.partitions + p].bytes
+        return column, most
+
+    def write(self, block, bint stream):
+        """Scatter all rows into `block`, a writable buffer of at least `size()` bytes; `stream` bypasses the caches."""
+        cdef Py_buffer view
+        cdef int64_t p, at
+        cdef int c
+        cdef int64_t size = self.size()
+        cdef scad_cell *cell
+        cdef scad_place place
+        cdef uint8_t *base
+        cdef int64_t *done = NULL
+        cdef uint16_t *order = NULL
+        cdef uint32_t *starts = NULL
+        PyObject_GetBuffer(block, &view, PyBUF_WRITABLE)
+        try:
+            if view.len < size:
+                raise ValueError(f"{size} bytes are needed, {view.len} given")
+            base = <uint8_t *>view.buf
+            for p in range(self.partitions):
+                at = self.starts[p]
+                for c in range(self.n_columns):
+                    cell = &self.cells[c * self.partitions + p]
+                    at = c_place(&self.types[c], self.rows[p], cell.nulls, cell.bytes, at, &place)
+                    cell.validity = base + place.validity if place.validity_size else NULL
+                    cell.offsets = base + place.offsets
+                    cell.data = base + place.data
+                    cell.used = 0
+            done = <int64_t *>_alloc(self.partitions, sizeof(int64_t))
+            order = <uint16_t *>_alloc(scad_block_rows(self.partitions), sizeof(uint16_t))
+            starts = <uint32_t *>_alloc(5 * self.partitions + 1, sizeof(uint32_t))
+            with nogil:
+                self._write(done, order, starts, stream)
+        finally:
+            PyBuffer_Release(&view)
+            free(done)
+            free(order)
+            free(starts)
+
+    cdef void _write(self, int64_t *done, uint16_t *order, uint32_t *starts, bint stream) noexcept nogil:
+        cdef int64_t most = scad_block_rows(self.partitions), row = 0, at, n, p
+        cdef int b, c
+        cdef bint several = self.partitions > 1
+        cdef const scad_piece *pieces
+        cdef scad_ahead ahead
+        for b in range(self.n_batches):
+            pieces = self.pieces + <int64_t>b * self.n_columns
+            at = 0
+            while at < self.lengths[b]:
+                n = min(most, self.lengths[b] - at)
+                if several:
+                    scad_sort_block(self.pid + row, <int>n, self.partitions, order, starts)
+                for c in range(self.n_columns):
+                    ahead.data = NULL
+                    if c + 1 < self.n_columns and self.types[c + 1].width:
+                        ahead.width = self.types[c + 1].width
+                        ahead.data = pieces[c + 1].data + (pieces[c + 1].offset + at) * ahead.width
+                    scad_put(&self.types[c], &pieces[c], at, <int>n, self.partitions, order if several else NULL, starts,
+                             done, self.cells + c * self.partitions, stream, &ahead)
+                    self.sampled[c] += c_sketch(&self.types[c], &pieces[c], at, <int>n, self.seen < SKETCH_ALL,
+                                                &self.sketches[c])
+                self.seen += n
+                if several:
+                    for p in range(self.partitions):
+                        done[p] += starts[p + 1] - starts[p]
+                else:
+                    done[0] += n
+                at += n
+                row += n
+        scad_fence()
+
+    def parts(self):
+        """Per partition, after `write`: offset in the block, bytes, rows, nulls and string bytes per column, and least
+        and greatest values per column (as ordered integers; None where there are none).
+        """
+        cdef int64_t p
+        cdef int c
+        cdef scad_cell *cell
+        found = []
+        for p in range(self.partitions):
+            nulls, strings, least, most = [], [], [], []
+            for c in range(self.n_columns):
+                cell = &self.cells[c * self.partitions + p]
+                nulls.append(cell.nulls)
+                if scad_is_variable(self.types[c].kind):
+                    strings.append(cell.bytes)
+                known = cell.least <= cell.most
+                least.append(cell.least if known else None)
+                most.append(cell.most if known else None)
+            found.append((self.starts[p], self.starts[p + 1] - self.starts[p], self.rows[p], nulls, strings, least, most))
+        return found
+
+    def distinct(self):
+        """Per column the registers of its sketch, and how many rows entered it."""
+        cdef int c
+        return [((<const uint8_t *>self.sketches[c].registers)[:SCAD_REGISTERS], self.sampled[c])
+                for c in range(self.n_columns)]
+
+
+cdef class Layout:
+    """Where the buffers of some columns of a part are, and the columns over those buffers.
+
+    Parameters
+    ----------
+    kinds, widths
+        As for `Scatter`, of all columns of the part.
+    columns
+        Positions of the columns that are wanted, in any order.
+    """
+
+    cdef int n_columns, n_wanted
+    cdef scad_type *types
+    cdef int *wanted
+    cdef uint8_t *is_wanted
+
+    def __cinit__(self, kinds, widths, columns):
+        cdef int i
+        self.n_columns, self.n_wanted = len(kinds), len(columns)
+        self.types = _types(kinds, widths)
+        self.wanted = <int *>_alloc(self.n_wanted, sizeof(int))
+        self.is_wanted = <uint8_t *>_alloc(self.n_columns, 1)
+        for i in range(self.n_wanted):
+            if not 0 <= columns[i] < self.n_columns:
+                raise IndexError(f"column {columns[i]} of {self.n_columns}")
+            self.wanted[i] = columns[i]
+            self.is_wanted[self.wanted[i]] = 1
+
+    def __dealloc__(self):
+        free(self.types)
+        free(self.wanted)
+        free(self.is_wanted)
+
+    cdef scad_place *_places(self, int64_t rows, nulls, strings, int64_t *size) except NULL:
+        cdef int c, v = 0
+        cdef int64_t at = 0, bytes_
+        cdef scad_place *places = <scad_place *>_alloc(self.n_columns, sizeof(scad_place))
+        try:
+            if rows < 0 or rows > (<int64_t>1 << 40) or len(nulls) != self.n_columns:
+                raise ValueError(f"{rows} rows with {len(nulls)} counts of nulls for {self.n_columns} columns")
+            for c in range(self.n_columns):
+                bytes_ = 0
+                if scad_is_variable(self.types[c].kind):
+                    bytes_ = strings[v]
+                    v += 1
+                    if bytes_ < 0 or bytes_ > (<int64_t>1 << 40):
+                        raise ValueError(f"column {c}: {bytes_} bytes of strings")
+                at = c_place(&self.types[c], rows, nulls[c], bytes_, at, &places[c])
+            if v != len(strings):
+                raise ValueError(f"{len(strings)} lengths for {v} columns of strings")
+        except BaseException:
+            free(places)
+            raise
+        size[0] = at
+        return places
+
+    def size(self, int64_t rows, nulls, strings):
+        """Bytes of a part."""
+        cdef int64_t size
+        free(self._places(rows, nulls, strings, &size))
+        return size
+
+    def spans(self, int64_t rows, nulls, strings):
+        """The wanted bytes of a part as ``(offset, length)``, neighbours together, in ascending order."""
+        cdef int64_t size, first = 0, end = 0, start
+        cdef int c
+        cdef scad_place *places = self._places(rows, nulls, strings, &size)
+        found = []
+        for c in range(self.n_columns):
+            start = places[c].validity
+            if not self.is_wanted[c] or not (places[c].offsets_size or places[c].data_size):
+                continue
+            if start != scad_align(end) or not end:
+                if end:
+                    found.append((first, end - first))
+                first = start
+            end = places[c].data + places[c].data_size
+        if end:
+            found.append((first, end - first))
+        free(places)
+        return found
+
+    def columns(self, int64_t rows, nulls, strings, spans, views):
+        """The wanted columns as a capsule (``arrow_array``) of a struct array, which keeps the views alive.
+
+        Parameters
+        ----------
+        rows, nulls, strings
+            As in the part.
+        spans
+            What `spans` gave.
+        views
+            A buffer for each, of at least its length.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are no such columns.
+        """
+        cdef int64_t size, at, null_count
+        cdef int i, c, s
+        cdef int n_spans = len(spans)
+        cdef scad_place *places = self._places(rows, nulls, strings, &size)
+        cdef uint8_t **bases = NULL
+        cdef int64_t *firsts = NULL
+        cdef Py_buffer *held = NULL
+        cdef ArrowArray *array = NULL
+        cdef ArrowArray *child
+        cdef scad_piece piece
+        cdef scad_place *place
+        cdef uint8_t *base
+        views = list(views)
+        try:
+            array = _new_array(self.n_wanted, n_spans)
+            held = (<_Held *>array.private_data).views
+            bases = <uint8_t **>_alloc(n_spans, sizeof(void *))
+            firsts = <int64_t *>_alloc(n_spans, sizeof(int64_t))
+            for s in range(n_spans):
+                PyObject_GetBuffer(views[s], &held[s], PyBUF_SIMPLE)
+                (<_Held *>array.private_data).taken += 1
+                if held[s].len < spans[s][1]:
+                    raise ValueError(f"{spans[s][1]} bytes are needed, {held[s].len} given")
+                bases[s], firsts[s] = <uint8_t *>held[s].buf, spans[s][0]
+            array.length = rows
+            for i in range(self.n_wanted):
+                c = self.wanted[i]
+                place, child = &places[c], array.children[i]
+                child.length = rows
+                child.null_count = rows if self.types[c].kind == C_NULL else nulls[c]
+                if self.types[c].kind == C_NULL:
+                    child.n_buffers = 0
+                    continue
+                child.n_buffers = 3 if scad_is_variable(self.types[c].kind) else 2
+                if not place.offsets_size and not place.data_size:
+                    if child.n_buffers == 3:
+                        child.buffers[1] = &_no_strings
+                    continue
+                # The last span that starts before the column.
+                s = _span_of(firsts, n_spans, place.validity)
+                base = bases[s] - firsts[s]
+                child.buffers[0] = base + place.validity if place.validity_size else NULL
+                if child.n_buffers == 2:
+                    child.buffers[1] = base + place.data
+                    continue
+                child.buffers[1] = base + place.offsets
+                child.buffers[2] = base + place.data
+                _check_offsets(&self.types[c], base + place.offsets, rows, place.data_size)
+            return PyCapsule_New(array, "arrow_array", _drop_capsule)
+        except BaseException:
+            if array != NULL:
+                array.release(array)
+                free(array)
+            raise
+        finally:
+            free(places)
+            free(bases)
+            free(firsts)
+
+
+cdef int _span_of(const int64_t *firsts, int count, int64_t at) noexcept:
+    cdef int low = 0, high = count, middle
+    while high - low > 1:
+        middle = (low + high) // 2
+        if firsts[middle] <= at:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+cdef int _check_offsets(const scad_type *type, const uint8_t *offsets, int64_t rows, int64_t size) except -1:
+    cdef int64_t first, last
+    if type.kind == C_VAR32:
+        first, last = (<const int *>offsets)[0], (<const int *>offsets)[rows]
+    else:
+        first, last = (<const int64_t *>offsets)[0], (<const int64_t *>offsets)[rows]
+    if first != 0:
+        raise ValueError("the first offset of a string column is not 0")
+    if last != size:
+        raise ValueError(f"the last offset of a string column is {last}, but it has {size} bytes")
+    return 0
+
+
+# A struct array over buffers of Python objects. The consumer may move the children out of their parent and keep them
+# longer, so that parent and children share what they point to.
+ctypedef struct _Held:
+    int users
+    int taken
+    ArrowArray *children
+    ArrowArray **pointers
+    const void **buffers
+    Py_buffer *views
+
+
+cdef ArrowArray *_new_array(int n_columns, int n_views) except NULL:
+    cdef int i
+    cdef ArrowArray *array = <ArrowArray *>calloc(1, sizeof(ArrowArray))
+    cdef _Held *held = <_Held *>calloc(1, sizeof(_Held))
+    if array == NULL or held == NULL:
+        free(array)
+        free(held)
+        raise MemoryError("an array over remote memory")
+    held.users = 1
+    held.children = <ArrowArray *>calloc(n_columns + 1, sizeof(ArrowArray))
+    held.pointers = <ArrowArray **>calloc(n_columns + 1, sizeof(void *))
+    held.buffers = <const void **>calloc(3 * n_columns + 1, sizeof(void *))
+    held.views = <Py_buffer *>calloc(n_views + 1, sizeof(Py_buffer))
+    array.private_data, array.release = held, _release
+    if held.children == NULL or held.pointers == NULL or held.buffers == NULL or held.views == NULL:
+        _release(array)
+        free(array)
+        raise MemoryError("an array over remote memory")
+    array.n_buffers, array.n_children = 1, n_columns
+    array.buffers = held.buffers + 3 * n_columns  # The struct's own validity: none.
+    array.children = held.pointers
+    held.users += n_columns
+    for i in range(n_columns):
+        held.pointers[i] = &held.children[i]
+        held.children[i].buffers = held.buffers + 3 * i
+        held.children[i].private_data, held.children[i].release = held, _release
+    return array
+
+
+cdef void _release(ArrowArray *array) noexcept nogil:
+    """Of the struct array and of each child."""
+    cdef _Held *held = <_Held *>array.private_data
+    cdef int64_t i
+    for i in range(array.n_children):
+        if array.children[i].release != NULL:
+            array.children[i].release(array.children[i])
+    array.release = NULL
+    if scad_drop(&held.users):
+        return
+    if held.taken:
+        with gil:
+            for i in range(held.taken):
+                PyBuffer_Release(&held.views[i])
+    free(held.children)
+    free(held.pointers)
+    free(held.buffers)
+    free(held.views)
+    free(held)
+
+
+cdef void _drop_capsule(object capsule) noexcept:
+    cdef ArrowArray *array = <ArrowArray *>PyCapsule_GetPointer(capsule, "arrow_array")
+    if array.release != NULL:
+        array.release(array)
+    free(array)

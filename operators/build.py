@@ -47,6 +47,7 @@ from operators.rel import (
     Source,
     Values,
 )
+from operators.rewrite import columns_used
 from operators.schema import Field, Schema
 from operators.types import (
     BOOL,
@@ -418,6 +419,8 @@ def join(
     if condition is not None:
         _check(condition, both, "join condition")
         _require_boolean(condition, "join condition")
+    if kind == "asof":
+        _check_asof(condition, len(left.schema))
     schema = _join_schema(left.schema, right.schema, kind, mark_name)
     keys = [a for a, _ in on], [b for _, b in on]
     return Join(schema, left, right, kind, tuple(keys[0]), tuple(keys[1]), nulls, condition, build)
@@ -429,8 +432,19 @@ def _join_schema(left: Schema, right: Schema, kind: JoinKind, mark_name: str) ->
     if kind == "mark":
         return Schema((*left.fields, Field(mark_name, BOOL)))
     first = tuple(Field(f.name, f.type, f.nullable or kind in ("right", "full")) for f in left)
-    second = tuple(Field(f.name, f.type, f.nullable or kind in ("left", "full")) for f in right)
+    outer = kind in ("left", "full", "asof")
+    second = tuple(Field(f.name, f.type, f.nullable or outer) for f in right)
     return Schema(first + second)
+
+
+def _check_asof(condition: Expr | None, width: int) -> None:
+    """An inequality whose first argument is over the left columns, the second over the right."""
+    match condition:
+        case Call(function="less" | "less_equal" | "greater" | "greater_equal", args=(one, other)):
+            mine, theirs = columns_used(one), columns_used(other)
+            if mine and theirs and max(mine) < width <= min(theirs):
+                return
+    raise PlanError("an asof join needs one inequality between a left and a right value")
 
 
 def aggregation(

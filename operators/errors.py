@@ -5,6 +5,7 @@ from __future__ import annotations
 from libd.errors import ScadError
 
 __all__ = [
+    "DataFileError",
     "KernelError",
     "KernelMemoryError",
     "OperatorError",
@@ -25,6 +26,10 @@ class PlanError(OperatorError):
 
 class UnsupportedTypeError(OperatorError):
     """A column whose Arrow type an operator cannot handle; the message names the column."""
+
+
+class DataFileError(OperatorError):
+    """A data file that is missing, unreadable or not what the others are; the message names it."""
 
 
 class KernelError(OperatorError):

@@ -324,6 +324,37 @@ def _date_trunc(args: Sequence[Expr]) -> pa.DataType:
     return TIMESTAMP
 
 
+def _time_bucket(args: Sequence[Expr]) -> pa.DataType:
+    if args[0].type != INTERVAL or any(not pt.is_timestamp(a.type) for a in args[1:]):
+        raise PlanError("wants an interval and timestamps")
+    return TIMESTAMP
+
+
+def _strftime(args: Sequence[Expr]) -> pa.DataType:
+    if not is_temporal(args[0].type) or not _is_string(args[1].type):
+        raise PlanError("wants a date or timestamp and a format")
+    return STRING
+
+
+def _regexp_extract(args: Sequence[Expr]) -> pa.DataType:
+    for arg in args[:2]:
+        if not _is_string(arg.type) and not pt.is_null(arg.type):
+            raise PlanError(f"{arg.type} is not a string")
+    if len(args) == 3 and literal_integer(args[2]) is None:
+        raise PlanError("the group must be an integer literal")
+    return STRING
+
+
+def _padded(args: Sequence[Expr]) -> pa.DataType:
+    text, length, fill = (a.type for a in args)
+    if not is_integer(length):
+        raise PlanError("the length must be an integer")
+    for type in (text, fill):
+        if not _is_string(type) and not pt.is_null(type):
+            raise PlanError(f"{type} is not a string")
+    return STRING
+
+
 def _date_diff(args: Sequence[Expr]) -> pa.DataType:
     if not _is_string(args[0].type) or not all(is_temporal(a.type) for a in args[1:]):
         raise PlanError("wants a part's name and two dates or timestamps")
@@ -348,6 +379,13 @@ def _argument(args: Sequence[Expr]) -> pa.DataType:
 def _median(args: Sequence[Expr]) -> pa.DataType:
     type = _number(args[0].type)
     return FLOAT64 if is_integer(type) else type
+
+
+def _quantile(args: Sequence[Expr]) -> pa.DataType:
+    share = args[1].value if isinstance(args[1], Lit) else None
+    if not isinstance(share, float | int) or not 0 <= share <= 1:
+        raise PlanError("the quantile must be a literal between 0 and 1")
+    return _median(args[:1])
 
 
 def _lag(args: Sequence[Expr]) -> pa.DataType:
@@ -396,7 +434,20 @@ _SCALAR_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("exp", 1, 1, _numeric_to(FLOAT64)),
     ("ln", 1, 1, _numeric_to(FLOAT64)),
     ("log10", 1, 1, _numeric_to(FLOAT64)),
+    ("log2", 1, 1, _numeric_to(FLOAT64)),
+    ("cbrt", 1, 1, _numeric_to(FLOAT64)),
+    ("sin", 1, 1, _numeric_to(FLOAT64)),
+    ("cos", 1, 1, _numeric_to(FLOAT64)),
+    ("tan", 1, 1, _numeric_to(FLOAT64)),
+    ("asin", 1, 1, _numeric_to(FLOAT64)),
+    ("acos", 1, 1, _numeric_to(FLOAT64)),
+    ("atan", 1, 1, _numeric_to(FLOAT64)),
+    ("degrees", 1, 1, _numeric_to(FLOAT64)),
+    ("radians", 1, 1, _numeric_to(FLOAT64)),
     ("power", 2, 2, _numeric_to(FLOAT64)),
+    ("isnan", 1, 1, _numeric_to(BOOL)),
+    ("isinf", 1, 1, _numeric_to(BOOL)),
+    ("isfinite", 1, 1, _numeric_to(BOOL)),
     *((name, 2, 2, _comparable) for name in COMPARISONS),
     ("and", 1, None, _boolean),
     ("or", 1, None, _boolean),
@@ -419,6 +470,13 @@ _SCALAR_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("ltrim", 1, 2, _string),
     ("rtrim", 1, 2, _string),
     ("replace", 3, 3, _string),
+    ("regexp_replace", 3, 4, _string),
+    ("regexp_extract", 2, 3, _regexp_extract),
+    ("reverse", 1, 1, _string),
+    ("repeat", 2, 2, _strings(STRING, is_integer)),
+    ("lpad", 3, 3, _padded),
+    ("rpad", 3, 3, _padded),
+    ("byte_length", 1, 1, _strings(INT64)),
     ("length", 1, 1, _strings(INT64)),
     ("strpos", 2, 2, _strings(INT64)),
     ("substring", 2, 3, _strings(STRING, is_integer, is_integer)),
@@ -437,10 +495,19 @@ _SCALAR_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("week", 1, 1, _temporal_part),
     ("day", 1, 1, _temporal_part),
     ("day_of_week", 1, 1, _temporal_part),
+    ("iso_day_of_week", 1, 1, _temporal_part),
     ("day_of_year", 1, 1, _temporal_part),
     ("hour", 1, 1, _clock_part),
     ("minute", 1, 1, _clock_part),
     ("second", 1, 1, _clock_part),
+    ("microsecond", 1, 1, _clock_part),
+    ("epoch_us", 1, 1, _temporal_part),
+    ("last_day", 1, 1, _all(is_temporal, "a date or timestamp", DATE)),
+    ("make_date", 3, 3, _all(is_integer, "an integer", DATE)),
+    ("time_bucket", 2, 3, _time_bucket),
+    ("strftime", 2, 2, _strftime),
+    ("strptime", 2, 2, _strings(TIMESTAMP)),
+    ("try_strptime", 2, 2, _strings(TIMESTAMP)),
     ("date_trunc", 2, 2, _date_trunc),
     ("date_diff", 3, 3, _date_diff),
 )
@@ -452,6 +519,7 @@ _AGGREGATE_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("min", 1, 1, _argument),
     ("max", 1, 1, _argument),
     ("first", 1, 1, _argument),
+    ("last", 1, 1, _argument),
     ("any_value", 1, 1, _argument),
     ("stddev_samp", 1, 1, _numeric_to(FLOAT64)),
     ("stddev_pop", 1, 1, _numeric_to(FLOAT64)),
@@ -461,6 +529,8 @@ _AGGREGATE_TABLE: tuple[tuple[str, int, int | None, Rule], ...] = (
     ("covar_samp", 2, 2, _numeric_to(FLOAT64)),
     ("covar_pop", 2, 2, _numeric_to(FLOAT64)),
     ("median", 1, 1, _median),
+    ("quantile_cont", 2, 2, _quantile),
+    ("product", 1, 1, _numeric_to(FLOAT64)),
     ("bool_and", 1, 1, _boolean),
     ("bool_or", 1, 1, _boolean),
     ("approx_count_distinct", 1, 1, _always(INT64)),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from operators.rel import Rel
 
-__all__ = ["ArrowStream", "Kernel"]
+__all__ = ["ArrowStream", "InMemory", "Kernel"]
 
 ArrowStream: TypeAlias = Any
 """An object with `__arrow_c_stream__`. Unless a fragment reads it once only, asking it again
@@ -17,8 +18,25 @@ must start again.
 
 An object that also has ``arrow_stream(columns: Sequence[str])`` is asked for just the columns
 that a fragment names, and is expected to give an object with `__arrow_c_stream__` over them in
-that order.
+that order. One that has ``resident_batches(columns: Sequence[str])`` as well is asked first whether
+its rows are in memory: it gives an `InMemory`, or None if it has to be streamed.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """Columns in memory, as a kernel scans them.
+
+    Attributes
+    ----------
+    ranges
+        Least and greatest value per column, as stored integers, None where they are not known;
+        empty if none are. A kernel relies on them.
+    """
+
+    schema: pa.Schema
+    batches: Sequence[pa.RecordBatch]
+    ranges: Sequence[tuple[int, int] | None] = ()
 
 
 class Kernel(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
@@ -13,6 +14,8 @@ from operators.errors import OperatorError
 from operators.stats import ColumnStats, TableStats, as_number
 
 __all__ = ["parquet_stats"]
+
+_SLICES = 32
 
 
 def parquet_stats(paths: Sequence[str]) -> TableStats:
@@ -45,6 +48,7 @@ def _column(footers: Sequence[Any], index: int, type: pa.DataType, rows: int) ->
     highs: list[float | None] = []
     nulls = 0
     counts: list[int] = []
+    spread: list[tuple[float, float, int]] = []
     raw = 0
     for footer in footers:
         for group in range(footer.num_row_groups):
@@ -60,13 +64,16 @@ def _column(footers: Sequence[Any], index: int, type: pa.DataType, rows: int) ->
             if known.has_min_max:
                 lows.append(as_number(known.min))
                 highs.append(as_number(known.max))
+                if lows[-1] is not None and highs[-1] is not None and known.distinct_count:
+                    spread.append((lows[-1], highs[-1], known.distinct_count))
             elif not known.has_null_count or known.null_count < chunk.num_values:
                 lows.append(None)
     certain = bool(lows) and None not in lows and None not in highs
     low = min((v for v in lows if v is not None), default=None) if certain else None
     high = max((v for v in highs if v is not None), default=None) if certain else None
     filled = max(rows - nulls, 0)
-    distinct = _distinct(type, low, high, counts, filled, raw)
+    together = _together(spread) if spread and len(spread) == len(counts) else None
+    distinct = _distinct(type, low, high, counts, together, filled, raw)
     width = None
     if pt.is_string(type) or pt.is_binary(type) or pt.is_large_string(type):
         # Dictionary pages hold each string once, so this errs on the small side: bound it below.
@@ -74,11 +81,29 @@ def _column(footers: Sequence[Any], index: int, type: pa.DataType, rows: int) ->
     return ColumnStats(low, high, nulls / rows if rows else 0.0, distinct, width)
 
 
+def _together(spread: Sequence[tuple[float, float, int]]) -> float:
+    """Distinct values of all row groups from the range and distinct values of each.
+
+    Where ranges lie apart, values add up; where they overlap, a group has its values at random
+    among those of its range, so that a value is missing if all groups miss it. The range is looked
+    at in slices.
+    """
+    low, high = min(s[0] for s in spread), max(s[1] for s in spread)
+    edges = np.linspace(low, high + 1, _SLICES + 1)
+    missing = np.ones(_SLICES)
+    for first, last, count in spread:
+        covered = np.clip(np.minimum(edges[1:], last + 1) - np.maximum(edges[:-1], first), 0, None)
+        share = min(count / (last - first + 1), 1.0)
+        missing *= 1 - share * covered / np.diff(edges)
+    return max(float(np.sum((1 - missing) * np.diff(edges))), max(float(s[2]) for s in spread))
+
+
 def _distinct(
     type: pa.DataType,
     low: float | None,
     high: float | None,
     counts: Sequence[int],
+    together: float | None,
     filled: int,
     raw: int,
 ) -> float | None:
@@ -90,7 +115,7 @@ def _distinct(
         if pt.is_integer(type) or pt.is_date(type) or pt.is_decimal(type) or pt.is_boolean(type):
             limit = min(limit, (high - low) / step + 1)
     if counts:
-        return min(float(max(counts)), limit)
+        return min(float(max(counts)) if together is None else together, limit)
     if pt.is_floating(type) or pt.is_string(type) or pt.is_large_string(type):
         # A dictionary of d values costs about log2(d) bits a row; plain values cost their width.
         bits = raw * 8 / filled

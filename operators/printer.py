@@ -15,6 +15,7 @@ from operators.rel import (
     Limit,
     ParquetSource,
     Project,
+    Query,
     Rel,
     Scan,
     SetOperation,
@@ -102,6 +103,8 @@ def _describe(rel: Rel) -> str:
             return f"Limit {count}" + (f" offset {rel.offset}" if rel.offset else "")
         case SetOperation():
             return rel.operation.capitalize() + (" all" if rel.all else "")
+        case Query():
+            return f"Query {' '.join(rel.text.split())} over {', '.join(rel.names)}"
     return type(rel).__name__
 
 

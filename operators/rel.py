@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
+
 from operators.expr import Aggregate, Expr, SortKey
 from operators.schema import Schema
 
@@ -23,6 +25,7 @@ __all__ = [
     "Limit",
     "ParquetSource",
     "Project",
+    "Query",
     "Rel",
     "Scan",
     "SetOperation",
@@ -32,7 +35,7 @@ __all__ = [
     "walk",
 ]
 
-JoinKind = Literal["inner", "left", "right", "full", "semi", "anti", "mark", "cross"]
+JoinKind = Literal["inner", "left", "right", "full", "semi", "anti", "mark", "cross", "asof"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,14 @@ class ParquetSource(Source):
 
     `part` is ``(index, count)``: of `count` disjoint shares that together are the whole table,
     cut at row-group boundaries and balanced by rows (`operators.parquet_parts`), read only
-    number `index`. None is the whole table.
+    number `index`. None is the whole table. `hive` names columns, the last of the table, that are
+    not in the files but in their paths (``…/year=2020/…``), with their types.
     """
 
     table: str
     paths: tuple[str, ...]
     part: tuple[int, int] | None = None
+    hive: tuple[tuple[str, pa.DataType], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,10 @@ class Join(Rel):
     columns, then right columns. Output columns: left then right for inner, left, right, full and
     cross; left only for semi and anti; left plus one boolean for mark. `build` says which side is
     to be hashed, once the optimizer knows.
+
+    An asof join puts out every left row once, beside that right row of equal keys whose value in
+    `condition` is nearest, or beside NULLs if there is none. Its `condition` is one inequality
+    between an expression over left columns and one over right columns.
     """
 
     left: Rel
@@ -193,6 +202,22 @@ class SetOperation(Rel):
 
     def inputs(self) -> tuple[Rel, ...]:
         return self.operands
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Rel):
+    """A SELECT statement in DuckDB's SQL over inputs that it calls by `names`.
+
+    Nothing looks into the text, so a plan that has one is computed in one place.
+    `operators.duckdb.query` makes it.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    tables: tuple[Rel, ...]
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return self.tables
 
 
 def walk(rel: Rel) -> Iterator[Rel]:

@@ -32,6 +32,7 @@ from operators.rel import (
     Join,
     Limit,
     Project,
+    Query,
     Rel,
     Scan,
     SetOperation,
@@ -247,6 +248,8 @@ def with_inputs(rel: Rel, inputs: Sequence[Rel]) -> Rel:
             return dataclasses.replace(rel, left=inputs[0], right=inputs[1])
         case SetOperation():
             return dataclasses.replace(rel, operands=tuple(inputs))
+        case Query():
+            return dataclasses.replace(rel, tables=tuple(inputs))
     raise PlanError(f"{type(rel).__name__} has no inputs")
 
 

@@ -50,13 +50,21 @@ _STRING_BYTES = 16.0
 
 @dataclass(frozen=True, slots=True)
 class ColumnStats:
-    """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value."""
+    """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value.
+
+    `domain` is how many distinct values its table had before rows were filtered: against it, a
+    filtered key of a dimension says which share of another table's rows finds a partner. `origin`
+    is the scan that a column comes from and the rows that it gives: columns of one scan have no
+    more combinations than that.
+    """
 
     min: float | None = None
     max: float | None = None
     null_fraction: float = 0.0
     distinct: float | None = None
     width: float | None = None
+    domain: float | None = None
+    origin: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +131,20 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
             if stats is None or len(stats.columns) != len(rel.source_schema):
                 rows = 1e6 if stats is None else stats.rows
                 stats = TableStats(rows, (ColumnStats(),) * len(rel.source_schema))
-            kept = _filtered(stats, rel.predicate)
-            return TableStats(kept.rows, tuple(kept.columns[i] for i in rel.columns))
+            whole = tuple(replace(c, domain=c.distinct) for c in stats.columns)
+            kept = _filtered(TableStats(stats.rows, whole), rel.predicate)
+            origin = id(rel), kept.rows
+            columns = tuple(replace(kept.columns[i], origin=origin) for i in rel.columns)
+            return TableStats(kept.rows, columns)
         case Values(rows=rows_):
             return TableStats(float(len(rows_)), (ColumnStats(),) * len(rel.schema))
         case Filter(predicate=predicate):
-            return _filtered(go(rel.input), predicate)
+            kept = _filtered(go(rel.input), predicate)
+            if isinstance(rel.input, Scan):
+                origin = id(rel.input), kept.rows
+                columns = tuple(replace(c, origin=origin) for c in kept.columns)
+                return TableStats(kept.rows, columns)
+            return kept
         case Project(exprs=exprs):
             below = go(rel.input)
             return TableStats(below.rows, tuple(_projected(e, below) for e in exprs))
@@ -169,18 +185,88 @@ def _filtered(stats: TableStats, predicate: Expr | None) -> TableStats:
         return stats
     kept = _scaled(stats, stats.rows * selectivity(predicate, stats))
     columns = list(kept.columns)
-    for term in _terms(predicate):
-        match term:
-            case Call(function="equal", args=(Column(index=i), Lit(value=v))) if v is not None:
-                point = as_number(v)
-                columns[i] = replace(
-                    columns[i], min=point, max=point, null_fraction=0.0, distinct=1.0
-                )
-            case InList(arg=Column(index=i), options=options):
-                given = columns[i].distinct
-                most = float(len(options)) if given is None else min(len(options), given)
-                columns[i] = replace(columns[i], distinct=most, null_fraction=0.0)
+    terms = _terms(predicate)
+    for i, bounds in _bounds(terms).items():
+        low, high = _clipped(stats.columns[i], *bounds)
+        if low is not None and high is not None:
+            known = stats.columns[i].distinct
+            inside = None if known is None else max(known * _inside(stats.columns[i], bounds), 1.0)
+            columns[i] = replace(columns[i], min=low, max=high, null_fraction=0.0, distinct=inside)
+    for term in terms:
+        points = _points(term)
+        if points is None:
+            continue
+        i, values = points
+        numbers = [n for v in values if (n := as_number(v)) is not None]
+        given = stats.columns[i].distinct
+        most = float(len(values)) if given is None else min(float(len(values)), given)
+        columns[i] = replace(columns[i], null_fraction=0.0, distinct=most)
+        if len(numbers) == len(values):
+            columns[i] = replace(columns[i], min=min(numbers), max=max(numbers))
     return TableStats(kept.rows, tuple(columns))
+
+
+def _points(term: Expr) -> tuple[int, list[object]] | None:
+    """The column that `term` holds to some values, and the values."""
+    match term:
+        case Call(function="equal", args=(Column(index=i), Lit(value=v))) if v is not None:
+            return i, [v]
+        case InList(arg=Column(index=i), options=options) if all(
+            isinstance(o, Lit) and o.value is not None for o in options
+        ):
+            return i, [o.value for o in options if isinstance(o, Lit)]
+        case Call(function="or", args=args):
+            parts = [_points(a) for a in args]
+            known = [p for p in parts if p is not None]
+            if len(known) == len(parts) and len({p[0] for p in known}) == 1:
+                return known[0][0], list(dict.fromkeys(v for p in known for v in p[1]))
+    return None
+
+
+def _bounds(terms: Sequence[Expr]) -> dict[int, tuple[float, float]]:
+    """The ranges in which comparisons with constants hold bare columns."""
+    found: dict[int, tuple[float, float]] = {}
+    for term in terms:
+        match term:
+            case Call(function=name, args=(Column(index=i), other)) if name in _COMPARED:
+                value = _constant(other)
+            case _:
+                continue
+        if value is None:
+            continue
+        low, high = found.get(i, (-math.inf, math.inf))
+        if name.startswith("less"):
+            high = min(high, value)
+        else:
+            low = max(low, value)
+        found[i] = low, high
+    return found
+
+
+_COMPARED = frozenset(("less", "less_equal", "greater", "greater_equal"))
+
+
+def _clipped(
+    column: ColumnStats, low: float, high: float
+) -> tuple[float, float] | tuple[None, None]:
+    if column.min is None or column.max is None:
+        return None, None
+    return max(low, column.min), min(high, column.max)
+
+
+def _inside(column: ColumnStats, bounds: tuple[float, float]) -> float:
+    """The share of a column's values, NULLs left out, that lie in a closed range."""
+    if column.min is None or column.max is None:
+        return _RANGE if math.inf in map(abs, bounds) else _RANGE / 3
+    low, high = _clipped(column, *bounds)
+    if low is None or high is None or low > high:
+        return 0.0
+    span = column.max - column.min
+    if span <= 0:
+        return 1.0
+    # One of d evenly spread values stands for 1/d of the range.
+    grain = span / max(column.distinct or math.inf, 1.0) if column.distinct else 0.0
+    return min((high - low + grain) / (span + grain), 1.0)
 
 
 def _terms(expr: Expr) -> list[Expr]:
@@ -198,8 +284,8 @@ def _selectivity(expr: Expr, stats: TableStats) -> float:
     match expr:
         case Lit(value=value):
             return 1.0 if value else 0.0
-        case Call(function="and", args=args):
-            return math.prod(selectivity(a, stats) for a in args)
+        case Call(function="and"):
+            return _conjunction(_terms(expr), stats)
         case Call(function="or", args=args):
             return 1 - math.prod(1 - selectivity(a, stats) for a in args)
         case Call(function="not", args=(arg,)):
@@ -221,6 +307,22 @@ def _selectivity(expr: Expr, stats: TableStats) -> float:
         case Call(function="like" | "ilike" | "contains" | "starts_with" | "regexp_matches"):
             return _LIKE
     return _OTHER
+
+
+def _conjunction(terms: list[Expr], stats: TableStats) -> float:
+    """Independent terms, but for comparisons of one column: they make one range."""
+    ranges = _bounds(terms)
+    share = 1.0
+    for i, bounds in ranges.items():
+        share *= _inside(stats.columns[i], bounds) * (1 - stats.columns[i].null_fraction)
+    for term in terms:
+        match term:
+            case Call(function=name, args=(Column(index=i), other)) if (
+                name in _COMPARED and i in ranges and _constant(other) is not None
+            ):
+                continue
+        share *= selectivity(term, stats)
+    return share
 
 
 def _column(expr: Expr, stats: TableStats) -> ColumnStats | None:
@@ -288,9 +390,18 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
     matched = 1.0  # of left rows that find a partner
     for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
         one, other = left.columns[a], right.columns[b]
-        most = max(one.distinct or left.rows, other.distinct or right.rows, 1.0)
+        most = max(
+            one.distinct or left.rows,
+            other.distinct or right.rows,
+            _within(one, other),
+            _within(other, one),
+            1.0,
+        )
         share *= (1 - one.null_fraction) * (1 - other.null_fraction) / most
-        here = min((other.distinct or right.rows) / max(one.distinct or left.rows, 1.0), 1.0)
+        here = (other.distinct or right.rows) / max(
+            one.distinct or left.rows, _within(other, one), 1.0
+        )
+        here = min(here, 1.0)
         matched *= here * (1 - one.null_fraction)
     both = TableStats(left.rows * right.rows, left.columns + right.columns)
     if rel.condition is not None:
@@ -304,7 +415,7 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
         return _scaled(left, left.rows * max(1 - matched, 0.01))
     if rel.kind == "mark":
         return TableStats(left.rows, (*left.columns, ColumnStats(0.0, 1.0, 0.0, 2.0)))
-    rows = matches
+    rows = left.rows if rel.kind == "asof" else matches
     if rel.kind in ("left", "full"):
         rows = max(rows, left.rows)
     if rel.kind in ("right", "full"):
@@ -316,13 +427,32 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
     return TableStats(rows, columns)
 
 
+def _within(one: ColumnStats, other: ColumnStats) -> float:
+    """How many values `one` had, before rows were filtered, in the range of `other`.
+
+    Filters on a dimension often keep a run of keys (the dates of a year), and facts know only some
+    of its keys (the dates of five years): those kept are taken to be among those known.
+    """
+    if one.domain is None or one.min is None or one.max is None:
+        return 0.0
+    low, high = _clipped(one, *_known_range(other))
+    if low is None or high is None or low > high:
+        return 0.0
+    return one.domain * (high - low + 1) / (one.max - one.min + 1)
+
+
+def _known_range(column: ColumnStats) -> tuple[float, float]:
+    low = -math.inf if column.min is None else column.min
+    return low, math.inf if column.max is None else column.max
+
+
 def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
     keys = [_projected(k, below) for k in rel.keys]
     distinct = [(k.distinct or max(below.rows, 1.0) ** 0.5) + (k.null_fraction > 0) for k in keys]
     sets = rel.grouping_sets or (tuple(range(len(keys))),)
     rows = 0.0
     for chosen in sets:
-        groups = math.prod(distinct[i] for i in chosen)
+        groups = _combinations([(keys[i].origin, distinct[i]) for i in chosen])
         rows += min(groups, max(below.rows, 0.0)) if chosen else 1.0
     columns = [*keys, *([ColumnStats()] if len(sets) > 1 else [])]
     columns += [ColumnStats() for _ in rel.measures]
@@ -330,6 +460,20 @@ def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
         c if c.distinct is None else replace(c, distinct=min(c.distinct, rows)) for c in columns
     )
     return TableStats(rows, tuple(limited))
+
+
+def _combinations(keys: Sequence[tuple[tuple[int, float] | None, float]]) -> float:
+    """Combinations of keys: independent, but those of one scan are no more than its rows."""
+    by_scan: dict[int, tuple[float, float]] = {}
+    total = 1.0
+    for origin, distinct in keys:
+        if origin is None:
+            total *= distinct
+            continue
+        scan, rows = origin
+        product, least = by_scan.get(scan, (1.0, math.inf))
+        by_scan[scan] = product * distinct, min(least, max(rows, 1.0))
+    return total * math.prod(min(product, rows) for product, rows in by_scan.values())
 
 
 def _united(rel: SetOperation, operands: list[TableStats]) -> TableStats:

@@ -7,36 +7,51 @@ is the engine's session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from operators.rel import InputSource, Rel, Scan
+from operators.rel import InputSource, Query, Rel, Scan, walk
+from remote_frame.errors import FrameError
+from remote_frame.memory import kernel_memory
 from remote_frame.pruning import prune
 
 if TYPE_CHECKING:
     from operators.duckdb import Kernel
 
-__all__ = ["KERNEL_RESOURCE", "Executor", "FrameSource", "LocalExecutor", "Resourceful"]
+__all__ = [
+    "KERNEL_RESOURCE",
+    "Executor",
+    "FrameSource",
+    "LocalExecutor",
+    "Resourceful",
+    "common_executor",
+    "executor_of",
+]
 
 KERNEL_RESOURCE = "duckdb"
 """The key under which a worker keeps its one warm kernel (`action.resource`)."""
 
 _DEFAULT_MEMORY = 1 << 30
-_KERNEL_SHARE = 0.6
-"""The part of an element's memory limit that the kernel's buffers may take."""
 
 
 class Executor(Protocol):
-    """Computes plans."""
+    """Computes plans.
+
+    Beyond what is required, one may have ``place`` (where that is, for people), ``stream`` (like
+    `collect`, as a reader of batches) and ``query`` (see `LocalExecutor.query`).
+    """
 
     def collect(self, plan: Rel) -> pa.Table:
         """The rows of a plan."""
 
-    def explain(self, plan: Rel) -> str:
-        """How the plan would be computed."""
+    def explain(self, plan: Rel, *, analyze: bool = False) -> str:
+        """How the plan would be computed; with `analyze` it is, and the text says how it went."""
 
 
 class Resourceful(Protocol):
@@ -91,8 +106,26 @@ class LocalExecutor:
 
     def __init__(self, action: Any = None) -> None:
         self.action = action
+        self._lock = threading.Lock()
         self._own: Kernel | None = None
         self._kernel: Kernel | None = None
+
+    @property
+    def place(self) -> str:
+        """Where frames are computed, for people."""
+        return "in this process" if self.action is None else "in this element"
+
+    def query(self, text: str, tables: Mapping[str, Rel]) -> Rel:
+        """The plan of a SELECT statement over named plans.
+
+        Raises
+        ------
+        PlanError
+            If it is none, or names something that is not there.
+        """
+        from operators.duckdb import query
+
+        return query(text, tables)
 
     def collect(self, plan: Rel) -> pa.Table:
         """The rows of a plan; of a frame that was merely opened, views where the transport maps.
@@ -106,7 +139,8 @@ class LocalExecutor:
         """
         if (data := _merely_opened(plan)) is not None:
             return data.table().rename_columns(list(plan.schema.names)).cast(plan.schema.to_arrow())
-        return self.stream(plan).read_all()
+        with self._lock:  # a kernel runs one statement at a time
+            return self.stream(plan).read_all()
 
     def stream(self, plan: Rel) -> pa.RecordBatchReader:
         """The rows of a plan as the kernel makes them; read it to its end before the next plan."""
@@ -119,13 +153,19 @@ class LocalExecutor:
         }
         return kernel.run(fragment, inputs)
 
-    def explain(self, plan: Rel) -> str:
-        """The plan, and the statement that the kernel would run."""
+    def explain(self, plan: Rel, *, analyze: bool = False) -> str:
+        """The plan, and the statement that the kernel would run; with `analyze` it runs."""
         from operators.duckdb import lower
         from operators.printer import format_plan
 
         pruned = prune(plan)
-        return f"{format_plan(pruned)}\n\n{lower(pruned).sql}"
+        text = f"{format_plan(pruned)}\n\n{lower(pruned).sql}"
+        if not analyze:
+            return text
+        began = time.perf_counter()
+        rows = self.collect(plan)
+        seconds = time.perf_counter() - began
+        return f"{text}\n\n{rows.num_rows:,} rows, {rows.nbytes:,} bytes, {seconds:.3f} s"
 
     @property
     def kernel(self) -> Kernel:
@@ -143,18 +183,94 @@ class LocalExecutor:
             own.close()
 
 
+def executor_of(where: Any) -> Executor:
+    """The executor that is meant: itself (a session), that of an element by its `action`, or for
+    None this process.
+
+    Raises
+    ------
+    FrameError
+        If it is none of these.
+    """
+    if where is None:
+        return LocalExecutor()
+    if hasattr(where, "collect") and hasattr(where, "explain"):
+        executor: Executor = where
+        return executor
+    if hasattr(where, "get_transport") or hasattr(where, "resource"):
+        return LocalExecutor(where)
+    raise FrameError(f"{where!r} is neither a session nor an element's action")
+
+
+def common_executor(frames: Sequence[tuple[Rel, Executor]]) -> Executor:
+    """Who computes a plan made of several, given each with its executor.
+
+    What only reads this process's data and files can be computed by any executor; so it goes to
+    that of the others.
+
+    Raises
+    ------
+    FrameError
+        If there are two executors that cannot take over from one another.
+    """
+    chosen = frames[0][1]
+    for _, one in frames[1:]:
+        if one is chosen or _yields(one, chosen):
+            continue
+        if not _yields(chosen, one):
+            raise FrameError(
+                "the frames belong to different executors; collect one of them and open it with "
+                "the other's"
+            )
+        chosen = one
+    if not isinstance(chosen, LocalExecutor):
+        for plan, executor in frames:
+            if isinstance(executor, LocalExecutor) and any(
+                isinstance(r, Query) for r in walk(plan)
+            ):
+                raise FrameError(
+                    "a frame that sql() made in this process cannot become part of one that is "
+                    "computed elsewhere: make its inputs there, too"
+                )
+    return chosen
+
+
+def _yields(one: Executor, other: Executor) -> bool:
+    """Whether `other` can compute what `one` does."""
+    if not isinstance(one, LocalExecutor):
+        return False
+    same = isinstance(other, LocalExecutor) and one.action is other.action
+    return same or one.action is None
+
+
 def warm_kernel(action: Any = None) -> Kernel:
-    """The worker's kernel, set to the limits of the element; a new one if nothing keeps it warm."""
+    """The worker's kernel, set to the limits of the element; a new one if nothing keeps it warm.
+
+    Without an `action` it may use what the machine has.
+    """
     from operators.duckdb import Kernel
 
     limits = getattr(action, "limits", None)
-    threads = max(1, int(getattr(limits, "cpu", 1)))
-    memory = int((getattr(limits, "mem", 0) or _DEFAULT_MEMORY) * _KERNEL_SHARE)
+    if action is None:
+        threads, available = len(os.sched_getaffinity(0)), _machine_memory()
+    else:
+        threads = max(1, int(getattr(limits, "cpu", 1)))
+        available = getattr(limits, "mem", 0) or _DEFAULT_MEMORY
+    memory = kernel_memory(available)
     if not hasattr(action, "resource"):
         return Kernel.open(threads, memory)
+    storage = int(getattr(limits, "storage", 0))
+    if storage:
+        # A connection that has spilled keeps its directory for good: this one is for one element.
+        return Kernel.open(threads, memory, action.scratch(), storage)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
     return kernel
+
+
+def _machine_memory() -> int:
+    """Bytes of this machine's memory: what a program that is no element may use."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _merely_opened(plan: Rel) -> ArrowData | None:

@@ -1,328 +1,229 @@
-"""Expressions over named columns: ``col("price") * lit(2)``, ``col("qty").sum().alias("total")``.
+"""Expressions over named columns: ``col("price") * 2``, ``col("qty").sum().over("store")``.
 
 An `Expr` is a recipe: it becomes an expression of the plan IR when a frame operation gives it a
-`Scope` that knows the columns. Names follow Polars; the meaning is SQL's, as DuckDB has it: nulls
-propagate, comparisons with null are null, ``/`` gives a float and ``//`` truncates.
+scope that knows the columns. Names follow Polars, those of results too: an expression is called
+like the first column that it comes from. The meaning is SQL's, as DuckDB has it: nulls propagate,
+comparisons with null are null, ``/`` gives a float and ``//`` truncates.
+
+The vocabulary is in `remote_frame.rowwise` (row by row), `remote_frame.aggregates` (over rows) and
+`remote_frame.strings`, `remote_frame.dates` and `remote_frame.namespaces` (``.str``, ``.dt``,
+``.name``); functions of several expressions are in `remote_frame.functions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
 from operators import build
 from operators import expr as ir
-from operators.errors import OperatorError
 from operators.schema import Schema
-from operators.types import decimal
-from remote_frame.errors import AmbiguousColumnError, ColumnNotFoundError, ExpressionError
-from remote_frame.types import type_from_text
+from remote_frame.aggregates import AggregateMethods, WindowMethods
+from remote_frame.core import Node, as_expr, as_order, as_type, derived, flat, literal
+from remote_frame.errors import ExpressionError
+from remote_frame.rowwise import RowMethods
+from remote_frame.scopes import Order, Scope, position
 
 if TYPE_CHECKING:
-    from remote_frame.namespaces import DateMethods, StringMethods
+    from remote_frame.dates import DateMethods
+    from remote_frame.namespaces import NameMethods
+    from remote_frame.strings import StringMethods
 
-__all__ = ["Expr", "RowScope", "Scope", "When", "as_expr", "call", "col", "count", "lit", "when"]
-
-
-class Scope(Protocol):
-    """Where an expression stands: what names mean there, and whether aggregates may stand there."""
-
-    def column(self, name: str) -> ir.Expr:
-        """The column called `name`."""
-
-    def aggregate(self, function: str, args: Sequence[Expr], distinct: bool) -> ir.Expr:
-        """An aggregate over rows."""
+__all__ = ["Expr", "Restricted", "Several", "When", "as_expr", "col", "lit", "when"]
 
 
-class RowScope:
-    """One row of a relation."""
-
-    def __init__(self, schema: Schema, what: str) -> None:
-        self._schema = schema
-        self._what = what
-
-    def column(self, name: str) -> ir.Expr:
-        """The column called `name`."""
-        return build.col(self._schema, position(self._schema, name))
-
-    def aggregate(self, function: str, args: Sequence[Expr], distinct: bool) -> ir.Expr:
-        """Refuse: a row has no aggregates."""
-        raise ExpressionError(
-            f"{function}() aggregates rows and cannot stand in {self._what}; use group_by().agg() "
-            "or select()"
-        )
-
-
-def position(schema: Schema, name: str) -> int:
-    """The position of the one column called `name`.
-
-    Raises
-    ------
-    ColumnNotFoundError, AmbiguousColumnError
-        If there is none, or more than one.
-    """
-    found = [i for i, known in enumerate(schema.names) if known == name]
-    if not found:
-        raise ColumnNotFoundError(name, schema.names)
-    if len(found) > 1:
-        raise AmbiguousColumnError(
-            f"{len(found)} columns are called {name!r}: rename them before using one"
-        )
-    return found[0]
-
-
-class Expr:
-    """An expression; made by `col`, `lit`, `count`, `when` and by methods and operators.
+class Expr(RowMethods, AggregateMethods, WindowMethods, Node):
+    """An expression; made by `col`, `lit`, `when`, functions, methods and operators.
 
     Not hashable and without a truth value: ``==`` makes an expression. Combine conditions with
     ``&``, ``|`` and ``~``.
+
+    Examples
+    --------
+    >>> (col("qty") * 2 + 1).alias("more")
+    ((qty * 2) + 1) as more
+    >>> sales.select(col("qty") * 2).collect().to_pydict()
+    {'qty': [10, None, 14, 2, 4]}
     """
 
-    __slots__ = ("_lower", "_name", "_text", "aggregates")
-    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ()
 
-    def __init__(
-        self,
-        lower: Callable[[Scope], ir.Expr],
-        text: str,
-        name: str | None = None,
-        aggregates: bool = False,
-    ) -> None:
-        self._lower = lower
-        self._text = text
-        self._name = name
-        self.aggregates = aggregates
-
-    def lower(self, scope: Scope) -> ir.Expr:
-        """The expression of the IR in a scope.
-
-        Raises
-        ------
-        ExpressionError
-            If types do not fit or an aggregate stands where none may.
-        ColumnNotFoundError, AmbiguousColumnError
-            If a name is not that of exactly one column.
-        """
-        try:
-            return self._lower(scope)
-        except OperatorError as error:
-            raise ExpressionError(f"{self._text}: {error}") from error
-
-    @property
-    def name(self) -> str:
-        """The name of the column that the expression makes."""
-        return self._text if self._name is None else self._name
+    @classmethod
+    def column(cls, name: str) -> Expr:
+        """The column called `name`."""
+        return cls(lambda scope: scope.column(name), name, name)
 
     def alias(self, name: str) -> Expr:
         """The same expression, making a column called `name`."""
-        return Expr(self._lower, self._text, name, self.aggregates)
-
-    def __repr__(self) -> str:
-        return self._text if self._name in (None, self._text) else f"{self._text} as {self._name}"
-
-    def __bool__(self) -> bool:
-        raise ExpressionError(
-            f"{self._text} has no truth value here: combine conditions with &, | and ~"
+        return derived(
+            [self],
+            lambda e: Expr(
+                e.lower, e.text, e.root_name, name=name, aggregates=e.aggregates, rows=e.rows
+            ),
         )
 
-    # Arithmetic and comparison.
+    def over(
+        self,
+        *partition_by: Any,
+        order_by: Any = None,
+        descending: bool | Sequence[bool] = False,
+        nulls_last: bool | Sequence[bool] = True,
+    ) -> Expr:
+        """The expression over the rows that agree on `partition_by`, beside each of them.
 
-    def __add__(self, other: Any) -> Expr:
-        return _infix("add", "+", self, other)
+        An aggregate is over the whole partition, whatever `order_by` says; what depends on the
+        order of rows (`shift`, `cum_sum`, `rolling_mean`, `row_number`, …) needs `order_by`.
 
-    def __radd__(self, other: Any) -> Expr:
-        return _infix("add", "+", other, self)
+        Parameters
+        ----------
+        partition_by
+            Names or expressions; none: all rows are one partition.
+        order_by
+            A name, an expression or a list of them.
+        descending, nulls_last
+            Of `order_by`, one for all or one for each.
 
-    def __sub__(self, other: Any) -> Expr:
-        return _infix("subtract", "-", self, other)
+        Examples
+        --------
+        >>> most = col("qty").max().over("store")
+        >>> so_far = col("qty").cum_sum().over("store", order_by="item")
+        >>> of_a = sales.filter(col("store") == "a").sort("item")
+        >>> of_a.select("qty", most=most, so_far=so_far.cast("int64")).collect().to_pydict()
+        {'qty': [5, 7, 2], 'most': [7, 7, 7], 'so_far': [5, 12, 14]}
+        """
+        parts = [Expr.column(p) if isinstance(p, str) else as_expr(p) for p in flat(partition_by)]
+        order = () if order_by is None else as_order(order_by, descending, nulls_last)
+        if any(p.aggregates for p in parts) or any(o.by.aggregates for o in order):
+            raise ExpressionError("over(): a bare aggregate cannot divide or order rows")
+        shown = [*(p.text for p in parts)]
+        if order:
+            shown.append(f"order_by=[{', '.join(o.by.text for o in order)}]")
 
-    def __rsub__(self, other: Any) -> Expr:
-        return _infix("subtract", "-", other, self)
+        def make(e: Expr) -> Expr:
+            return Expr(
+                lambda scope: e.lower(scope.over(parts, order)),
+                f"{e.text}.over({', '.join(shown)})",
+                e.root_name,
+                name=e._name,
+            )
 
-    def __mul__(self, other: Any) -> Expr:
-        return _infix("multiply", "*", self, other)
+        return derived([self], make)
 
-    def __rmul__(self, other: Any) -> Expr:
-        return _infix("multiply", "*", other, self)
+    def filter(self, *conditions: Any) -> Expr:
+        """Of the rows to be aggregated only those for which all conditions are true.
 
-    def __truediv__(self, other: Any) -> Expr:
-        return _infix("divide", "/", self, other)
+        Examples
+        --------
+        >>> sales.select(col("qty").filter(col("store") == "a").max()).collect().to_pydict()
+        {'qty': [7]}
+        """
+        if not conditions:
+            raise ExpressionError("filter() needs a condition")
+        condition = as_expr(conditions[0])
+        for more in conditions[1:]:
+            condition = condition & more
 
-    def __rtruediv__(self, other: Any) -> Expr:
-        return _infix("divide", "/", other, self)
+        def make(e: Expr, c: Expr) -> Expr:
+            where = c if not isinstance(e, Restricted) or e.where is None else e.where & c
+            inner, order = (e.inner, e.order) if isinstance(e, Restricted) else (e, ())
+            return Restricted(inner, where, order, f"{e.text}.filter({c.text})")
 
-    def __floordiv__(self, other: Any) -> Expr:
-        return _infix("integer_divide", "//", self, other)
+        return derived([self, condition], make)
 
-    def __rfloordiv__(self, other: Any) -> Expr:
-        return _infix("integer_divide", "//", other, self)
+    def sort_by(
+        self,
+        *by: Any,
+        descending: bool | Sequence[bool] = False,
+        nulls_last: bool | Sequence[bool] = True,
+    ) -> Expr:
+        """The rows to be aggregated in an order, for `first`, `last` and `str.join`.
 
-    def __mod__(self, other: Any) -> Expr:
-        return _infix("modulo", "%", self, other)
+        Examples
+        --------
+        >>> sales.select(col("store").sort_by("qty").first()).collect().to_pydict()
+        {'store': [None]}
+        """
+        order = as_order(by, descending, nulls_last)
 
-    def __rmod__(self, other: Any) -> Expr:
-        return _infix("modulo", "%", other, self)
+        def make(e: Expr) -> Expr:
+            inner, where = (e.inner, e.where) if isinstance(e, Restricted) else (e, None)
+            shown = ", ".join(o.by.text for o in order)
+            return Restricted(inner, where, order, f"{e.text}.sort_by({shown})")
 
-    def __pow__(self, other: Any) -> Expr:
-        return _infix("power", "**", self, other)
-
-    def __neg__(self) -> Expr:
-        return call("negate", self, text=f"-{self._text}")
-
-    def __eq__(self, other: Any) -> Expr:  # type: ignore[override]
-        return _infix("equal", "==", self, other)
-
-    def __ne__(self, other: Any) -> Expr:  # type: ignore[override]
-        return _infix("not_equal", "!=", self, other)
-
-    def __lt__(self, other: Any) -> Expr:
-        return _infix("less", "<", self, other)
-
-    def __le__(self, other: Any) -> Expr:
-        return _infix("less_equal", "<=", self, other)
-
-    def __gt__(self, other: Any) -> Expr:
-        return _infix("greater", ">", self, other)
-
-    def __ge__(self, other: Any) -> Expr:
-        return _infix("greater_equal", ">=", self, other)
-
-    def __and__(self, other: Any) -> Expr:
-        return _infix("and", "&", self, other)
-
-    def __rand__(self, other: Any) -> Expr:
-        return _infix("and", "&", other, self)
-
-    def __or__(self, other: Any) -> Expr:
-        return _infix("or", "|", self, other)
-
-    def __ror__(self, other: Any) -> Expr:
-        return _infix("or", "|", other, self)
-
-    def __invert__(self) -> Expr:
-        return call("not", self, text=f"~{self._text}")
-
-    # Row by row.
-
-    def cast(self, dtype: pa.DataType | str) -> Expr:
-        """The value as another type: an Arrow type, or its name (``int64``, ``decimal(12,2)``)."""
-        wanted = _as_type(dtype)
-        return Expr(
-            lambda scope: build.cast(self.lower(scope), wanted),
-            f"{self._text}.cast({wanted})",
-            self._name,
-            self.aggregates,
-        )
-
-    def is_null(self) -> Expr:
-        """Whether the value is null."""
-        return call("is_null", self)
-
-    def is_not_null(self) -> Expr:
-        """Whether the value is not null."""
-        return call("is_not_null", self)
-
-    def fill_null(self, value: Any) -> Expr:
-        """`value` where the value is null."""
-        return call("coalesce", self, value, text=f"{self._text}.fill_null({value!r})")
-
-    def is_in(self, values: Iterable[Any]) -> Expr:
-        """Whether the value is one of `values`; never true for null."""
-        options = [as_expr(v) for v in values]
-        text = f"{self._text}.is_in([{', '.join(o._text for o in options)}])"
-        if not options:
-            return lit(False).alias(text)
-        return Expr(
-            lambda scope: build.in_list(self.lower(scope), [o.lower(scope) for o in options]),
-            text,
-            aggregates=self.aggregates,
-        )
-
-    def between(self, lower: Any, upper: Any) -> Expr:
-        """Whether the value is at least `lower` and at most `upper`."""
-        least: Expr = self >= lower
-        most: Expr = self <= upper
-        return least & most
-
-    is_between = between
-
-    def abs(self) -> Expr:
-        """The absolute value."""
-        return call("abs", self)
-
-    def round(self, decimals: int = 0) -> Expr:
-        """The value rounded, halves away from zero."""
-        return call("round", self, decimals)
-
-    def floor(self) -> Expr:
-        """The greatest whole number that is not more."""
-        return call("floor", self)
-
-    def ceil(self) -> Expr:
-        """The least whole number that is not less."""
-        return call("ceil", self)
-
-    def sqrt(self) -> Expr:
-        """The square root."""
-        return call("sqrt", self)
+        return derived([self], make)
 
     @property
     def str(self) -> StringMethods:
         """Operations on strings."""
-        from remote_frame.namespaces import StringMethods
+        from remote_frame.strings import StringMethods
 
         return StringMethods(self)
 
     @property
     def dt(self) -> DateMethods:
         """Parts of dates and timestamps."""
-        from remote_frame.namespaces import DateMethods
+        from remote_frame.dates import DateMethods
 
         return DateMethods(self)
 
-    # Aggregates. Nulls are left out by all of them.
+    @property
+    def name(self) -> NameMethods:
+        """Changes of the resulting column's name."""
+        from remote_frame.namespaces import NameMethods
 
-    def sum(self) -> Expr:
-        """The sum; null over no rows. Of integers it is a decimal(38, 0), which cannot overflow."""
-        return _aggregate("sum", self)
+        return NameMethods(self)
 
-    def mean(self) -> Expr:
-        """The mean as a float."""
-        return _aggregate("avg", self, shown="mean")
 
-    def min(self) -> Expr:
-        """The least value."""
-        return _aggregate("min", self)
+Node.expression = Expr
 
-    def max(self) -> Expr:
-        """The greatest value."""
-        return _aggregate("max", self)
 
-    def count(self) -> Expr:
-        """How many values are not null."""
-        return _aggregate("count", self)
+class Several(Expr):
+    """An expression that stands for as many columns as a frame has of some kind."""
 
-    def n_unique(self) -> Expr:
-        """How many different values there are, null not counted."""
-        return _aggregate("count", self, distinct=True, shown="n_unique")
+    __slots__ = ("_expand",)
 
-    def median(self) -> Expr:
-        """The median."""
-        return _aggregate("median", self)
+    def __init__(self, expand: Callable[[Schema], list[Expr]], text: str) -> None:
+        super().__init__(self._refuse, text)
+        self._expand = expand
 
-    def std(self) -> Expr:
-        """The standard deviation of a sample."""
-        return _aggregate("stddev_samp", self, shown="std")
+    @property
+    def several(self) -> bool:
+        """It does."""
+        return True
 
-    def var(self) -> Expr:
-        """The variance of a sample."""
-        return _aggregate("var_samp", self, shown="var")
+    def expand(self, schema: Schema) -> list[Expr]:
+        """One expression for each column."""
+        return self._expand(schema)
+
+    def _refuse(self, scope: Scope) -> NoReturn:
+        raise ExpressionError(f"{self.text} may stand for several columns: name one of them here")
+
+
+class Restricted(Expr):
+    """A column of which an aggregate will take some rows, or in an order."""
+
+    __slots__ = ("inner", "order", "where")
+
+    def __init__(
+        self, inner: Expr, where: Expr | None, order: tuple[Order, ...], text: str
+    ) -> None:
+        super().__init__(self._refuse, text, inner.root_name, name=inner._name)
+        self.inner = inner
+        self.where = where
+        self.order = order
+
+    def _refuse(self, scope: Scope) -> NoReturn:
+        raise ExpressionError(f"{self.text}: an aggregate must follow a filter() or sort_by()")
 
 
 class When:
-    """The unfinished ``when(…).then(…)``; `otherwise` finishes it, `when` adds a branch."""
+    """The unfinished ``when(…).then(…)``: `otherwise` finishes it, `when` adds a branch.
+
+    Without an `otherwise` it is null where no condition was true.
+    """
 
     __slots__ = ("_branches", "_open")
 
@@ -330,14 +231,14 @@ class When:
         self._branches = branches
         self._open = condition
 
-    def when(self, condition: Expr) -> When:
-        """Another condition, tried where those before were not true."""
+    def when(self, *conditions: Any) -> When:
+        """Other conditions, tried where those before were not true."""
         if self._open is not None:
             raise ExpressionError("when() needs its then() before the next when()")
-        return When(self._branches, condition)
+        return When(self._branches, _all_of(conditions))
 
     def then(self, value: Any) -> When:
-        """The value where the condition is true."""
+        """The value where the condition is true; a string is a value, not a column."""
         if self._open is None:
             raise ExpressionError("then() needs a when() before it")
         return When((*self._branches, (self._open, as_expr(value))), None)
@@ -346,92 +247,114 @@ class When:
         """The value where no condition was true."""
         if self._open is not None:
             raise ExpressionError("when() needs its then() before otherwise()")
-        last = as_expr(value)
-        parts = [e for branch in self._branches for e in branch]
-        shown = "".join(f"when({c!r}).then({v!r})." for c, v in self._branches)
-        return Expr(
-            lambda scope: build.case(
-                [(c.lower(scope), v.lower(scope)) for c, v in self._branches], last.lower(scope)
-            ),
-            f"{shown}otherwise({last!r})",
-            aggregates=any(e.aggregates for e in [*parts, last]),
-        )
+        parts = [e for condition, value in self._branches for e in (value, condition)]
+        return derived([*parts, as_expr(value)], _chosen)
+
+    def finished(self) -> Expr:
+        """The expression that it is without an `otherwise`."""
+        return self.otherwise(None)
+
+    def alias(self, name: str) -> Expr:
+        """It is null where no condition was true; the column is called `name`."""
+        return self.finished().alias(name)
 
 
-def col(name: str) -> Expr:
-    """The column called `name`."""
-    if not isinstance(name, str):
-        raise ExpressionError(f"col() wants a column's name, not {name!r}")
-    return Expr(lambda scope: scope.column(name), name, name)
-
-
-def lit(value: Any, dtype: pa.DataType | str | None = None) -> Expr:
-    """A constant; `dtype` says its type where Python's does not."""
-    wanted = None if dtype is None else _as_type(dtype)
+def _chosen(*parts: Expr) -> Expr:
+    """Values and conditions in turn, and the last value."""
+    *pairs, last = parts
+    branches = list(zip(pairs[1::2], pairs[::2], strict=True))
 
     def lower(scope: Scope) -> ir.Expr:
-        if wanted is None:
-            return build.lit(value)
-        return build.cast(build.lit(value), wanted)
+        lowered = [(c.lower(scope), v.lower(scope)) for c, v in branches]
+        return build.case(lowered, last.lower(scope))
 
-    return Expr(lower, repr(value), "literal")
-
-
-def count() -> Expr:
-    """How many rows there are."""
-    return Expr(lambda scope: scope.aggregate("count", (), False), "count()", "count", True)
-
-
-def when(condition: Expr) -> When:
-    """Begin ``when(condition).then(value).otherwise(value)``."""
-    return When((), condition)
-
-
-def as_expr(value: Any) -> Expr:
-    """`value` if it is an expression, else a constant."""
-    if isinstance(value, When):
-        raise ExpressionError("when().then() needs an otherwise()")
-    return value if isinstance(value, Expr) else lit(value)
-
-
-def call(function: str, *args: Any, text: str | None = None) -> Expr:
-    """A scalar function of the IR's vocabulary over expressions and constants."""
-    exprs = [as_expr(a) for a in args]
-    if text is None:
-        shown = ", ".join(e._text for e in exprs[1:])
-        text = f"{exprs[0]._text}.{function}({shown})"
+    shown = "".join(f"when({c.text}).then({v.text})." for c, v in branches)
     return Expr(
-        lambda scope: build.call(function, *(e.lower(scope) for e in exprs)),
-        text,
-        aggregates=any(e.aggregates for e in exprs),
+        lower,
+        f"{shown}otherwise({last.text})",
+        pairs[0].root_name,
+        name=pairs[0]._name,
+        aggregates=any(e.aggregates for e in parts),
+        rows=any(e.rows for e in parts),
     )
 
 
-def _infix(function: str, sign: str, left: Any, right: Any) -> Expr:
-    a, b = as_expr(left), as_expr(right)
-    return call(function, a, b, text=f"({a._text} {sign} {b._text})")
+def col(*names: Any) -> Expr:
+    """The columns of these names.
+
+    Parameters
+    ----------
+    names
+        A name; several, or a list of them; ``"*"`` for all; a pattern between ``^`` and ``$``; or
+        Arrow types, for the columns that have one of them.
+
+    Examples
+    --------
+    >>> sales.select(col("item", "qty").max()).collect().to_pydict()
+    {'item': [3], 'qty': [7]}
+    >>> sales.select(col("^s.*$")).columns
+    ['store']
+    """
+    wanted = flat(names)
+    if not wanted or not all(isinstance(n, str | pa.DataType) for n in wanted):
+        shown = repr(names[0]) if len(names) == 1 else repr(names)
+        raise ExpressionError(f"col() wants names of columns, or types, not {shown}")
+    if len(wanted) == 1 and isinstance(wanted[0], str) and not _is_pattern(wanted[0]):
+        return Expr.column(wanted[0])
+
+    def expand(schema: Schema) -> list[Expr]:
+        chosen: dict[str, None] = {}
+        for one in wanted:
+            chosen.update(dict.fromkeys(_named(one, schema)))
+        return [Expr.column(name) for name in chosen]
+
+    return Several(expand, f"col({', '.join(repr(n) for n in wanted)})")
 
 
-def _aggregate(
-    function: str, arg: Expr, *, distinct: bool = False, shown: str | None = None
-) -> Expr:
-    if arg.aggregates:
-        raise ExpressionError(f"{arg!r} is an aggregate already")
-    return Expr(
-        lambda scope: scope.aggregate(function, (arg,), distinct),
-        f"{arg._text}.{shown or function}()",
-        arg._name,
-        True,
-    )
+def _is_pattern(name: str) -> bool:
+    return name == "*" or (len(name) > 1 and name.startswith("^") and name.endswith("$"))
 
 
-def _as_type(dtype: pa.DataType | str) -> pa.DataType:
-    if isinstance(dtype, pa.DataType):
-        return dtype
-    try:
-        if dtype.startswith("decimal(") and dtype.endswith(")"):
-            precision, scale = dtype[8:-1].split(",")
-            return decimal(int(precision), int(scale))
-        return type_from_text(dtype)
-    except (ValueError, OperatorError) as error:
-        raise ExpressionError(f"cast: {error}") from None
+def _named(one: str | pa.DataType, schema: Schema) -> list[str]:
+    if isinstance(one, pa.DataType):
+        return [f.name for f in schema if f.type == one]
+    if one == "*":
+        return list(schema.names)
+    if _is_pattern(one):
+        return [n for n in schema.names if re.match(one, n)]
+    position(schema, one)
+    return [one]
+
+
+def lit(value: Any, dtype: Any = None) -> Expr:
+    """A constant; `dtype` says its type where Python's does not.
+
+    Examples
+    --------
+    >>> sales.select(lit(1, "int8").alias("one")).schema.field("one").type
+    DataType(int8)
+    """
+    if isinstance(value, Expr):
+        return value if dtype is None else value.cast(as_type(dtype))
+    return literal(value, dtype)
+
+
+def when(*conditions: Any) -> When:
+    """Begin ``when(condition).then(value).otherwise(value)``; all conditions must be true.
+
+    Examples
+    --------
+    >>> size = when(col("qty") > 4).then(lit("big")).otherwise(lit("small"))
+    >>> sales.select(size.alias("size")).collect().to_pydict()
+    {'size': ['big', 'small', 'big', 'small', 'small']}
+    """
+    return When((), _all_of(conditions))
+
+
+def _all_of(conditions: Sequence[Any]) -> Expr:
+    if not conditions:
+        raise ExpressionError("when() needs a condition")
+    found = as_expr(conditions[0])
+    for more in conditions[1:]:
+        found = found & more
+    return found

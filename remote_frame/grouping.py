@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from operators import build
-from operators import expr as ir
 from operators.rel import Rel
 from operators.schema import Schema
-from remote_frame.errors import (
-    AmbiguousColumnError,
-    ColumnNotFoundError,
-    ExpressionError,
-)
-from remote_frame.expressions import Expr, RowScope, as_expr
+from remote_frame.core import as_expr, flat
+from remote_frame.errors import AmbiguousColumnError, ExpressionError
+from remote_frame.expressions import Expr, Several
+from remote_frame.functions import len as rows
+from remote_frame.scopes import GroupScope, RowScope
 
 if TYPE_CHECKING:
     from remote_frame.frame import RemoteFrame
 
-__all__ = ["GroupBy", "aggregate"]
+__all__ = ["GroupBy", "aggregate", "expanded"]
 
 
 class GroupBy:
@@ -32,61 +31,138 @@ class GroupBy:
         self._keys = list(keys)
         self._make = make
 
-    def agg(self, *exprs: Expr, **named: Any) -> RemoteFrame:
+    def agg(self, *exprs: Any, **named: Any) -> RemoteFrame:
         """One row per group: the keys, then these expressions over aggregates.
 
         Raises
         ------
         ExpressionError
             If an expression uses a column outside an aggregate that is not a key.
+
+        Examples
+        --------
+        >>> (
+        ...     sales.group_by("store")
+        ...     .agg(remote_frame.len(), spread=col("qty").max() - col("qty").min())
+        ...     .sort("store").collect().to_pydict()
+        ... )
+        {'store': ['a', 'b', None], 'len': [3, 1, 1], 'spread': [5, None, 0]}
         """
-        wanted = [as_expr(e) for e in exprs] + [as_expr(e).alias(n) for n, e in named.items()]
+        rest = self._rest()
+        wanted = expanded(exprs, named, rest, strings=False)
         return self._make(aggregate(self._plan, self._keys, wanted))
 
+    def len(self, name: str = "len") -> RemoteFrame:
+        """How many rows each group has.
 
-class _GroupScope:
-    """One group: keys by name, and aggregates, collected while expressions are lowered."""
+        Examples
+        --------
+        >>> sales.group_by("store").len().sort("store").collect().to_pydict()
+        {'store': ['a', 'b', None], 'len': [3, 1, 1]}
+        """
+        return self.agg(rows().alias(name))
 
-    def __init__(self, schema: Schema, keys: Sequence[tuple[str, ir.Expr]]) -> None:
-        self._schema = schema
-        self._keys = keys
-        self.measures: list[ir.Aggregate] = []
+    count = len
 
-    def column(self, name: str) -> ir.Expr:
-        """The key called `name`."""
-        for i, (key, lowered) in enumerate(self._keys):
-            if key == name:
-                return ir.Column(lowered.type, i)
-        if name not in self._schema.names:
-            raise ColumnNotFoundError(name, self._schema.names)
-        raise ExpressionError(
-            f"column {name!r} is neither a key nor aggregated: which of a group's values is meant?"
-        )
+    def sum(self) -> RemoteFrame:
+        """The sum of every other column."""
+        return self._each(lambda e: e.sum())
 
-    def aggregate(self, function: str, args: Sequence[Expr], distinct: bool) -> ir.Expr:
-        """The column that will hold the aggregate; equal ones are computed once."""
-        rows = RowScope(self._schema, f"the argument of {function}()")
-        made = build.aggregate(function, *(a.lower(rows) for a in args), distinct=distinct)
-        if made not in self.measures:
-            self.measures.append(made)
-        return ir.Column(made.type, len(self._keys) + self.measures.index(made))
+    def mean(self) -> RemoteFrame:
+        """The mean of every other column."""
+        return self._each(lambda e: e.mean())
+
+    def median(self) -> RemoteFrame:
+        """The median of every other column."""
+        return self._each(lambda e: e.median())
+
+    def min(self) -> RemoteFrame:
+        """The least value of every other column.
+
+        Examples
+        --------
+        >>> sales.select("store", "qty").group_by("store").min().sort("store").collect().to_pydict()
+        {'store': ['a', 'b', None], 'qty': [2, None, 1]}
+        """
+        return self._each(lambda e: e.min())
+
+    def max(self) -> RemoteFrame:
+        """The greatest value of every other column."""
+        return self._each(lambda e: e.max())
+
+    def n_unique(self) -> RemoteFrame:
+        """How many different values every other column has."""
+        return self._each(lambda e: e.n_unique())
+
+    def first(self, *, order_by: Any) -> RemoteFrame:
+        """The row of each group that is first in an order."""
+        return self._each(lambda e: e.first(order_by=order_by))
+
+    def last(self, *, order_by: Any) -> RemoteFrame:
+        """The row of each group that is last in an order."""
+        return self._each(lambda e: e.last(order_by=order_by))
+
+    def _rest(self) -> Schema:
+        """The columns that are no keys: what selectors stand for in `agg`."""
+        keys = {k.output_name for k in self._keys}
+        return Schema(tuple(f for f in self._plan.schema if f.name not in keys))
+
+    def _each(self, make: Callable[[Expr], Expr]) -> RemoteFrame:
+        rest = [make(Expr.column(name)) for name in self._rest().names]
+        return self._make(aggregate(self._plan, self._keys, rest))
+
+
+def expanded(
+    exprs: Sequence[Any],
+    named: dict[str, Any],
+    schema: Schema,
+    *,
+    strings: bool = True,
+) -> list[Expr]:
+    """Expressions from what methods take: names (if `strings`), expressions, lists of them, and
+    keywords, every one for one column.
+    """
+    found: list[Expr] = []
+    for one in flat(exprs):
+        if isinstance(one, str) and strings:
+            found.append(Expr.column(one))
+            continue
+        made = as_expr(one)
+        if made is not one and not hasattr(one, "finished"):
+            raise ExpressionError(
+                f"expected {'a column name or ' if strings else ''}an expression, not {one!r}"
+            )
+        found += made.expand(schema)
+    for name, value in named.items():
+        made = Expr.column(value) if isinstance(value, str) else as_expr(value)
+        if isinstance(made, Several):
+            several = made.expand(schema)
+            if len(several) != 1:
+                raise ExpressionError(f"{name}={made.text}: it stands for {len(several)} columns")
+            made = several[0]
+        found.append(made.alias(name))
+    return found
 
 
 def aggregate(plan: Rel, keys: Sequence[Expr], exprs: Sequence[Expr]) -> Rel:
     """Group `plan` by `keys` (none: everything is one group) and compute `exprs` per group."""
-    names = [e.name for e in (*keys, *exprs)]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    names = [e.output_name for e in (*keys, *exprs)]
+    twice = sorted(n for n, times in Counter(names).items() if times > 1)
     if twice:
         raise AmbiguousColumnError(
             f"agg: more than one column would be called {', '.join(map(repr, twice))}; use alias()"
         )
-    rows = RowScope(plan.schema, "a key")
-    lowered = [(k.name, k.lower(rows)) for k in keys]
-    scope = _GroupScope(plan.schema, lowered)
-    results = [e.lower(scope) for e in exprs]
-    inner = [f"_m{i}" for i in range(len(scope.measures))]
+    known = plan.schema
+    scope = RowScope(known)
+    lowered = [k.lower(scope) for k in keys]
+    plan = scope.extend(plan)
+    within = RowScope(known, len(plan.schema), lowered)
+    named = [(k.output_name, e) for k, e in zip(keys, lowered, strict=True)]
+    group = GroupScope(known, named, within)
+    results = [e.lower(group) for e in exprs]
+    inner = [f"_m{i}" for i in range(len(group.measures))]
     grouped = build.aggregation(
-        plan, [k for _, k in lowered], scope.measures, names=[*(n for n, _ in lowered), *inner]
+        within.extend(plan), lowered, list(group.measures), names=[*(n for n, _ in named), *inner]
     )
     columns = [build.col(grouped.schema, i) for i in range(len(lowered))]
     return build.project(grouped, [*columns, *results], names)

@@ -2,27 +2,37 @@
 
 A handle holds no data and nothing secret. It looks like this (`FrameHandle`)::
 
-    {"kind": "frame", "version": 1,
-     "schema": [["ss_item_sk", "int32", true], ["ss_net_paid", "decimal32(7,2)", true]],
-     "parts": [{"ref": {"element": "m1", "region": 3, "epoch": 17,
-                        "extents": [[0, 0], [0, 4096], [4096, 128], [4224, 4096]]},
-                "rows": 1024, "nulls": [0, 12], "min": [1, null], "max": [18000, null]}]}
+    {"kind": "frame", "version": 2,
+     "schema": [["ss_item_sk", "int32", true], ["i_category", "string", true]],
+     "parts": [{"ref": {"element": "m1", "region": 3, "epoch": 17, "extents": [[0, 17024]]},
+                "rows": 1024, "nulls": [0, 12], "bytes": [8310],
+                "min": [1, "Books"], "max": [18000, "Women"]}],
+     "distinct": ["AAKL…", "BBFA…"], "sampled": 1024}
 
-One part is one region of a memory element. Its ref's extents are the Arrow buffers of the columns,
-in order: validity and data for fixed-width types; validity, offsets and data for strings. An absent
-validity has length 0. A part has at least one row: an empty frame has no parts and costs no memory.
-``min`` and ``max`` are there for columns of integers, dates, timestamps and decimals of up to 64
-bits, as the stored integer (days, units of the timestamp, the unscaled decimal), and null
-elsewhere.
+One part is one extent of a region of a memory element. Where the buffers of its columns are in it
+follows from its rows, nulls and ``bytes``, the length of the values of each column of strings
+(`operators.partition.layout`): column after column validity, if there are nulls, offsets for
+strings, and data, each 64-byte aligned. Parts may share a region. A part has at least one row: an
+empty frame has no parts and costs no memory.
 
-What a writer returns at an exchange is an `ExchangeHandle`::
+``min`` and ``max`` bound the values that are not null: of columns of integers, dates, timestamps
+and decimals as the stored integer (days, units of the timestamp, the unscaled decimal), of floats
+as number, of strings as their first bytes, at most eight (values that begin with the ``max`` may
+stand above it). Null is unknown. ``distinct`` are sketches of the distinct values of each column
+(`operators.distinct`), over all parts that the writer wrote; ``sampled`` is how many
+of their rows entered them.
 
-    {"kind": "exchange", "partitions": [frame of reader 0, frame of reader 1, …]}
+What a writer returns at an exchange is an `ExchangeHandle`, which has the schema once, and the
+parts of each reader::
+
+    {"kind": "exchange", "version": 2, "schema": […], "partitions": [[part, …], [part, …], …],
+     "distinct": […], "sampled": 4096}
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,16 +41,26 @@ import pyarrow as pa
 
 from libd.errors import LibdError
 from libd.ref import Ref
+from operators._partition import Layout
+from operators.distinct import Distinct
+from operators.partition import Stat, layout
 from remote_frame.errors import HandleError
-from remote_frame.types import buffer_kinds, minimum_sizes, type_from_text, type_to_text
+from remote_frame.types import is_variable, type_from_text, type_to_text
 
-__all__ = ["VERSION", "ExchangeHandle", "FieldSpec", "FrameHandle", "Part", "Stat", "load_handle"]
+__all__ = [
+    "VERSION",
+    "ExchangeHandle",
+    "FieldSpec",
+    "FrameHandle",
+    "HandleStream",
+    "Part",
+    "Stat",
+    "load_handle",
+    "partition_of",
+]
 
-VERSION = 1
+VERSION = 2
 """The version of handles that this code writes, and the only one that it reads."""
-
-Stat = int | None
-"""A least or greatest value, as the stored integer."""
 
 
 class FieldSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -52,24 +72,27 @@ class FieldSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The rows of one region.
+    """Some rows, in one extent of a region.
 
     Attributes
     ----------
     ref
-        The region and, as its extents, the buffers of all columns.
+        The region, and as its only extent all bytes of the part.
     rows
         At least 1.
     nulls
         Nulls per column.
+    bytes
+        Bytes of the values of each column of strings or binaries.
     min, max
-        Least and greatest value per column that is not null, None where unknown; both empty if
-        nothing is known.
+        Bounds of the values per column that are not null, None where unknown; both empty if nothing
+        is known.
     """
 
     ref: Ref
     rows: int
     nulls: tuple[int, ...]
+    bytes: tuple[int, ...] = ()
     min: tuple[Stat, ...] = ()
     max: tuple[Stat, ...] = ()
 
@@ -82,7 +105,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers, without the padding between them."""
+        """Bytes of all buffers, with the padding between them."""
         return self.ref.size
 
 
@@ -91,10 +114,11 @@ class FrameHandle(
     frozen=True,
     dict=True,
     forbid_unknown_fields=True,
+    omit_defaults=True,
     tag_field="kind",
     tag="frame",
 ):
-    """A frame: its schema and its parts, each in one region of some memory element.
+    """A frame: its schema and its parts, each in some memory element.
 
     Raises
     ------
@@ -105,20 +129,20 @@ class FrameHandle(
     version: int
     schema: tuple[FieldSpec, ...]
     parts: tuple[Part, ...]
+    distinct: tuple[str, ...] = ()
+    sampled: int = 0
 
     def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise HandleError(
-                f"version: the handle has version {self.version}, this code reads {VERSION}"
-            )
-        for number, part in enumerate(self.parts):
-            _check_part(part, self.schema, f"parts[{number}]")
+        _check_frame(self.version, self.schema, self.distinct, self.sampled)
+        _check_parts(self.parts, self.schema, self.layout, "parts")
 
     @classmethod
-    def build(cls, schema: pa.Schema, parts: Iterable[Part]) -> FrameHandle:
+    def build(
+        cls, schema: pa.Schema, parts: Iterable[Part], distinct: Sequence[Distinct] = ()
+    ) -> FrameHandle:
         """A handle of the current version over an Arrow schema."""
-        fields = tuple(FieldSpec(f.name, f.type, f.nullable) for f in schema)
-        return cls(version=VERSION, schema=fields, parts=tuple(parts))
+        texts, sampled = _sketch_texts(distinct)
+        return cls(VERSION, _fields(schema), tuple(parts), texts, sampled)
 
     @classmethod
     def from_json(cls, data: Any) -> FrameHandle:
@@ -140,6 +164,11 @@ class FrameHandle(
         """The schema with the types as they are stored."""
         return pa.schema([pa.field(f.name, f.type, f.nullable) for f in self.schema])
 
+    @cached_property
+    def layout(self) -> Layout:
+        """Where all columns are in a part."""
+        return layout([f.type for f in self.schema], range(len(self.schema)))
+
     @property
     def rows(self) -> int:
         """Rows of all parts."""
@@ -147,33 +176,50 @@ class FrameHandle(
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all parts, without padding."""
+        """Bytes of all parts, with padding."""
         return sum(part.nbytes for part in self.parts)
 
     @cached_property
-    def extents_of(self) -> tuple[slice, ...]:
-        """For every column the slice of a part's extents that are its buffers."""
-        slices, start = [], 0
-        for field in self.schema:
-            stop = start + len(buffer_kinds(field.type))
-            slices.append(slice(start, stop))
-            start = stop
-        return tuple(slices)
+    def sketches(self) -> tuple[Distinct, ...]:
+        """The sketch of every column; empty if there are none."""
+        return tuple(Distinct.from_text(text, self.sampled) for text in self.distinct)
 
 
 class ExchangeHandle(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="exchange"
+    msgspec.Struct,
+    frozen=True,
+    dict=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="kind",
+    tag="exchange",
 ):
-    """What one writer put into an exchange: a frame for every reader, all of one schema."""
+    """What one writer put into an exchange: parts for every reader, all of one schema."""
 
-    partitions: tuple[FrameHandle, ...]
+    version: int
+    schema: tuple[FieldSpec, ...]
+    partitions: tuple[tuple[Part, ...], ...]
+    distinct: tuple[str, ...] = ()
+    sampled: int = 0
 
     def __post_init__(self) -> None:
+        _check_frame(self.version, self.schema, self.distinct, self.sampled)
         if not self.partitions:
             raise HandleError("partitions: an exchange has at least one partition")
-        for number, partition in enumerate(self.partitions):
-            if partition.schema != self.partitions[0].schema:
-                raise HandleError(f"partitions[{number}].schema: differs from that of partition 0")
+        whole = layout([f.type for f in self.schema], range(len(self.schema)))
+        for number, parts in enumerate(self.partitions):
+            _check_parts(parts, self.schema, whole, f"partitions[{number}]")
+
+    @classmethod
+    def build(
+        cls,
+        schema: pa.Schema,
+        partitions: Iterable[Iterable[Part]],
+        distinct: Sequence[Distinct] = (),
+    ) -> ExchangeHandle:
+        """A handle of the current version over an Arrow schema."""
+        texts, sampled = _sketch_texts(distinct)
+        return cls(VERSION, _fields(schema), tuple(map(tuple, partitions)), texts, sampled)
 
     @classmethod
     def from_json(cls, data: Any) -> ExchangeHandle:
@@ -186,6 +232,70 @@ class ExchangeHandle(
     def to_json(self) -> dict[str, Any]:
         """A plain dict of JSON types."""
         return _to_json(self)
+
+    def partition(self, index: int) -> FrameHandle:
+        """What reader `index` reads; the sketches are those of all readers' rows."""
+        return FrameHandle(
+            self.version, self.schema, self.partitions[index], self.distinct, self.sampled
+        )
+
+    def whole(self) -> FrameHandle:
+        """All partitions as one frame."""
+        parts = tuple(part for partition in self.partitions for part in partition)
+        return FrameHandle(self.version, self.schema, parts, self.distinct, self.sampled)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all partitions."""
+        return sum(part.rows for partition in self.partitions for part in partition)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all partitions, with padding."""
+        return sum(part.nbytes for partition in self.partitions for part in partition)
+
+
+class HandleStream:
+    """Handles of one frame as they are committed, for readers that do not wait for the last.
+
+    Iterating gives the handles so far and then blocks until more are there or the stream is closed;
+    it may be iterated again, and by several threads.
+    """
+
+    def __init__(self, handles: Iterable[FrameHandle] = ()) -> None:
+        self._handles = list(handles)
+        self._closed = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def append(self, handle: FrameHandle) -> None:
+        """Another handle is committed."""
+        with self._changed:
+            if self._closed:
+                raise HandleError("the stream of handles is closed")
+            self._handles.append(handle)
+            self._changed.notify_all()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """No more will come; with an error, readers that want more get it raised."""
+        with self._changed:
+            self._closed = True
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[FrameHandle]:
+        number = 0
+        while True:
+            with self._changed:
+                while not self._closed and len(self._handles) == number:
+                    self._changed.wait()
+                if number == len(self._handles):
+                    if self._error is not None:
+                        raise self._error
+                    return
+                handle = self._handles[number]
+            number += 1
+            yield handle
 
 
 def load_handle(data: Any) -> FrameHandle | ExchangeHandle:
@@ -208,36 +318,89 @@ def load_handle(data: Any) -> FrameHandle | ExchangeHandle:
         raise HandleError(f"{where}: {message}" if where else message) from None
 
 
-def _check_part(part: Part, schema: Sequence[FieldSpec], where: str) -> None:
+def partition_of(handles: Iterable[Any], index: int) -> list[FrameHandle]:
+    """What reader `index` reads of the exchanges of all writers, whose handles are JSON or parsed.
+
+    Raises
+    ------
+    HandleError
+        If a handle is not that of an exchange, or has no such partition.
+    """
+    found = []
+    for number, data in enumerate(handles):
+        handle = load_handle(data)
+        if not isinstance(handle, ExchangeHandle):
+            raise HandleError(f"handle {number}: kind: a frame is not an exchange")
+        if not 0 <= index < len(handle.partitions):
+            raise HandleError(
+                f"handle {number}: there is no partition {index}, it has {len(handle.partitions)}"
+            )
+        found.append(handle.partition(index))
+    return found
+
+
+def _fields(schema: pa.Schema) -> tuple[FieldSpec, ...]:
+    return tuple(FieldSpec(f.name, f.type, f.nullable) for f in schema)
+
+
+def _sketch_texts(sketches: Sequence[Distinct]) -> tuple[tuple[str, ...], int]:
+    rows = max((s.rows for s in sketches), default=0)
+    return (tuple(s.to_text() for s in sketches), rows) if rows else ((), 0)
+
+
+def _check_frame(
+    version: int, schema: Sequence[FieldSpec], distinct: Sequence[str], sampled: int
+) -> None:
+    if version != VERSION:
+        raise HandleError(f"version: the handle has version {version}, this code reads {VERSION}")
+    if distinct and len(distinct) != len(schema):
+        raise HandleError(f"distinct: {len(distinct)} entries for {len(schema)} columns")
+    if sampled < 0:
+        raise HandleError(f"sampled: {sampled} rows")
+    for number, text in enumerate(distinct):
+        try:
+            Distinct.from_text(text, sampled)
+        except ValueError as error:
+            raise HandleError(f"distinct[{number}]: {error}") from None
+
+
+def _check_parts(
+    parts: Sequence[Part], schema: Sequence[FieldSpec], whole: Layout, where: str
+) -> None:
+    strings = sum(is_variable(field.type) for field in schema) if parts else 0
+    for number, part in enumerate(parts):
+        try:
+            _check_part(part, schema, whole, strings)
+        except HandleError as error:
+            raise HandleError(f"{where}[{number}].{error}") from None
+
+
+def _check_part(part: Part, schema: Sequence[FieldSpec], whole: Layout, strings: int) -> None:
     if part.rows < 1:
-        raise HandleError(f"{where}.rows: {part.rows} rows, but a part has at least one")
+        raise HandleError(f"rows: {part.rows} rows, but a part has at least one")
     for name, values in (("nulls", part.nulls), ("min", part.min), ("max", part.max)):
         if len(values) != len(schema) and (values or name == "nulls"):
-            raise HandleError(f"{where}.{name}: {len(values)} entries for {len(schema)} columns")
-    for field, nulls in zip(schema, part.nulls, strict=True):
-        if not 0 <= nulls <= part.rows:
-            raise HandleError(
-                f"{where}.nulls: column {field.name!r} has {nulls} nulls in {part.rows} rows"
-            )
-    least = [
-        (field.name, kind, size)
-        for field in schema
-        for kind, size in zip(
-            buffer_kinds(field.type), minimum_sizes(field.type, part.rows), strict=True
-        )
-    ]
-    if len(part.ref.extents) != len(least):
+            raise HandleError(f"{name}: {len(values)} entries for {len(schema)} columns")
+    if part.nulls and not 0 <= min(part.nulls) <= max(part.nulls) <= part.rows:
+        column = next(c for c, nulls in enumerate(part.nulls) if not 0 <= nulls <= part.rows)
         raise HandleError(
-            f"{where}.ref.extents: {len(part.ref.extents)} extents, but the schema's columns have "
-            f"{len(least)} buffers"
+            f"nulls: column {schema[column].name!r} has {part.nulls[column]} nulls in "
+            f"{part.rows} rows"
         )
-    bits = (part.rows + 7) // 8
-    for (name, kind, size), (_, length) in zip(least, part.ref.extents, strict=True):
-        if length < size or (kind == "validity" and 0 < length < bits):
-            raise HandleError(
-                f"{where}.ref.extents: the {kind} of column {name!r} has {length} bytes, "
-                f"{part.rows} rows need {max(size, bits if kind == 'validity' else 0)}"
-            )
+    if len(part.bytes) != strings or (strings and min(part.bytes) < 0):
+        raise HandleError(
+            f"bytes: {list(part.bytes)!r:.80} are not the lengths of {strings} columns of strings"
+        )
+    if len(part.ref.extents) != 1:
+        raise HandleError(f"ref.extents: {len(part.ref.extents)} extents, but a part has one")
+    try:
+        needed = whole.size(part.rows, part.nulls, part.bytes)
+    except (ValueError, OverflowError) as error:
+        raise HandleError(f"rows: {error}") from None
+    if part.nbytes != needed:
+        raise HandleError(
+            f"ref.extents: the part has {part.nbytes} bytes, its {part.rows} rows need {needed}"
+        )
 
 
 def _decode(type: type, value: Any) -> Any:

@@ -1,77 +1,62 @@
-"""Operations on values of one kind: ``col("name").str.like("A%")``, ``col("day").dt.year()``."""
+"""What the namespaces of an expression share, and the smallest of them, ``col("a").name``."""
 
 from __future__ import annotations
 
-from remote_frame.errors import ExpressionError
-from remote_frame.expressions import Expr, call
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["DateMethods", "StringMethods"]
+from operators import expr as ir
+from remote_frame.core import as_expr, derived, typed
+from remote_frame.expressions import Expr
+
+__all__ = ["NameMethods", "rule"]
 
 
-class StringMethods:
-    """`Expr.str`."""
+class NameMethods:
+    """`Expr.name`: the name of the result, changed."""
 
     __slots__ = ("_expr",)
 
     def __init__(self, expr: Expr) -> None:
         self._expr = expr
 
-    def like(self, pattern: str) -> Expr:
-        """SQL's LIKE: ``%`` stands for any text, ``_`` for one character."""
-        return call("like", self._expr, pattern, text=f"{self._expr!r}.str.like({pattern!r})")
+    def suffix(self, suffix: str) -> Expr:
+        """The name with something behind it.
 
-    def contains(self, text: str | Expr) -> Expr:
-        """Whether `text` occurs, literally."""
-        return call("contains", self._expr, text)
+        Examples
+        --------
+        >>> sales.select(col("qty", "item").max().name.suffix("_max")).columns
+        ['qty_max', 'item_max']
+        """
+        return self.map(lambda name: name + suffix)
 
-    def starts_with(self, prefix: str | Expr) -> Expr:
-        """Whether the string begins with `prefix`."""
-        return call("starts_with", self._expr, prefix)
+    def prefix(self, prefix: str) -> Expr:
+        """The name with something before it."""
+        return self.map(lambda name: prefix + name)
 
-    def ends_with(self, suffix: str | Expr) -> Expr:
-        """Whether the string ends with `suffix`."""
-        return call("ends_with", self._expr, suffix)
+    def map(self, function: Callable[[str], str]) -> Expr:
+        """The name changed by a function."""
+        return derived([self._expr], lambda e: e.alias(function(e.output_name)))
 
-    def to_uppercase(self) -> Expr:
-        """The string in capitals."""
-        return call("upper", self._expr)
+    def keep(self) -> Expr:
+        """The name of the first column, whatever alias was given."""
+        return derived([self._expr], lambda e: e.alias(e.root_name))
 
     def to_lowercase(self) -> Expr:
-        """The string in small letters."""
-        return call("lower", self._expr)
+        """The name in small letters."""
+        return self.map(str.lower)
 
-    def len_chars(self) -> Expr:
-        """Number of characters."""
-        return call("length", self._expr)
-
-    def slice(self, offset: int, length: int | None = None) -> Expr:
-        """`length` characters (or all) from character `offset` ≥ 0."""
-        if offset < 0:
-            raise ExpressionError(f"slice offset {offset}: it counts from 0")
-        rest = () if length is None else (length,)
-        return call("substring", self._expr, offset + 1, *rest)
+    def to_uppercase(self) -> Expr:
+        """The name in capitals."""
+        return self.map(str.upper)
 
 
-class DateMethods:
-    """`Expr.dt`."""
+def rule(expr: Expr, args: list[Any], make: Callable[..., ir.Expr], shown: str) -> Expr:
+    """`make` over the lowered expression and arguments, shown as a method of a namespace."""
 
-    __slots__ = ("_expr",)
+    def one(*parts: Expr) -> Expr:
+        listed = ", ".join(p.text for p in parts[1:])
+        text = f"{parts[0].text}.{shown}"
+        return typed(parts, make, text if text.endswith(")") else f"{text}({listed})")
 
-    def __init__(self, expr: Expr) -> None:
-        self._expr = expr
-
-    def year(self) -> Expr:
-        """The year."""
-        return call("year", self._expr)
-
-    def quarter(self) -> Expr:
-        """The quarter, from 1."""
-        return call("quarter", self._expr)
-
-    def month(self) -> Expr:
-        """The month, from 1."""
-        return call("month", self._expr)
-
-    def day(self) -> Expr:
-        """The day of the month, from 1."""
-        return call("day", self._expr)
+    return derived([expr, *map(as_expr, args)], one)

@@ -1,16 +1,18 @@
-"""Which columns of its scans a plan uses: what it does not use is not read.
+"""Which columns and parts of its scans a plan uses: what it does not use is not read.
 
 Positions stay as they are: an unused column of a scan becomes a typed NULL. That is enough for a
 plan that runs in one place, where only reading costs; plans that are cut into stages are pruned
-by the engine.
+by the engine. What a filter right above a scan compares with constants becomes conditions of the
+reader (`remote_frame.conditions`), which skips parts by their statistics; the filter stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
-from operators.expr import Column, Expr, Lit
+from operators.expr import Call, Column, Expr, InList, Lit
 from operators.rel import (
     Aggregation,
     Filter,
@@ -22,13 +24,27 @@ from operators.rel import (
     SetOperation,
     Sort,
 )
-from operators.rewrite import columns_used, with_inputs
+from operators.rewrite import columns_used, conjuncts, with_inputs
+from operators.schema import Schema
+from remote_frame.conditions import Condition, Operator
 
-__all__ = ["prune"]
+__all__ = ["conditions", "prune"]
+
+_OPERATORS: dict[str, Operator] = {
+    "equal": "=",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
+    "is_null": "is_null",
+    "is_not_null": "is_not_null",
+}
+_MIRRORED: dict[Operator, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def prune(plan: Rel) -> Rel:
-    """A plan of the same rows and columns whose scans read only what it uses.
+    """A plan of the same rows and columns whose scans read only what it uses, of frames only the
+    parts in which rows can pass the filters.
 
     Scans in subqueries inside expressions stay as they are.
     """
@@ -41,6 +57,8 @@ def _visit(rel: Rel, wanted: Collection[int]) -> Rel:
         case Scan():
             return _scan(rel, wanted)
         case Filter():
+            if isinstance(rel.input, Scan):
+                rel = replace(rel, input=_filtered(rel, rel.input))
             return _below(rel, {*wanted, *columns_used(rel.predicate)})
         case Sort():
             return _below(rel, {*wanted, *columns_used(*rel.keys)})
@@ -87,3 +105,49 @@ def _scan(scan: Scan, wanted: Collection[int]) -> Rel:
         for i, f in enumerate(scan.schema)
     ]
     return Project(scan.schema, narrow, tuple(exprs))
+
+
+def conditions(predicate: Expr, schema: Schema) -> list[Condition]:
+    """What a predicate over columns of `schema` demands of single columns, as far as it is simple.
+
+    The terms of the predicate that compare a column with constants, or test it for NULL. All of
+    them hold in every row for which the predicate is true.
+    """
+    names = [f.name for f in schema]
+    found: list[tuple[int, Operator, Any]] = []
+    for term in conjuncts(predicate):
+        match term:
+            case Call(function="is_null" | "is_not_null" as test, args=(Column(index=i),)):
+                found.append((i, _OPERATORS[test], None))
+            case Call(function=name, args=(Column(index=i), Lit(value=v))) if name in _OPERATORS:
+                found.append((i, _OPERATORS[name], v))
+            case Call(function=name, args=(Lit(value=v), Column(index=i))) if name in _OPERATORS:
+                operator = _OPERATORS[name]
+                found.append((i, _MIRRORED.get(operator, operator), v))
+            case InList(arg=Column(index=i), options=options) if all(
+                isinstance(o, Lit) for o in options
+            ):
+                found.append((i, "in", tuple(o.value for o in options if isinstance(o, Lit))))
+    return [
+        Condition(names[i], operator, value)
+        for i, operator, value in found
+        if names.count(names[i]) == 1
+    ]
+
+
+def _filtered(filter: Filter, scan: Scan) -> Scan:
+    """The scan with a source that skips parts, if it has one that can."""
+    where = getattr(getattr(scan.source, "data", None), "where", None)
+    if where is None:
+        return scan
+    met = conditions(filter.predicate, scan.schema)
+    # A scan may rename its columns; conditions go by the names of what is stored.
+    stored = {
+        f.name: scan.source_schema[c].name for f, c in zip(scan.schema, scan.columns, strict=True)
+    }
+    met = [replace(c, column=stored[c.column]) for c in met]
+    if not met:
+        return scan
+    data = where(met)
+    # Another name: the same frame may be scanned beside it without the filter.
+    return replace(scan, source=type(scan.source).over(data))  # type: ignore[attr-defined]

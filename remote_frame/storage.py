@@ -1,21 +1,32 @@
-"""Writing: Arrow data into regions of a memory element, whole or scattered by keys.
+"""Writing: Arrow data into parts of a memory element, whole or scattered, in bounded memory.
 
-The partition kernel writes straight into the buffers that a `RegionWriter` hands out. Where the
-transport maps, those are the memory element's own bytes and nothing is copied twice; elsewhere
-they are local, and one vectored write sends them when the part is complete. Nothing that failed
-half-way stays behind: regions are given back unless every part was written.
+A `FrameWriter` stages batches as they come. When enough are staged, the partition kernel scatters
+them into one region of the memory element: a part for each partition, all reserved at once. Where
+the transport maps, the kernel writes the memory element's own bytes and nothing is copied twice;
+elsewhere it fills a local block, which one vectored write sends. However much an element writes, it
+holds what is staged, the batch at hand and, over transports that copy, one block.
+Nothing that failed half-way stays behind: regions are given back unless the frame was finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import resource
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
 from libd.errors import LibdError
 from libd.ref import Ref
-from operators.partition import PartWritten, scatter, written_schema
+from operators.partition import (
+    Hash,
+    Partitioner,
+    Partitioning,
+    PartWritten,
+    Ranges,
+    Single,
+)
 from remote_frame.errors import (
     AmbiguousColumnError,
     ColumnNotFoundError,
@@ -23,79 +34,196 @@ from remote_frame.errors import (
     StorageError,
 )
 from remote_frame.handle import ExchangeHandle, FrameHandle, Part
-from remote_frame.types import buffer_kinds, offset_width
 
 if TYPE_CHECKING:
     from libd import Transport
 
-__all__ = ["RegionWriter", "exchange", "write"]
+__all__ = ["FrameWriter", "default_budget", "exchange", "exchange_ranges", "write"]
 
 _ALIGN = 64
+_MOST_STAGED = 64 << 20
+_LEAST_STAGED = 1 << 20
+_FLUSH = 8 << 20
+"""Bytes that are staged at least before they are written, within the budget. Larger writes gain
+nothing (docs: ARCHITECTURE.md, storage); smaller ones fall out of the caches less but cost round
+trips."""
+_PART = 1 << 20
+"""The average part is no smaller, within the budget: readers pay for each."""
 
 
-class RegionWriter:
-    """The extent writer of one part: one region of a memory element, 64-byte aligned buffers.
+def default_budget() -> int:
+    """Bytes that a writer may hold: 64 MiB, or a quarter of this process's limit on memory."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    share = _MOST_STAGED if limit == resource.RLIM_INFINITY else limit // 4
+    return max(_LEAST_STAGED, min(_MOST_STAGED, share))
 
-    A part without rows, which the sizes of the buffers of `schema` tell, gets no region: its
-    buffers are local and thrown away.
+
+class FrameWriter:
+    """Writes the batches of one frame, or of one exchange, into a memory element.
+
+    Parameters
+    ----------
+    transport
+        To the memory element.
+    schema
+        Of the batches.
+    partitioning
+        How rows find their partition.
+    budget
+        Bytes that may be held besides the batch at hand; `default_budget` by default.
+    on_parts
+        Called with a handle of the parts of each flush, as soon as they can be read (see
+        `remote_frame.handle.HandleStream`). They are gone again if the writer is aborted.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If a column has no flat layout (lists, structs); the message names it.
+    PlanError
+        If the partitioning makes no sense.
+
+    Notes
+    -----
+    A context manager: what was written is given back where `finish` was not reached.
     """
 
-    def __init__(self, transport: Transport, schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        schema: pa.Schema,
+        partitioning: Partitioning | None = None,
+        *,
+        budget: int | None = None,
+        on_parts: Callable[[FrameHandle | ExchangeHandle], object] | None = None,
+    ) -> None:
         self._transport = transport
-        self._schema = schema
-        self._address: int | None = None
-        self._extents: list[tuple[int, int]] = []
-        self._local: memoryview | None = None
+        self._scattered = partitioning is not None
+        self._work = Partitioner(schema, partitioning or Single())
+        self._on_parts = on_parts
+        self._partitions = self._work.partitioning.partitions
+        budget = default_budget() if budget is None else budget
+        # What is sent is a second copy of what is staged.
+        budget = budget if transport.mappable else budget // 2
+        self._most = max(1, budget)
+        self._enough = min(self._most, max(_FLUSH, self._partitions * _PART))
+        self._staged = 0
+        self._regions: list[int] = []
+        self._parts: list[list[Part]] = [[] for _ in range(self._partitions)]
+        self._local: pa.Buffer | None = None
 
-    def allocate(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Writable buffers of these sizes, in bytes; called once.
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as they are stored."""
+        return self._work.schema
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch; what is staged is written when there is enough of it.
 
         Raises
         ------
         CapacityError
             If the memory element has no room.
         """
-        total = sum(_aligned(size) for size in sizes)
-        if not _has_rows(self._schema, sizes):
-            return [memoryview(bytearray(size)) for size in sizes]
-        self._address = self._transport.alloc(total, _ALIGN)
-        if self._transport.mappable:
-            whole = self._transport.map(self._address, total, writable=True)
-        else:
-            whole = self._local = memoryview(pa.allocate_buffer(total)).cast("B")
-        views, at = [], 0
-        for size in sizes:
-            views.append(whole[at : at + size])
-            self._extents.append((self._address + at, size))
-            at += _aligned(size)
-        return views
+        for piece in _pieces(batch, self._most):
+            size = piece.nbytes
+            if self._staged and self._staged + size > self._most:
+                self.flush()
+            self._work.add(piece)
+            self._staged += size
+            if self._staged >= self._enough:
+                self.flush()
 
-    def commit(self) -> Ref | None:
-        """Send what is still local; return where everything is, None for no bytes."""
-        if self._address is None:
-            return None
-        if self._local is not None:
-            self._transport.writev([(self._address, self._local)])
-            self._local = None
-        return self._transport.ref(self._extents)
+    def flush(self) -> None:
+        """Write what is staged, a part for each partition that has rows."""
+        if not self._work.rows:
+            return
+        block: list[tuple[int, memoryview | None]] = []
+
+        def allocate(size: int) -> memoryview:
+            address = self._transport.alloc(size, _ALIGN)
+            self._regions.append(address)
+            if self._transport.mappable:
+                block.append((address, None))
+                return self._transport.map(address, size, writable=True)
+            block.append((address, self._room(size)))
+            return block[0][1]  # type: ignore[return-value]
+
+        written = self._work.write(allocate)
+        self._staged = 0
+        if not block:
+            allocate(_ALIGN)  # Rows of nulls only have no bytes, but a part is in a region.
+        address, local = block[0]
+        if local is not None:
+            self._transport.writev([(address, local)])
+        ref = self._transport.ref([(address, written[-1].offset + written[-1].length)])
+        parts = [[_part(one, ref)] if one.rows else [] for one in written]
+        for kept, new in zip(self._parts, parts, strict=True):
+            kept += new
+        if self._on_parts is not None:
+            self._on_parts(self._handle(parts))
+
+    def finish(self) -> FrameHandle | ExchangeHandle:
+        """Write the rest; the handle of everything, which commits it when an element returns it.
+
+        With a partitioning it is that of an exchange, else that of a frame.
+        """
+        self.flush()
+        handle = self._handle(self._parts, final=True)
+        self._regions = []
+        self._local = None
+        return handle
 
     def abort(self) -> None:
-        """Give the region back, whether committed or not."""
-        address, self._address, self._local = self._address, None, None
-        if address is not None:
-            self._transport.free(address)
+        """Give everything back that was written and not finished."""
+        regions, self._regions = self._regions, []
+        self._local = None
+        self._work.clear()
+        for address in regions:
+            try:
+                self._transport.free(address)
+            except LibdError:
+                # The memory element is gone, and the region with it; the first error says so.
+                continue
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _room(self, size: int) -> memoryview:
+        """A local block, the same one as long as it suffices."""
+        if self._local is None or self._local.size < size:
+            self._local = None
+            self._local = pa.allocate_buffer(size)
+        return memoryview(self._local).cast("B")[:size]
+
+    def _handle(
+        self, parts: Sequence[Sequence[Part]], *, final: bool = False
+    ) -> FrameHandle | ExchangeHandle:
+        distinct = self._work.distinct() if final else ()
+        if self._scattered:
+            return ExchangeHandle.build(self.schema, parts, distinct)
+        return FrameHandle.build(self.schema, parts[0], distinct)
 
 
-def write(data: Any, transport: Transport) -> dict[str, Any]:
+def write(data: Any, transport: Transport, *, budget: int | None = None) -> dict[str, Any]:
     """Write Arrow data into a memory element.
 
     Parameters
     ----------
     data
         Anything with ``__arrow_c_stream__``: a table, a reader, a `RemoteFrame`, a pandas or Polars
-        data frame; also a record batch.
+        data frame; also a record batch. It is taken batch by batch.
     transport
         To the memory element.
+    budget
+        Bytes that may be held meanwhile; see `FrameWriter`.
 
     Returns
     -------
@@ -109,18 +237,23 @@ def write(data: Any, transport: Transport) -> dict[str, Any]:
     UnsupportedTypeError
         If a column has no flat layout (lists, structs); the message names it.
     """
-    (handle,) = _scattered(data, transport, (), 1)
-    return handle.to_json()
+    batches, schema = _batches(data)
+    return _write(batches, schema, transport, None, budget)
 
 
 def exchange(
-    data: Any, transport: Transport, keys: Sequence[str | int], partitions: int
+    data: Any,
+    transport: Transport,
+    keys: Sequence[str | int],
+    partitions: int,
+    *,
+    budget: int | None = None,
 ) -> dict[str, Any]:
     """Write Arrow data scattered by the hash of `keys`: equal keys go to one partition.
 
     Parameters
     ----------
-    data, transport
+    data, transport, budget
         As for `write`.
     keys
         Names or positions of the columns to scatter by. Equal values of different integer types go
@@ -140,31 +273,81 @@ def exchange(
     CapacityError, UnsupportedTypeError
         As for `write`.
     """
-    handles = _scattered(data, transport, keys, partitions)
-    return ExchangeHandle(tuple(handles)).to_json()
+    batches, schema = _batches(data)
+    how = Hash(_positions(keys, schema), partitions)
+    return _write(batches, schema, transport, how, budget)
 
 
-def _scattered(
-    data: Any, transport: Transport, keys: Sequence[str | int], partitions: int
-) -> list[FrameHandle]:
+def exchange_ranges(
+    data: Any,
+    transport: Transport,
+    keys: Sequence[str | int],
+    boundaries: pa.RecordBatch,
+    *,
+    descending: Sequence[bool] = (),
+    nulls_first: Sequence[bool] = (),
+    budget: int | None = None,
+) -> dict[str, Any]:
+    """Write Arrow data scattered by ranges of `keys`, for a sort that several elements share.
+
+    Reader *i* gets the rows that are not before boundary *i* - 1 and before boundary *i*; sorting
+    what each reader has, in the same order, sorts everything.
+
+    Parameters
+    ----------
+    data, transport, budget
+        As for `write`.
+    keys
+        Names or positions of the columns to sort by, the first one counting most.
+    boundaries
+        The key columns alone, one row per boundary, sorted; there is one partition more.
+    descending, nulls_first
+        The order, per key; ascending with nulls last by default.
+    """
+    batches, schema = _batches(data)
+    how = Ranges(_positions(keys, schema), boundaries, tuple(descending), tuple(nulls_first))
+    return _write(batches, schema, transport, how, budget)
+
+
+def _write(
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    transport: Transport,
+    partitioning: Partitioning | None,
+    budget: int | None,
+) -> dict[str, Any]:
+    with FrameWriter(transport, schema, partitioning, budget=budget) as writer:
+        for batch in batches:
+            writer.write(batch)
+        return writer.finish().to_json()
+
+
+def _part(written: PartWritten, block: Ref) -> Part:
+    start = block.extents[0][0] + written.offset
+    known = any(v is not None for v in (*written.minimums, *written.maximums))
+    return Part(
+        Ref(block.element, block.region, block.epoch, [(start, written.length)]),
+        written.rows,
+        written.null_counts,
+        written.string_bytes,
+        written.minimums if known else (),
+        written.maximums if known else (),
+    )
+
+
+def _pieces(batch: pa.RecordBatch, limit: int) -> Iterable[pa.RecordBatch]:
+    """A batch as slices of about `limit` bytes, which no block then exceeds by much."""
+    count = -(-batch.nbytes // limit)
+    if count <= 1:
+        return (batch,)
+    rows = -(-batch.num_rows // count)
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
+
+
+def _positions(keys: Sequence[str | int], schema: pa.Schema) -> tuple[int, ...]:
     if isinstance(keys, str):
         raise ExpressionError(f"keys is a list of column names, not the text {keys!r}")
-    batches, schema = _batches(data)
-    stored = written_schema(schema)
-    positions = [_position(key, schema) for key in keys]
-    writers: list[RegionWriter] = []
-
-    def writer_for(partition: int) -> RegionWriter:
-        writers.append(RegionWriter(transport, stored))
-        return writers[-1]
-
-    try:
-        parts = scatter(batches, positions, partitions, writer_for, schema=schema)
-        return [FrameHandle.build(stored, _part(written, transport, writers)) for written in parts]
-    except BaseException:
-        for writer in writers:
-            _give_back(writer)
-        raise
+    return tuple(_position(key, schema) for key in keys)
 
 
 def _position(key: str | int, schema: pa.Schema) -> int:
@@ -178,67 +361,18 @@ def _position(key: str | int, schema: pa.Schema) -> int:
     return int(found[0])
 
 
-def _has_rows(schema: pa.Schema, sizes: Sequence[int]) -> bool:
-    """Whether buffers of these sizes hold rows (of anything but bare nulls)."""
-    slot = 0
-    for type in schema.types:
-        kinds = buffer_kinds(type)
-        if len(kinds) == 3:
-            return sizes[slot + 1] > offset_width(type)
-        if sizes[slot + 1]:
-            return True
-        slot += len(kinds)
-    return False
-
-
-def _part(written: PartWritten, transport: Transport, writers: list[RegionWriter]) -> list[Part]:
-    if not written.rows:
-        return []
-    ref = written.location
-    if ref is None:
-        # Rows of nulls only: they have no bytes, but a part is a region.
-        writer = RegionWriter(transport, pa.schema([("", pa.bool_())]))
-        writers.append(writer)
-        writer.allocate([0, 1])
-        region = writer.commit()
-        assert region is not None
-        ref = Ref(region.element, region.region, region.epoch, [(0, 0)] * len(written.sizes))
-    known = any(value is not None for value in written.minimums)
-    return [
-        Part(
-            ref,
-            written.rows,
-            tuple(written.null_counts),
-            tuple(written.minimums) if known else (),
-            tuple(written.maximums) if known else (),
-        )
-    ]
-
-
-def _give_back(writer: RegionWriter) -> None:
-    try:
-        writer.abort()
-    except LibdError:
-        # The memory element is gone, and the region with it; the first error says so.
-        return
-
-
-def _batches(data: Any) -> tuple[list[pa.RecordBatch], pa.Schema]:
+def _batches(data: Any) -> tuple[Iterable[pa.RecordBatch], pa.Schema]:
     if isinstance(data, pa.RecordBatch):
         return [data], data.schema
     if isinstance(data, pa.Table):
         return data.to_batches(), data.schema
     if isinstance(data, pa.RecordBatchReader):
         # Not through the C interface, which turns a source's own errors into Arrow's.
-        return list(data), data.schema
+        return data, data.schema
     if not hasattr(data, "__arrow_c_stream__"):
         raise StorageError(
             f"cannot write a {type(data).__name__}: Arrow data (anything with __arrow_c_stream__) "
             "is wanted"
         )
     reader = pa.RecordBatchReader.from_stream(data)
-    return list(reader), reader.schema
-
-
-def _aligned(size: int) -> int:
-    return (size + _ALIGN - 1) // _ALIGN * _ALIGN
+    return reader, reader.schema

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -22,9 +22,17 @@ from rich.text import Text
 
 from libd.units import format_size
 from tpcds.data import Progress
-from tpcds.record import QueryRecord, totals
+from tpcds.peers import PEERS
+from tpcds.record import Peer, QueryRecord, totals
 
-__all__ = ["LiveTable", "PlainLines", "QueryDisplay", "generation_progress", "summary"]
+__all__ = [
+    "LiveTable",
+    "PlainLines",
+    "QueryDisplay",
+    "generation_progress",
+    "resident_summary",
+    "summary",
+]
 
 _COLUMNS = (
     "query",
@@ -117,9 +125,11 @@ class PlainLines:
         words = [f"q{record.number:<3}", _outcome(record)]
         if record.seconds is not None:
             words.append(f"{record.seconds:.3f} s")
-        if (peer := record.peers.get("duckdb")) is not None:
-            words.append(f"DuckDB {peer.seconds:.3f} s")
-            words.append(f"ratio {_ratio(record)}")
+        for name, peer in record.peers.items():
+            unit = "" if peer.seconds is None else " s"
+            words.append(f"{PEERS[name].title} {_peer(peer)}{unit}")
+        if ratio := _ratio(record):
+            words.append(f"ratio {ratio}")
         if record.stages is not None:
             words.append(f"{record.stages} stages")
         if record.elements is not None:
@@ -152,9 +162,10 @@ class LiveTable:
     When it ends it is printed once more, whole.
     """
 
-    def __init__(self, console: Console, asked: int) -> None:
+    def __init__(self, console: Console, asked: int, compared: Sequence[str] = ()) -> None:
         self._console = console
         self._asked = asked
+        self._compared = [name for name in compared if name != "duckdb"]
         self._records: list[QueryRecord] = []
         self._current: tuple[int, float] | None = None
         self._live = Live(
@@ -197,7 +208,8 @@ class LiveTable:
 
     def _table(self, records: Sequence[QueryRecord]) -> Table:
         wide = self._console.width >= _WIDE
-        return _table(records, [name for name in _COLUMNS if wide or name not in _ONLY_WIDE])
+        shown = [name for name in _COLUMNS if wide or name not in _ONLY_WIDE]
+        return _table(records, shown, self._compared)
 
 
 def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> None:
@@ -208,29 +220,56 @@ def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> Non
         f"{found['verified']} of {asked} verified" if compared else f"{found['ran']} of {asked} ran"
     ]
     words.append(f"{found['seconds']:.2f} s")
-    if (peer := found["peers"].get("duckdb")) is not None and peer["seconds"] > 0:
-        words.append(f"DuckDB {peer['seconds']:.2f} s (ratio {peer['ours'] / peer['seconds']:.2f})")
+    for name, peer in found["peers"].items():
+        if peer["seconds"] > 0:
+            on = "" if peer["queries"] == found["ran"] else f" on {peer['queries']}"
+            ratio = f"ratio {peer['ours'] / peer['seconds']:.2f}"
+            words.append(f"{PEERS[name].title} {peer['seconds']:.2f} s ({ratio}{on})")
     words.append(f"{format_size(found['bytes_written'])} exchanged")
     words.append(f"{found['compute_gb_s'] + found['memory_gb_s']:.2f} GB·s")
     for record in records:
         if record.error is not None:
             line = f"q{record.number}: {record.error}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for name, one in record.peers.items():
+            if one.error is not None:
+                line = f"q{record.number}, {PEERS[name].title}: {one.error}"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(", ".join(words), highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(records: Sequence[QueryRecord], columns: Sequence[str]) -> Table:
+def resident_summary(console: Console, found: Mapping[str, Any]) -> None:
+    """Say what resident columns did over all passes (`engine.resident.store.ResidentStats`)."""
+    words = [
+        f"resident: {found['columns']} columns",
+        f"{format_size(found['bytes'])} of {format_size(found['budget'])}",
+        f"{found['hits']} hits",
+        f"{found['misses']} misses",
+        f"{found['evictions']} evictions",
+        f"{format_size(found['filled_bytes'])} filled in {found['fill_seconds']:.2f} s",
+        f"{found['gb_s']:.2f} GB·s",
+    ]
+    console.print(", ".join(words), highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(
+    records: Sequence[QueryRecord], columns: Sequence[str], compared: Sequence[str] = ()
+) -> Table:
+    """A row for each record; `compared` are the peers beside DuckDB."""
     table = Table(header_style="bold", pad_edge=False)
+    titles = {name: PEERS[name].title for name in compared}
+    place = columns.index("DuckDB") + 1
+    columns = [*columns[:place], *titles.values(), *columns[place:]]
     for name in columns:
         table.add_column(name, justify="left" if name in ("query", "verified") else "right")
     for record in records:
-        peer = record.peers.get("duckdb")
         cells: dict[str, str | Text] = {
             "query": f"q{record.number}",
             "stages": _count(record.stages),
             "elements": _count(record.elements),
             "seconds": f"{record.seconds:.3f}" if record.seconds is not None else "",
-            "DuckDB": f"{peer.seconds:.3f}" if peer is not None else "",
+            "DuckDB": _peer(record.peers.get("duckdb")),
+            **{title: _peer(record.peers.get(name)) for name, title in titles.items()},
             "ratio": _ratio(record),
             "exchanged": _size(record.bytes_written),
             "in memory elements": _size(record.peak_memory_bytes),
@@ -249,11 +288,23 @@ def _outcome(record: QueryRecord) -> str:
     return "failed" if record.error is not None else "ran"
 
 
-def _ratio(record: QueryRecord) -> str:
-    peer = record.peers.get("duckdb")
-    if record.seconds is None or peer is None or peer.seconds <= 0:
+def _peer(peer: Peer | None) -> str:
+    """A peer's seconds, or that it has none."""
+    if peer is None:
         return ""
-    return f"{record.seconds / peer.seconds:.2f}"
+    if peer.seconds is None:
+        return "failed"
+    return f"{peer.seconds:.3f}" + (" wrong" if peer.error is not None else "")
+
+
+def _ratio(record: QueryRecord) -> str:
+    """Ours against the fastest peer that has an answer; our answer may still be wrong."""
+    theirs = [
+        peer.seconds
+        for name, peer in record.peers.items()
+        if peer.seconds and (peer.error is None or name == "duckdb")
+    ]
+    return f"{record.seconds / min(theirs):.2f}" if record.seconds is not None and theirs else ""
 
 
 def _size(size: int | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from libd.errors import ScadError
 
-__all__ = ["DataError", "OracleError", "QueryListError", "TpcdsError"]
+__all__ = ["DataError", "OracleError", "PeerError", "QueryListError", "TpcdsError"]
 
 
 class TpcdsError(ScadError):
@@ -21,3 +21,7 @@ class QueryListError(TpcdsError):
 
 class OracleError(TpcdsError):
     """DuckDB could not answer a query of the comparison, or its process ended."""
+
+
+class PeerError(TpcdsError):
+    """There is no such peer, it is not installed, or its process could not be started or ended."""

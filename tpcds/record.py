@@ -12,6 +12,10 @@ The JSON of ``--json`` is an object with
     the queries that ran; of the peaks the largest.
 ``versions``, ``machine``, ``settings``
     Circumstances.
+``passes``
+    Totals of every pass; everything else is of the last.
+``resident``
+    Resident columns of the session over all passes; null if none were kept.
 """
 
 from __future__ import annotations
@@ -48,16 +52,20 @@ class Peer:
     Attributes
     ----------
     seconds
-        Wall clock, one run, the answer fetched.
+        Wall clock, one run, the answer fetched; None if there is no answer.
     threads
         That it was allowed.
     answers
-        Whether our answer is its answer: ``same`` or ``different``.
+        ``same`` or ``different``: of ``duckdb``, which checks answers, whether ours is its; of
+        another peer, whether its is DuckDB's. None if that was not looked at.
+    error
+        Why it has no answer, or none that is right.
     """
 
-    seconds: float
+    seconds: float | None
     threads: int
-    answers: Literal["same", "different"]
+    answers: Literal["same", "different"] | None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,9 @@ class QueryRecord:
         The most that one compute element really held, measured.
     compute_gb_s, memory_gb_s, core_s
         Reserved over time; GB is 10**9 bytes.
+    resident
+        What the query had of resident columns (`engine.resident.store.ResidentUse`); None where
+        none are kept.
     rows
         Of the answer.
     recomputed
@@ -103,6 +114,7 @@ class QueryRecord:
     compute_gb_s: float | None = None
     memory_gb_s: float | None = None
     core_s: float | None = None
+    resident: Mapping[str, int | float] | None = None
     rows: int | None = None
     recomputed: tuple[str, ...] = ()
     peers: Mapping[str, Peer] = field(default_factory=dict)
@@ -133,7 +145,6 @@ def totals(records: Iterable[QueryRecord], asked: int) -> dict[str, Any]:
     """
     records = list(records)
     ran = [r for r in records if r.seconds is not None]
-    compared = [r for r in ran if "duckdb" in r.peers]
     found: dict[str, Any] = {
         "asked": asked,
         "ran": len(ran),
@@ -146,13 +157,16 @@ def totals(records: Iterable[QueryRecord], asked: int) -> dict[str, Any]:
     for name in _PEAKS:
         found[name] = max((getattr(r, name) or 0 for r in ran), default=0)
     found["peers"] = {}
-    if compared:
-        # Like with like: our seconds on just the queries that the peer ran too.
-        found["peers"]["duckdb"] = {
-            "seconds": sum(r.peers["duckdb"].seconds for r in compared),
-            "ours": sum(r.seconds or 0.0 for r in compared),
-            "queries": len(compared),
-        }
+    for name in dict.fromkeys(name for r in ran for name in r.peers):
+        # Like with like: our seconds on just the queries that the peer answered too.
+        both = [(r.seconds or 0.0, r.peers[name]) for r in ran if name in r.peers]
+        pairs = [(ours, p.seconds) for ours, p in both if p.seconds is not None and p.error is None]
+        if pairs:
+            found["peers"][name] = {
+                "seconds": sum(theirs for _, theirs in pairs),
+                "ours": sum(ours for ours, _ in pairs),
+                "queries": len(pairs),
+            }
     return found
 
 

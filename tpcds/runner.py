@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tpcds.data import DataSet
-    from tpcds.oracle import Oracle
+    from tpcds.oracle import Answer, Oracle
+    from tpcds.peers import EngineProcess
 
 __all__ = ["EngineSession", "Runner", "one_line", "register_tables", "warm_up"]
+
+
+PEER_SECONDS = 120.0
+"""What a peer may take for one query: some plans of others never end."""
 
 
 class EngineSession(Protocol):
@@ -33,7 +38,7 @@ class EngineSession(Protocol):
     def register(self, name: str, source: Any) -> Any:
         """Make a table known."""
 
-    def sql(self, query: str) -> Any:
+    def sql(self, query: str, /) -> Any:
         """A lazy frame."""
 
     def explain(self, query: Any) -> str:
@@ -81,6 +86,10 @@ class Runner:
         Where the tables are registered.
     oracle
         DuckDB, to compare with; None to leave answers unchecked.
+    peers
+        Further engines, which run each query after this one did; not the oracle.
+    threads
+        That they have.
     emit
         Directory to write each query's elements to, as ``qNN``.
     on_traceback
@@ -92,11 +101,16 @@ class Runner:
         session: EngineSession,
         oracle: Oracle | None = None,
         *,
+        peers: Mapping[str, EngineProcess] | None = None,
+        threads: int = 1,
         emit: Path | None = None,
         on_traceback: Callable[[str], None] | None = None,
     ) -> None:
         self._session = session
         self._oracle = oracle
+        self._peers = dict(peers or {})
+        self._threads = threads
+        self._answer: tuple[int, Answer] | None = None
         self._emit = emit
         self._on_traceback = on_traceback or (lambda _: None)
 
@@ -104,7 +118,7 @@ class Runner:
         """Run queries in turn; each record comes as soon as its query is over."""
         for number in numbers:
             on_start(number)
-            yield self.run_one(number)
+            yield self._compared(self.run_one(number))
 
     def run_one(self, number: int) -> QueryRecord:
         """Run a query and check its answer."""
@@ -125,11 +139,46 @@ class Runner:
             return record
         return self._checked(record, answer, sql, self._oracle)
 
+    def _compared(self, record: QueryRecord) -> QueryRecord:
+        """Let the peers run a query, whatever became of it here."""
+        if not self._peers:
+            return record
+        sql = query_text(record.number)
+        found = dict(record.peers)
+        for name, process in self._peers.items():
+            outcome = process.run(
+                record.number, sql, limit=PEER_SECONDS, fetch=self._oracle is not None
+            )
+            peer = Peer(outcome.seconds, self._threads, None, outcome.error)
+            if outcome.table is not None and self._oracle is not None:
+                peer = self._judged(peer, record.number, outcome.table, self._oracle)
+            found[name] = peer
+        return dataclasses.replace(record, peers=found)
+
+    def _judged(self, peer: Peer, number: int, answer: pa.Table, oracle: Oracle) -> Peer:
+        """A peer with its answer compared."""
+        sql = query_text(number)
+        try:
+            reference = self._reference(number, oracle).table
+            verdict = verify(answer, reference, lambda: oracle.widened(sql, reference.num_rows))
+        except OracleError as error:
+            return dataclasses.replace(peer, error=f"not checked: {error}")
+        if verdict.difference is None:
+            return dataclasses.replace(peer, answers="same")
+        reason = f"wrong answer: {verdict.difference.message}"
+        return dataclasses.replace(peer, answers="different", error=reason)
+
+    def _reference(self, number: int, oracle: Oracle) -> Answer:
+        """The oracle's answer, which it is asked for once."""
+        if self._answer is None or self._answer[0] != number:
+            self._answer = number, oracle.answer(query_text(number))
+        return self._answer[1]
+
     def _checked(
         self, record: QueryRecord, answer: pa.Table, sql: str, oracle: Oracle
     ) -> QueryRecord:
         try:
-            reference = oracle.answer(sql)
+            reference = self._reference(record.number, oracle)
             verdict = verify(
                 answer, reference.table, lambda: oracle.widened(sql, reference.table.num_rows)
             )
@@ -149,6 +198,7 @@ class Runner:
 
 def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> QueryRecord:
     usage = run.usage
+    resident = getattr(run, "resident", None)
     return dataclasses.replace(
         record,
         seconds=seconds,
@@ -164,4 +214,5 @@ def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> Query
         memory_gb_s=usage.memory_gb_s,
         core_s=usage.core_s,
         recomputed=tuple(usage.recomputed),
+        resident=None if resident is None else dataclasses.asdict(resident),
     )

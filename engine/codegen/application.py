@@ -4,12 +4,15 @@ relationships.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from engine.codegen.fragment import lower_stage
 from engine.codegen.text import element_code
 from engine.stages.model import Exchange, Stage, StagePlan
 from openwhisk.app import Application, ComputeElement, Corunning, Limits, MemoryElement
+from operators.rel import ParquetSource
 
 __all__ = ["CodegenSettings", "build_application"]
 
@@ -29,18 +32,38 @@ class CodegenSettings:
         held and charged.
     timeout
         Seconds that one element may run.
+    threads
+        Cores of every compute element.
+    storage
+        Bytes of local disk that every compute element may use.
+    stage_memory
+        Bytes of anonymous memory of the elements of some stages, by the stage's name, instead of
+        `compute_memory`.
+    resident
+        Whether elements look for base-table columns in resident memory before they read files.
     """
 
     compute_memory: int = 1 << 30
     exchange_memory: int = 8 << 30
     timeout: float = 300.0
+    threads: int = 1
+    storage: int = 0
+    stage_memory: Mapping[str, int] = field(default_factory=dict)
+    resident: bool = False
+
+    def memory_of(self, stage: str) -> int:
+        """Bytes that each copy of a stage reserves."""
+        return self.stage_memory.get(stage, self.compute_memory)
 
 
 def build_application(
-    name: str, plan: StagePlan, settings: CodegenSettings | None = None
+    name: str,
+    plan: StagePlan,
+    settings: CodegenSettings | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Application:
     """The application that computes `plan`; the last stage is its only sink, `result` holds the
-    answer.
+    answer. `parameters` go to the elements that read base tables.
 
     Raises
     ------
@@ -48,21 +71,31 @@ def build_application(
         If a stage cannot be expressed in the kernel's SQL.
     """
     settings = settings or CodegenSettings()
-    compute = [_compute(plan, stage, settings) for stage in plan.stages]
+    compute = [_compute(plan, stage, settings, parameters or {}) for stage in plan.stages]
     memory = [_memory(plan, stage.output, settings) for stage in plan.stages]
     return Application(name, [*compute, *memory])
 
 
-def _compute(plan: StagePlan, stage: Stage, settings: CodegenSettings) -> ComputeElement:
+def _compute(
+    plan: StagePlan, stage: Stage, settings: CodegenSettings, parameters: Mapping[str, Any]
+) -> ComputeElement:
+    fragment = lower_stage(stage)
+    tables = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
     memory = dict.fromkeys([*(i.exchange for i in stage.inputs), stage.output.name])
     return ComputeElement(
         stage.name,
-        element_code(plan, stage, lower_stage(stage)),
+        element_code(plan, stage, fragment, resident=settings.resident),
         parents=tuple(p.name for p in plan.parents(stage)),
         dependents=tuple(r.name for r in plan.readers(stage.output.name)),
         corunning={m: Corunning(m) for m in memory},
         parallelism=stage.parallelism,
-        limits=Limits(cpu=1.0, mem=settings.compute_memory, timeout=settings.timeout),
+        limits=Limits(
+            cpu=float(settings.threads),
+            mem=settings.memory_of(stage.name),
+            storage=settings.storage,
+            timeout=settings.timeout,
+        ),
+        parameters=parameters if tables else {},
     )
 
 

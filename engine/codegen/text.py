@@ -9,7 +9,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from engine.errors import EngineError
+from engine.resident.keys import key_ranges
+from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment, FragmentInput
 from operators.rel import InputSource, ParquetSource
@@ -41,16 +45,24 @@ def quoted_text(text: str) -> str:
     return '"""\n' + "".join(out) + '\n"""'
 
 
-def element_code(plan: StagePlan, stage: Stage, fragment: Fragment) -> str:
-    """The Python source of a stage's element, without the `#@` lines."""
-    lines = [f"{i.name!r}: {_read(plan, stage, i)}," for i in fragment.inputs]
+def element_code(
+    plan: StagePlan, stage: Stage, fragment: Fragment, *, resident: bool = False
+) -> str:
+    """The Python source of a stage's element, without the `#@` lines.
+
+    With `resident` it reads base tables from resident columns, where the invocation has them.
+    """
+    lines = [f"{i.name!r}: {_read(plan, stage, i, resident)}," for i in fragment.inputs]
     tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
+    keys = _keys(stage, fragment) if resident else ""
+    if keys:
+        fixed += ", keys=KEYS"
     return (
         f"{_docstring(plan, stage)}\n\n"
         "from engine import element\n\n"
         f"SQL = {quoted_text(fragment.sql.strip())}\n\n"
-        f"COLUMNS = {_columns(stage.output)}\n\n\n"
+        f"COLUMNS = {_columns(stage.output)}\n{keys}\n\n"
         "def main(params, action):\n"
         f"    tables = {tables}\n"
         f"    rows = element.run(SQL, tables, COLUMNS, action{fixed})\n"
@@ -101,13 +113,21 @@ def _describe_output(output: Exchange) -> str:
     return f"{output.name}, {readers}"
 
 
-def _read(plan: StagePlan, stage: Stage, table: FragmentInput) -> str:
+def _read(plan: StagePlan, stage: Stage, table: FragmentInput, resident: bool) -> str:
     """The expression that opens one of the statement's tables."""
     match table.source:
-        case ParquetSource(paths=paths, part=None):
-            return f"element.table({_list(paths)})"
-        case ParquetSource(paths=paths):
-            return f"element.part({_list(paths)}, action)"
+        case ParquetSource(paths=paths, part=part, hive=()) as source if resident:
+            share = "True" if part is not None else "False"
+            within = ranges(stage.plan, source)
+            pruned = f", within={within!r}" if within else ""
+            return (
+                f"element.resident(params, {_list(paths)}, action, "
+                f"columns={_list(table.columns)}, part={share}{pruned})"
+            )
+        case ParquetSource(paths=paths, part=None, hive=hive):
+            return f"element.table({_list(paths)}{_hive(hive)})"
+        case ParquetSource(paths=paths, hive=hive):
+            return f"element.part({_list(paths)}, action{_hive(hive)})"
         case InputSource(name=name):
             needed = next(i for i in stage.inputs if i.name == name)
             writer = plan.writer(needed.exchange)
@@ -116,6 +136,24 @@ def _read(plan: StagePlan, stage: Stage, table: FragmentInput) -> str:
                 chosen = f", columns={_list(table.columns)}"
             return f"element.read_{needed.mode}(params[{writer.name!r}], action{chosen})"
     raise EngineError(f"an element cannot read a {type(table.source).__name__}")
+
+
+def _keys(stage: Stage, fragment: Fragment) -> str:
+    """Statements for the ranges of join keys, as far as they read nothing but what is open."""
+    names = {i.source: i.name for i in fragment.inputs}
+    lines = []
+    for one in key_ranges(stage):
+        reads = {i.name: i.source for i in one.fragment.inputs}
+        if one.source in names and all(names.get(s) == n for n, s in reads.items()):
+            target = f"{names[one.source]!r}, {one.column!r}, {list(reads)!r}"
+            lines.append(f"    ({target}, {quoted_text(one.fragment.sql.strip())}),\n")
+    return f"\nKEYS = [\n{''.join(lines)}]\n" if lines else ""
+
+
+def _hive(columns: Sequence[tuple[str, pa.DataType]]) -> str:
+    if not columns:
+        return ""
+    return f", hive={ {name: type_to_text(type) for name, type in columns}!r}"
 
 
 def _columns(output: Exchange) -> str:
@@ -133,8 +171,8 @@ def _list(texts: Sequence[str]) -> str:
 def _write(output: Exchange) -> str:
     transport = f'action.get_transport({output.name!r}, "rdma")'
     if output.kind != "hash":
-        return f"element.write(rows, {transport})"
+        return f"element.write(rows, {transport}, action)"
     return (
         f"element.exchange(\n        rows, {transport}, "
-        f"keys={list(output.keys)!r}, partitions={output.partitions}\n    )"
+        f"keys={list(output.keys)!r}, partitions={output.partitions}, action=action\n    )"
     )

@@ -130,7 +130,12 @@ class Translator:
         return self._signatures.name(signature), args, result
 
     def _reference(self, node: Node) -> Term:
-        return self._leaves[int(str(node["alias"])[1:])]
+        alias = str(node["alias"])
+        if not alias[1:].isdecimal():  # an aggregate that was not recognized as one
+            raise UnsupportedSqlError(
+                f"the function {alias.partition('(')[0]} is not supported here"
+            )
+        return self._leaves[int(alias[1:])]
 
     def _constant(self, node: Node) -> Term:
         text = duck_literal(node["value"])
@@ -163,6 +168,8 @@ class Translator:
             return Term(f"(NOT {self.call(NEGATED[name], args, result).text})", result)
         if name == "log" and len(args) == 1:
             return self.call("log10", args, result)
+        if name == "log" and len(args) == 2:
+            return self.call("log", args, result)
         if name not in SCALARS:
             raise UnsupportedSqlError(f"the function {name} is not supported")
         if name == "divide" and not is_integer_name(result):

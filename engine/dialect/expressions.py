@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from engine.dialect.bound import Term, Translator
 from engine.dialect.functions import WINDOWS
-from engine.dialect.literals import arrow_cast, datafusion_literal
+from engine.dialect.literals import arrow_cast, datafusion_literal, duck_literal
 from engine.dialect.oracle import Oracle
 from engine.dialect.scope import Scope
 from engine.dialect.signatures import Signatures
@@ -227,6 +227,8 @@ class ExpressionBinder:
         if call["name"] in ("string_agg", "listagg", "group_concat"):
             separator = str(call.get("function_data", {}).get("separator", ","))
             extra = [Term(datafusion_literal("VARCHAR", separator), "VARCHAR")]
+        if call["name"] in ("quantile_cont", "quantile_disc", "quantile"):
+            extra = [self._quantile(call)]
         translator = Translator(self._oracle, self._signatures, attempt.leaves)
         function, args, result = translator.aggregate(call, extra)
         ordering = ""
@@ -238,6 +240,19 @@ class ExpressionBinder:
         if condition is not None:
             text += f" FILTER (WHERE {self.condition(condition, inner)})"
         return text, result
+
+    def _quantile(self, call: Mapping[str, Any]) -> Term:
+        """Which quantile: DuckDB keeps it apart from the arguments."""
+        data = call.get("function_data", {})
+        given = data.get("quantiles", [])
+        if len(given) != 1 or data.get("desc"):
+            raise UnsupportedSqlError(
+                f"{call['name']} of anything but one quantile is not supported"
+            )
+        value = self._oracle.evaluate(f"CAST({duck_literal(given[0])} AS DOUBLE)")
+        if value is None:
+            raise UnsupportedSqlError(f"{call['name']}: this quantile is not supported")
+        return Term(datafusion_literal("DOUBLE", value[1]), "DOUBLE")
 
     def sort_key(self, node: exp.Expr, clause: Clause) -> str:
         """One ORDER BY term; the place of NULLs is always spelled out."""

@@ -124,14 +124,14 @@ class Oracle:
 
     def define_table(self, name: str, schema: Schema) -> None:
         """Make an empty table of this name and schema, for `describe`."""
-        if self._tables.get(name) == schema:
+        if self._tables.get(name.lower()) == schema:  # DuckDB's names ignore case
             return
         columns = ", ".join(
             f"{quote(f.name)} {duck_type(f.type)}" for f in schema
         )  # fmt: skip
         with self._lock:
             self._connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} ({columns})")
-        self._tables[name] = schema
+        self._tables[name.lower()] = schema
 
     @cached_property
     def unstable_functions(self) -> frozenset[str]:

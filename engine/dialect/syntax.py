@@ -32,6 +32,7 @@ REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
     (exp.All, "comparisons with ALL (subquery)"),
     (exp.Columns, "COLUMNS(…)"),
     (exp.GroupingId, "GROUPING_ID"),
+    (exp.ToMap, "maps"),
     (exp.Struct, "structs"),
     (exp.Array, "lists"),
     (exp.Unnest, "UNNEST and other functions that give several rows"),
@@ -122,7 +123,7 @@ def unwrap_aggregate(
         condition, node = node.expression.this, node.this
     if isinstance(node, exp.IgnoreNulls) and isinstance(node.this, exp.AnyValue):
         node = node.this
-    if isinstance(node, exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
+    if isinstance(node, exp.IgnoreNulls | exp.RespectNulls):
         raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
     node = node.copy()
     order: list[exp.Expr] = []

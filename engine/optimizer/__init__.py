@@ -1,16 +1,37 @@
-"""What is done to a plan before it is cut into stages."""
+"""What is done to a plan before it is cut into stages, or handed to a kernel as a whole."""
 
 from __future__ import annotations
 
+from engine.optimizer.eager import aggregate_early
 from engine.optimizer.estimates import Estimates
 from engine.optimizer.joinorder import order_joins
+from engine.optimizer.markers import mark_rows
 from engine.optimizer.pruning import prune
-from engine.optimizer.sharing import intern
+from engine.optimizer.reuse import reuse_similar
+from engine.optimizer.rollup import cascade_rollups
+from engine.optimizer.semijoins import reduce_semi_joins
+from engine.optimizer.sharing import intern, unshare
 from operators.rel import Rel
 
 __all__ = ["Estimates", "optimize"]
 
 
-def optimize(plan: Rel, estimates: Estimates) -> Rel:
-    """The same answer with less work: joins in a better order, no column that nobody reads."""
-    return prune(order_joins(intern(plan), estimates))
+def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
+    """The same answer with less work.
+
+    Similar subplans are computed once, rows are aggregated before joins where that shrinks them,
+    grouping sets come from one another, joins stand in a good order, nobody carries columns that
+    nobody reads.
+
+    Parameters
+    ----------
+    joins
+        Whether to order joins. A kernel that is given the whole query sees the base tables and
+        orders joins itself.
+    """
+    plan = reuse_similar(intern(mark_rows(plan)), estimates)
+    plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
+    plan = reduce_semi_joins(plan, estimates)
+    if joins:
+        plan = order_joins(plan, estimates)
+    return unshare(prune(plan), estimates.rows)

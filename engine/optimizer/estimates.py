@@ -4,10 +4,12 @@ answer.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from operators.parquet_stats import parquet_stats
 from operators.rel import InputSource, ParquetSource, Rel, Source
 from operators.schema import Schema
-from operators.stats import TableStats, bytes_per_row, estimate
+from operators.stats import ColumnStats, TableStats, bytes_per_row, estimate
 
 __all__ = ["Estimates"]
 
@@ -47,7 +49,9 @@ class Estimates:
         if isinstance(source, ParquetSource):
             if source.paths not in self._tables:
                 self._tables[source.paths] = parquet_stats(source.paths)
-            return self._tables[source.paths]
+            stats = self._tables[source.paths]
+            unknown = (ColumnStats(),) * len(source.hive)
+            return replace(stats, columns=stats.columns + unknown) if unknown else stats
         if isinstance(source, InputSource):
             return self._exchanges.get(source.name)
         return None

@@ -1,12 +1,13 @@
-"""Column pruning: every relation puts out the columns that its reader needs, and no others.
+"""Column pruning: every relation puts out the columns that its readers need, and no others.
 
 Columns that only a filter or a join looks at are dropped right above it, so that they are not
-written into an exchange.
+written into an exchange. A relation that several others read puts out what any of them needs, and
+stays one relation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from engine.optimizer.expressions import (
@@ -16,9 +17,10 @@ from engine.optimizer.expressions import (
     map_subqueries,
     renumber,
     renumber_aggregate,
+    subqueries_of,
     with_inputs,
 )
-from operators.expr import Column, Lit
+from operators.expr import Column, Expr
 from operators.rel import (
     Aggregation,
     Filter,
@@ -30,55 +32,195 @@ from operators.rel import (
     SetOperation,
     Sort,
 )
-from operators.schema import Field, Schema
-from operators.types import BOOL
 
 __all__ = ["prune"]
-
-_MARKER = Field("row", BOOL, False)
 
 
 def prune(plan: Rel) -> Rel:
     """`plan` without columns that nobody reads; the columns of `plan` itself all stay."""
-    return _visit(plan, range(len(plan.schema)))
+    return _Pruning(plan).result(plan)
 
 
-def _visit(rel: Rel, needed: Collection[int]) -> Rel:
-    """`rel` with exactly the columns `needed`, in ascending order (the first one if none is
-    needed). A relation without columns gets one, for else its rows could not be written.
+class _Pruning:
+    """Two passes over a graph of relations: what is needed, readers first; then rebuilding."""
+
+    def __init__(self, plan: Rel) -> None:
+        self._needed: dict[int, set[int]] = {}
+        self._rebuilt: dict[int, Rel] = {}
+        order = list(_readers_last(plan))
+        for rel in order:
+            self._needed[id(rel)] = set()
+        self._need(plan, range(len(plan.schema)))
+        for rel in reversed(order):
+            for below in subqueries_of(rel):
+                self._need(below, range(len(below.schema)))
+            for below, columns in zip(rel.inputs(), self._asked(rel), strict=True):
+                self._need(below, columns)
+        for rel in order:
+            self._rebuilt[id(rel)] = self._rebuild(rel)
+
+    def _need(self, rel: Rel, columns: Iterable[int]) -> None:
+        self._needed[id(rel)].update(columns)
+
+    def _wanted(self, rel: Rel) -> list[int]:
+        """What `rel` puts out, ascending (the first column if nothing is needed)."""
+        return sorted(self._needed[id(rel)]) or list(range(min(1, len(rel.schema))))
+
+    def result(self, plan: Rel) -> Rel:
+        """The pruned form of a relation of which every column stays."""
+        return self._rebuilt[id(plan)]
+
+    def _asked(self, rel: Rel) -> list[set[int]]:
+        """For each input of `rel`, the columns that `rel` asks of it."""
+        wanted = set(self._wanted(rel))
+        match rel:
+            case Project(exprs=exprs):
+                return [columns_of(exprs[i] for i in wanted)]
+            case Join():
+                return list(self._join_asks(rel, wanted))
+            case Aggregation():
+                return [columns_of(expressions_of(_without_measures(rel, wanted)[0]))]
+            case Filter() | Sort() | Limit():
+                return [wanted | columns_of(expressions_of(rel))]
+            case SetOperation() if rel.operation == "union" and rel.all:
+                return [wanted for _ in rel.operands]
+        return [set(range(len(i.schema))) for i in rel.inputs()]
+
+    def _join_asks(self, rel: Join, wanted: set[int]) -> tuple[set[int], set[int]]:
+        width = len(rel.left.schema)
+        conditions = columns_of(expressions_of(rel))
+        used = wanted | conditions
+        # Position `width` of a mark join's output is the mark; in its condition it is the first
+        # right column.
+        of_right = conditions if rel.kind in ("semi", "anti", "mark") else used
+        return (
+            {c for c in used if c < width} | set(rel.left_keys),
+            {c - width for c in of_right if c >= width} | set(rel.right_keys),
+        )
+
+    # Rebuilding: every relation puts out exactly what is wanted of it
+
+    def _input(self, rel: Rel, columns: Sequence[int]) -> Rel:
+        """The pruned form of an input, with exactly `columns` (the first if there are none)."""
+        wanted = self._wanted(rel)
+        return _trim(self._rebuilt[id(rel)], wanted, list(columns) or wanted[:1])
+
+    def _rebuild(self, rel: Rel) -> Rel:
+        wanted = self._wanted(rel)
+        rel = map_subqueries(rel, lambda r: self._rebuilt[id(r)])
+        match rel:
+            case Scan(columns=columns):
+                kept = tuple(columns[i] for i in wanted)
+                return replace(rel, columns=kept, schema=rel.schema.select(wanted))
+            case Project(exprs=exprs):
+                return self._project(rel, wanted, tuple(exprs[i] for i in wanted))
+            case Join():
+                return self._join(rel, wanted)
+            case Aggregation():
+                return self._aggregation(rel, wanted)
+            case Filter() | Sort() | Limit():
+                return _trim(*self._transparent(rel, wanted), wanted)
+            case SetOperation() if rel.operation == "union" and rel.all:
+                operands = tuple(self._input(o, wanted) for o in rel.operands)
+                return replace(rel, operands=operands, schema=rel.schema.select(wanted))
+            case SetOperation():
+                operands = tuple(self._rebuilt[id(o)] for o in rel.operands)
+                rel = with_inputs(rel, operands)
+        return _trim(rel, list(range(len(rel.schema))), wanted)
+
+    def _transparent(
+        self, rel: Filter | Sort | Limit, wanted: Sequence[int]
+    ) -> tuple[Rel, list[int]]:
+        """A relation that hands its input's columns on, with those that it needs itself; and which
+        they are.
+
+        A limit stays right above its sort: the two are one operator.
+        """
+        have = sorted({*wanted, *columns_of(expressions_of(rel))})
+        if isinstance(rel, Limit) and isinstance(rel.input, Sort):
+            sort = map_subqueries(rel.input, lambda r: self._rebuilt[id(r)])
+            assert isinstance(sort, Sort)
+            below, have = self._transparent(sort, wanted)
+        else:
+            below = self._input(rel.input, have)
+            have = have or [self._wanted(rel.input)[0]]
+        at = _positions(have)
+        rel = replace(rel, input=below, schema=below.schema)
+        return map_expressions(rel, lambda e: renumber(e, at)), have
+
+    def _project(self, rel: Project, wanted: Sequence[int], kept: tuple[Expr, ...]) -> Rel:
+        have = sorted(columns_of(kept))
+        below = self._input(rel.input, have)
+        at = _positions(have)
+        return Project(rel.schema.select(wanted), below, tuple(renumber(e, at) for e in kept))
+
+    def _join(self, rel: Join, wanted: list[int]) -> Rel:
+        width = len(rel.left.schema)
+        asked = self._join_asks(rel, set(wanted))
+        left_have, right_have = (
+            sorted(a) or self._wanted(side)[:1] for a, side in zip(asked, rel.inputs(), strict=True)
+        )
+        left, right = self._input(rel.left, left_have), self._input(rel.right, right_have)
+        at_left, at_right = _positions(left_have), _positions(right_have)
+        at = dict(at_left) | {c + width: i + len(left_have) for c, i in at_right.items()}
+        if rel.kind in ("semi", "anti"):
+            have = left_have
+        elif rel.kind == "mark":
+            have = [*left_have, width]
+        else:
+            have = [*left_have, *(c + width for c in right_have)]
+        new = replace(
+            rel,
+            schema=rel.schema.select(have),
+            left=left,
+            right=right,
+            left_keys=tuple(at_left[k] for k in rel.left_keys),
+            right_keys=tuple(at_right[k] for k in rel.right_keys),
+            condition=None if rel.condition is None else renumber(rel.condition, at),
+        )
+        return _trim(new, have, wanted)
+
+    def _aggregation(self, rel: Aggregation, wanted: list[int]) -> Rel:
+        bare, have = _without_measures(rel, wanted)
+        have_below = sorted(columns_of(expressions_of(bare)))
+        below = self._input(rel.input, have_below)
+        at = _positions(have_below)
+        new = replace(
+            bare,
+            input=below,
+            keys=tuple(renumber(k, at) for k in bare.keys),
+            measures=tuple(renumber_aggregate(m, at) for m in bare.measures),
+        )
+        return _trim(new, have, wanted)
+
+
+def _without_measures(rel: Aggregation, wanted: Collection[int]) -> tuple[Aggregation, list[int]]:
+    """`rel` with the measures that are wanted, and which columns it has then.
+
+    Keys stay, because they make the groups.
     """
-    wanted = sorted(needed) or _least(rel)
-    rel = map_subqueries(rel, prune)
-    match rel:
-        case Scan(columns=()) if len(rel.source_schema):
-            return replace(rel, columns=(0,), schema=rel.source_schema.select([0]))
-        case Scan(columns=columns):
-            kept = tuple(columns[i] for i in wanted)
-            return replace(rel, columns=kept, schema=rel.schema.select(wanted))
-        case Project():
-            return _project(rel, wanted)
-        case Join():
-            return _join(rel, wanted)
-        case Aggregation():
-            return _aggregation(rel, wanted)
-        case Filter() | Sort() | Limit():
-            below, have = _transparent(rel, wanted)
-            return _trim(below, have, wanted)
-        case SetOperation() if rel.operation == "union" and rel.all:
-            operands = tuple(_visit(o, wanted) for o in rel.operands)
-            return replace(rel, operands=operands, schema=rel.schema.select(wanted))
-        case SetOperation():
-            operands = tuple(prune(o) for o in rel.operands)
-            return _trim(with_inputs(rel, operands), list(range(len(rel.schema))), wanted)
-    return _trim(rel, list(range(len(rel.schema))), wanted)
+    first = len(rel.schema) - len(rel.measures)
+    kept = [c - first for c in sorted(wanted) if c >= first]
+    if not first and not kept and rel.measures:
+        kept = [0]
+    have = [*range(first), *(i + first for i in kept)]
+    measures = tuple(rel.measures[i] for i in kept)
+    return replace(rel, schema=rel.schema.select(have), measures=measures), have
 
 
-def _least(rel: Rel) -> list[int]:
-    """What is left where no column is needed: the first one, so that rows can be counted.
+def _readers_last(plan: Rel) -> Iterator[Rel]:
+    """Every relation once, inputs and subqueries before those that read them."""
+    seen: set[int] = set()
 
-    A relation may have no columns at all.
-    """
-    return [0] if len(rel.schema) else []
+    def visit(rel: Rel) -> Iterator[Rel]:
+        if id(rel) in seen:
+            return
+        seen.add(id(rel))
+        for below in (*rel.inputs(), *subqueries_of(rel)):
+            yield from visit(below)
+        yield rel
+
+    return visit(plan)
 
 
 def _positions(have: Sequence[int]) -> Mapping[int, int]:
@@ -87,96 +229,14 @@ def _positions(have: Sequence[int]) -> Mapping[int, int]:
 
 def _trim(rel: Rel, have: list[int], wanted: list[int]) -> Rel:
     """`rel`, whose columns are those that were at `have`, with only those that were at `wanted`."""
-    if have == wanted or not wanted:
+    if have == wanted:
         return rel
     at = _positions(have)
-    schema = rel.schema.select([at[c] for c in wanted])
-    if isinstance(rel, Project):
-        return replace(rel, schema=schema, exprs=tuple(rel.exprs[at[c]] for c in wanted))
-    return Project(schema, rel, tuple(Column(rel.schema[at[c]].type, at[c]) for c in wanted))
-
-
-def _transparent(rel: Filter | Sort | Limit, wanted: list[int]) -> tuple[Rel, list[int]]:
-    """A relation that hands its input's columns on, with those that it needs itself; and which
-    they are.
-
-    A limit stays right above its sort: the two are one operator.
-    """
-    have = sorted({*wanted, *columns_of(expressions_of(rel))})
-    if isinstance(rel, Limit) and isinstance(rel.input, Sort):
-        sort = map_subqueries(rel.input, prune)
-        assert isinstance(sort, Sort)
-        below, have = _transparent(sort, wanted)
-    else:
-        below = _visit(rel.input, have)
-        have = have or _least(rel.input)
-    at = _positions(have)
-    rel = replace(rel, input=below, schema=below.schema)
-    mapped = map_expressions(rel, lambda e: renumber(e, at))
-    return mapped, have
-
-
-def _project(rel: Project, wanted: list[int]) -> Rel:
-    if not rel.exprs:
-        return Project(Schema((_MARKER,)), _visit(rel.input, ()), (Lit(BOOL, True),))
-    kept = tuple(rel.exprs[i] for i in wanted)
-    have = sorted(columns_of(kept))
-    below = _visit(rel.input, have)
-    at = _positions(have)
-    return Project(rel.schema.select(wanted), below, tuple(renumber(e, at) for e in kept))
-
-
-def _join(rel: Join, wanted: list[int]) -> Rel:
-    width = len(rel.left.schema)
-    used = {*wanted, *columns_of(expressions_of(rel))}
-    left_have = sorted({c for c in used if c < width} | set(rel.left_keys)) or _least(rel.left)
-    # Position `width` of a mark join's output is the mark; in its condition it is the first right
-    # column.
-    of_right = columns_of(expressions_of(rel)) if rel.kind in ("semi", "anti", "mark") else used
-    right_have = sorted({c - width for c in of_right if c >= width} | set(rel.right_keys))
-    right_have = right_have or _least(rel.right)
-    left, right = _visit(rel.left, left_have), _visit(rel.right, right_have)
-    # Sides without columns have got one (`_visit`), at positions that no expression knows.
-    left_have = left_have or [-1 for _ in left.schema]
-    right_have = right_have or list(range(len(right.schema)))
-    at_left, at_right = _positions(left_have), _positions(right_have)
-    at = dict(at_left) | {c + width: i + len(left_have) for c, i in at_right.items()}
-    if rel.kind in ("semi", "anti"):
-        have = left_have
-    elif rel.kind == "mark":
-        have = [*left_have, width]
-    else:
-        have = [*left_have, *(c + width for c in right_have)]
-    known = dict(enumerate(rel.schema))
-    new = replace(
-        rel,
-        schema=Schema(tuple(known.get(c, _MARKER) for c in have)),
-        left=left,
-        right=right,
-        left_keys=tuple(at_left[k] for k in rel.left_keys),
-        right_keys=tuple(at_right[k] for k in rel.right_keys),
-        condition=None if rel.condition is None else renumber(rel.condition, at),
-    )
-    return _trim(new, have, wanted)
-
-
-def _aggregation(rel: Aggregation, wanted: list[int]) -> Rel:
-    """Keys stay, because they make the groups; measures that nobody reads go."""
-    first = len(rel.schema) - len(rel.measures)
-    kept = [c - first for c in wanted if c >= first]
-    if not first and not kept:
-        kept = [0]
-    measures = [rel.measures[i] for i in kept]
-    bare = replace(rel, measures=tuple(measures))
-    have_below = sorted(columns_of(expressions_of(bare)))
-    below = _visit(rel.input, have_below)
-    at = _positions(have_below)
-    have = [*range(first), *(i + first for i in kept)]
-    new = replace(
-        rel,
-        schema=rel.schema.select(have),
-        input=below,
-        keys=tuple(renumber(k, at) for k in rel.keys),
-        measures=tuple(renumber_aggregate(m, at) for m in measures),
-    )
-    return _trim(new, have, wanted)
+    kept = [at[c] for c in wanted]
+    schema = rel.schema.select(kept)
+    match rel:
+        case Project(exprs=exprs):
+            return replace(rel, schema=schema, exprs=tuple(exprs[i] for i in kept))
+        case Scan(columns=columns):
+            return replace(rel, schema=schema, columns=tuple(columns[i] for i in kept))
+    return Project(schema, rel, tuple(Column(rel.schema[i].type, i) for i in kept))

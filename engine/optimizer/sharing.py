@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from engine.optimizer.expressions import map_subqueries, subqueries_of, with_inputs
-from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, walk
+from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, Values, walk
 
-__all__ = ["LARGE_ROWS", "intern", "shared", "worth_sharing"]
+__all__ = ["LARGE_ROWS", "intern", "shared", "unshare", "worth_sharing"]
 
 LARGE_ROWS = 100_000.0
 """From how many rows on a side of a join counts as large."""
@@ -24,17 +24,36 @@ _REDUCED = 10.0
 
 def intern(plan: Rel) -> Rel:
     """`plan` as a graph in which equal relations are one object."""
-    known: dict[Rel, Rel] = {}
-    done: dict[int, Rel] = {}
+    known: dict[tuple[object, ...], Rel] = {}
+    done: dict[int, tuple[Rel, Rel]] = {}
 
     def visit(rel: Rel) -> Rel:
         if id(rel) not in done:
             node = map_subqueries(rel, visit)
             node = with_inputs(node, [visit(i) for i in node.inputs()])
-            done[id(rel)] = known.setdefault(node, node)
-        return done[id(rel)]
+            # `rel` is kept, too: its identity must not be taken by another object meanwhile.
+            done[id(rel)] = rel, known.setdefault(_key(node), node)
+        return done[id(rel)][1]
 
     return visit(plan)
+
+
+def _key(rel: Rel) -> tuple[object, ...]:
+    """Equal for equal relations whose inputs are interned already: these stand by identity, or a
+    plan of n relations would be hashed n times down to its leaves.
+
+    Types follow from inputs and expressions; only names of columns are free.
+    """
+    parts: list[object] = [type(rel), rel.schema if isinstance(rel, Values) else rel.schema.names]
+    for field in fields(rel):
+        if field.name not in ("schema", "source_schema"):
+            value = getattr(rel, field.name)
+            if isinstance(value, Rel):
+                value = id(value)
+            elif isinstance(rel, SetOperation) and field.name == "operands":
+                value = tuple(map(id, value))
+            parts.append(value)
+    return tuple(parts)
 
 
 def worth_sharing(rel: Rel, rows: Callable[[Rel], float], large: float) -> bool:
@@ -73,3 +92,27 @@ def shared(plan: Rel) -> frozenset[int]:
 
     visit(plan)
     return frozenset(key for key, count in readers.items() if count > 1)
+
+
+def unshare(plan: Rel, rows: Callable[[Rel], float]) -> Rel:
+    """`plan` with a copy for each reader of what is not worth sharing.
+
+    What stays one object is computed once, also by a kernel that is given the whole plan.
+    """
+    several = shared(plan)
+    kept: dict[int, Rel] = {}
+    copied: set[int] = set()
+
+    def visit(rel: Rel) -> Rel:
+        if id(rel) in kept:
+            return kept[id(rel)]
+        node = map_subqueries(rel, visit)
+        node = with_inputs(node, [visit(i) for i in node.inputs()])
+        if id(rel) in several and worth_sharing(rel, rows, LARGE_ROWS):
+            kept[id(rel)] = node
+        elif id(rel) in copied and node is rel:
+            node = replace(rel)
+        copied.add(id(rel))
+        return node
+
+    return visit(plan)

@@ -104,6 +104,8 @@ class Cutter:
 
     def _share(self, rel: Rel, fragment: Fragment, wish: Keys | None) -> Fragment:
         """A subplan with several readers: computed once if it does any work worth keeping."""
+        if self.workshop.settings.parallelism == 1:
+            return fragment  # the kernel computes it once for all who read it in one statement
         if not worth_sharing(rel, self.workshop.estimates.rows, self.large_rows):
             return fragment
         if not fragment.parted and self.workshop.replicate(fragment) is fragment:
@@ -141,7 +143,7 @@ class Cutter:
 
     def _scan(self, rel: Scan) -> Fragment:
         source = rel.source
-        if not isinstance(source, ParquetSource):
+        if not isinstance(source, ParquetSource) or self.workshop.settings.parallelism == 1:
             return Fragment(rel, None)
         if self.workshop.estimates.rows(replace(rel, predicate=None)) < self.split_rows:
             return Fragment(rel, None)

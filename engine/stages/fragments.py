@@ -22,6 +22,7 @@ from engine.optimizer.expressions import (
     subqueries_of,
     with_inputs,
 )
+from engine.stages.builds import choose_builds
 from engine.stages.model import (
     Exchange,
     ExchangeKind,
@@ -75,7 +76,8 @@ class CutSettings:
     Attributes
     ----------
     parallelism
-        Copies of a stage that works on parts.
+        Copies of a stage that works on parts. With 1 nothing is parted, and nothing is cut: the
+        whole query is one stage.
     whole_rows
         A table of fewer rows is read whole by every copy that needs it.
     broadcast_bytes
@@ -161,6 +163,8 @@ class Workshop:
         """All rows for every copy of a stage: computed by each if that is cheap and certain, else
         once.
         """
+        if self.settings.parallelism == 1:
+            return fragment
         if not fragment.parted and self._repeatable(fragment.rel):
             return fragment
         return self.settle(fragment)
@@ -313,7 +317,7 @@ class Workshop:
             for i in self._inputs_of(draft.rel)
         )
         sources = {i.name: _renamed_input(i, renamed) for i in self._inputs_of(draft.rel)}
-        plan = rename_inputs(draft.rel, sources)
+        plan = rename_inputs(choose_builds(draft.rel, self.estimates), sources)
         plan = replace(plan, schema=draft.exchange.schema)
         output = replace(
             draft.exchange,

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["cut_join"]
 
-_LEFT_STREAMS = frozenset({"inner", "left", "semi", "anti", "mark", "cross"})
+_LEFT_STREAMS = frozenset({"inner", "left", "semi", "anti", "mark", "cross", "asof"})
 _RIGHT_STREAMS = frozenset({"inner", "right", "cross"})
 # Kinds whose keys may be scattered. A mark is three-valued in general: it must see every row of
 # the right side.
-_SCATTERED = frozenset({"inner", "left", "right", "full", "semi", "anti"})
+_SCATTERED = frozenset({"inner", "left", "right", "full", "semi", "anti", "asof"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,9 @@ def literal(message: Any) -> Lit:
             return Lit(pa.date32(), _date(value))
         case "precision_timestamp":
             return Lit(TIMESTAMP, _timestamp(value.value * 10 ** (6 - value.precision)))
+        case "precision_time":
+            since = datetime.timedelta(microseconds=value.value * 10 ** (6 - value.precision))
+            return Lit(pa.time64("us"), (_MIDNIGHT + since).time())
         case "decimal":
             number = int.from_bytes(value.value, "little", signed=True)
             return Lit(decimal(value.precision, value.scale), _scaled(number, value.scale))
@@ -99,6 +102,9 @@ def literal(message: Any) -> Lit:
             total = months.years * 12 + months.months
             return Lit(INTERVAL, (total, days.days, days.seconds * 10**9 + nanos))
     raise PlanningError(f"Substrait literals of type {kind} are not understood")
+
+
+_MIDNIGHT = datetime.datetime(1970, 1, 1)
 
 
 def _scaled(number: int, scale: int) -> Decimal:

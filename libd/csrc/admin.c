@@ -28,7 +28,8 @@ static bool names(struct conn *conn, char *first, char *second)
 }
 
 /* Connections to what is dropped stay open, so that their next request is told why it fails; a transfer in progress cannot
- * be told and is cut (the loop does that when it finds its piece invalid). */
+ * be told and is cut (the loop does that when it finds its piece invalid). So is whoever has keys: their queue pairs live
+ * in the tenant's domain, where other elements' regions are. */
 void serve_orphan(struct server *server, const struct tenant *tenant, const struct element *element)
 {
     for (struct conn *c = server->conns; c; c = c->next) {
@@ -36,6 +37,7 @@ void serve_orphan(struct server *server, const struct tenant *tenant, const stru
             continue;
         c->element = NULL;
         c->nfds = 0;
+        verbs_cut_off(c);
         if (!element)
             c->tenant = NULL;
     }

@@ -14,13 +14,23 @@ void element_discharge(struct element *element, uint64_t bytes);
 /* Brings the element's byte-seconds up to now. */
 void element_integrate(struct element *element);
 
+/* guard.c: gives pages of its free blocks back: of warm ones, or of all, whatever is known of them. */
+void tenant_trim(struct tenant *tenant, bool all);
+
 /* region.c */
 /* A region in a block of `heap`, which begins at `origin` of the arena; clients do not see it until it is published. */
 int region_create(struct element *element, struct heap *heap, uint64_t origin, uint64_t size, uint64_t align,
                   uint64_t charged, uint32_t *out, struct libd_error *err);
+/* The same, charged and placed as `element` has it. */
+int region_new(struct element *element, const struct libd_wanted *wanted, uint32_t *out, struct libd_error *err);
 void region_publish(struct tenant *tenant, uint32_t slot);
+/* No client finds it from here on. */
+void region_retract(struct tenant *tenant, uint32_t slot);
 void region_destroy(struct element *element, struct heap *heap, uint32_t slot);
 /* What the element allocates from. */
 struct heap *element_heap(struct element *element);
+
+/* move.c: one end of it, at `slot`, is about to be destroyed; destroys the other. */
+void move_cancel(struct move *move, uint32_t slot);
 
 #endif

@@ -1,6 +1,5 @@
 /* What may be promised, and to whom it is charged. */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "books.h"
@@ -29,20 +28,9 @@ uint64_t pool_resident(const struct pool *pool)
 /* Gives the pages of free blocks back to the machine. */
 static void trim(struct pool *pool)
 {
-    for (struct tenant *t = pool->tenants; t; t = t->next) {
-        if (t->arena_fd < 0)
-            continue;
-        for (struct block *b = t->heap.first; b; b = b->next) {
-            if (!b->free || b->warm_from == b->warm_to)
-                continue;
-            /* The edges, whose pages live neighbours share, are cleared by the kernel. */
-            if (fallocate(t->arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)b->off,
-                          (off_t)b->size) != 0)
-                continue;
-            t->heap.warm_bytes -= b->warm_to - b->warm_from;
-            b->warm_from = b->warm_to = 0;
-        }
-    }
+    for (struct tenant *t = pool->tenants; t; t = t->next)
+        if (t->arena_fd >= 0)
+            tenant_trim(t, false);
 }
 
 /* What the machine has beyond every promise that was made and not yet drawn on. The pages of free blocks are resident but

@@ -11,12 +11,15 @@
 #define CONN_INPUT 4096u
 #define BODY_MAX (LIBD_MAX_SEGMENTS * sizeof(struct libd_segment))
 #define PAYLOAD_MAX 704u
+#define KEPT_MAX 1024u
+#define CONN_TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
 
 enum conn_state {
     CONN_HELLO,  /* waiting for the greeting */
     CONN_HEADER, /* waiting for a request */
     CONN_BODY,   /* receiving segments or names */
     CONN_DATA,   /* receiving into the arena */
+    CONN_MOVE,   /* its region is being copied */
     CONN_DRAIN,  /* skipping the data of a request that was refused */
     CONN_SEND,   /* sending a reply, the arena's bytes included */
     CONN_LINGER, /* all is said; waiting for the peer to hang up, so that what was sent arrives */
@@ -40,7 +43,11 @@ struct conn {
     struct watched watched; /* first */
     struct server *server;
     struct conn *prev, *next;
-    bool local, admin, closing, dead, writing;
+    bool local, admin, closing, dead;
+    bool readable, ended; /* there may be bytes in the socket; and the peer's end behind them */
+    bool room_wanted;     /* epoll tells when there is room to send in */
+    bool queued;          /* it waits for another turn, in the server's queue */
+    struct conn *queue_next;
     enum conn_state state;
     double accepted;
     struct tenant *tenant;   /* NULL once dropped */
@@ -63,6 +70,9 @@ struct conn {
     uint8_t *large; /* in the place of `payload`, where that is too small */
     uint32_t payload_size;
     int fds[2], nfds;
+    uint8_t kept[KEPT_MAX]; /* replies that go out with the next one */
+    uint32_t kept_size, kept_done;
+    struct move *move;       /* that it waits for; NULL: none */
     struct verbs_link *link; /* its queue pair; NULL: none */
 };
 
@@ -79,6 +89,7 @@ struct server {
     pthread_t thread;
     unsigned generation;
     struct conn *conns, *graveyard;
+    struct conn *queue, *queue_last; /* whose turn was over while they had more to do */
     uint64_t conn_count, greeting;
     uint64_t accepted, requests, refused, bytes_read, bytes_written;
     uint64_t operations[LIBD_OPERATIONS], errors[LIBD_ERRORS];
@@ -96,6 +107,20 @@ struct server {
 /* Makes the reply of `conn`; the loop sends it. */
 void conn_reply(struct conn *conn, int code, uint64_t a, uint64_t b);
 void conn_close(struct conn *conn);
+#define CONN_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+/* Whether it waits for room to send in. */
+void conn_want_room(struct conn *conn, bool wanted);
+/* Takes note of what epoll says. */
+void conn_event(struct conn *conn, uint32_t events);
+/* Has it served once more without an event. */
+void conn_queue(struct conn *conn);
+/* Gives those another turn whose last one was too short. */
+void server_next_turns(struct server *server);
+/* conn_send.c: sends what it can; true if the reply is out. */
+bool conn_send(struct conn *conn, uint64_t *turn);
+/* conn_receive.c: takes a step of its state's; false: not before there is more. */
+bool conn_receive(struct conn *conn, uint64_t *turn);
+static inline void conn_spend(uint64_t *turn, uint64_t amount) { *turn = *turn > amount ? *turn - amount : 0; }
 /* Does what can be done without waiting. */
 void conn_serve(struct conn *conn);
 /* A socket that is closed resets its connection if requests are unread or arrive later, and the peer may lose the last
@@ -107,6 +132,8 @@ void server_watch(struct server *server, struct watched *w, uint32_t events, int
 void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token);
 /* A lease has run out. */
 void serve_expired(struct server *server, struct lease *lease);
+/* Drops a tenant that uses memory which it was not promised. */
+void serve_guard(struct server *server);
 void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
 uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
 bool serve_piece_valid(const struct conn *conn, const struct piece *piece);
@@ -118,6 +145,8 @@ void verbs_server_stop(struct server *server);
 const char *verbs_server_device(const struct server *server); /* its name, or NULL */
 void serve_verbs(struct conn *conn);
 void verbs_hang_up(struct conn *conn);
+/* Ends its queue pair, if it has one, and the connection with that. */
+void verbs_cut_off(struct conn *conn);
 
 /* admin.c */
 void serve_orphan(struct server *server, const struct tenant *tenant, const struct element *element);

@@ -9,6 +9,8 @@
 #include "net.h"
 #include "stream.h"
 
+#define ATTACH_ID 1 /* of the request that goes with a greeting: nothing else is under way then */
+
 /* What the server says went wrong. It is not believed blindly: codes that only this side gives itself do not come from it,
  * and an errno is a small number. */
 int stream_told(struct libd_error *err, const struct libd_reply *reply)
@@ -58,33 +60,90 @@ static int send_all(int fd, const void *data, size_t size, struct libd_error *er
     return LIBD_OK;
 }
 
-/* By `until`, however little comes at a time. */
-static int recv_all(int fd, void *data, size_t size, double until, struct libd_error *err)
+/* What a new connection has sent so far. Nothing comes that was not asked for, so all that is there can be taken at once. */
+struct arrivals {
+    uint8_t bytes[2 * sizeof(struct libd_reply) + sizeof(struct libd_welcome) + LIBD_MAX_NAME];
+    size_t used, got;
+    int fds[2], nfds;
+};
+
+static void drop_descriptors(struct arrivals *in)
 {
-    for (size_t done = 0; done < size;) {
+    while (in->nfds)
+        close(in->fds[--in->nfds]);
+}
+
+static int receive(int fd, struct arrivals *in, struct libd_error *err)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof in->fds)];
+        struct cmsghdr align;
+    } control;
+    struct iovec rest = {in->bytes + in->got, sizeof in->bytes - in->got};
+    struct msghdr message = {
+        .msg_iov = &rest,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes,
+    };
+    ssize_t n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+
+    if (n == 0)
+        return libd_fail(err, LIBD_ECLOSED, 2, 0);
+    if (n < 0)
+        return errno != EINTR ? lost(err, errno) : interrupted(err);
+    struct cmsghdr *h = CMSG_FIRSTHDR(&message);
+    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) {
+        drop_descriptors(in); /* none of a server that passes some twice stay behind */
+        in->nfds = (int)((h->cmsg_len - CMSG_LEN(0)) / sizeof *in->fds);
+        memcpy(in->fds, CMSG_DATA(h), (size_t)in->nfds * sizeof *in->fds);
+    }
+    in->got += (size_t)n;
+    return message.msg_flags & MSG_CTRUNC ? libd_fail(err, LIBD_EPROTO, 0, 0) : LIBD_OK;
+}
+
+/* The next `size` bytes, by `until`, however little comes at a time. */
+static int take(int fd, struct arrivals *in, void *data, size_t size, double until, struct libd_error *err)
+{
+    bool waited = false;
+
+    if (size > sizeof in->bytes - in->used)
+        return libd_fail(err, LIBD_EPROTO, 0, 0);
+    while (in->got - in->used < size) {
         double left = until - libd_now();
         if (left <= 0)
             return lost(err, ETIMEDOUT);
-        set_deadline(fd, left);
-        ssize_t n = recv(fd, (char *)data + done, size - done, 0);
-        if (n > 0)
-            done += (size_t)n;
-        else if (n == 0)
-            return libd_fail(err, LIBD_ECLOSED, 2, 0);
-        else if (errno != EINTR)
-            return lost(err, errno);
-        else if (interrupted(err))
+        if (waited)
+            set_deadline(fd, left);
+        waited = true;
+        if (receive(fd, in, err))
             return err->code;
     }
+    memcpy(data, in->bytes + in->used, size);
+    in->used += size;
     return LIBD_OK;
 }
 
-static int greet(int fd, const struct libd_address *address, struct libd_welcome *who, char *name, double until,
-                 struct libd_error *err)
+/* The reply to what was sent as number `id`. */
+static int take_reply(int fd, struct arrivals *in, uint16_t op, uint64_t id, struct libd_reply *reply, double until,
+                      struct libd_error *err)
+{
+    int code = take(fd, in, reply, sizeof *reply, until, err);
+
+    if (code)
+        return code;
+    if (reply->magic != LIBD_REPLY_MAGIC || reply->op != op || reply->id != id || (reply->code && reply->length))
+        return libd_fail(err, LIBD_EPROTO, 0, 0);
+    return LIBD_OK;
+}
+
+/* With `arena`, ATTACH goes out with the greeting: one round trip for both. */
+static int greet(int fd, const struct libd_address *address, struct libd_welcome *who, char *name, struct arena *arena,
+                 double until, struct libd_error *err)
 {
     struct {
         struct libd_hello hello;
-        char token[LIBD_MAX_TOKEN];
+        char rest[LIBD_MAX_TOKEN + sizeof(struct libd_request)];
     } greeting = {
         .hello = {
             .magic = LIBD_MAGIC,
@@ -94,8 +153,10 @@ static int greet(int fd, const struct libd_address *address, struct libd_welcome
             .element = address->element,
         },
     };
+    const struct libd_request attach = {.op = LIBD_OP_ATTACH, .id = ATTACH_ID};
     struct libd_reply reply;
-    size_t token = address->token ? strlen(address->token) : 0;
+    struct arrivals in = {.got = 0};
+    size_t token = address->token ? strlen(address->token) : 0, size = sizeof greeting.hello + token;
     int code;
 
     if (token > LIBD_MAX_TOKEN)
@@ -103,25 +164,38 @@ static int greet(int fd, const struct libd_address *address, struct libd_welcome
     greeting.hello.token_length = (uint16_t)token;
     memcpy(greeting.hello.key, address->key, sizeof greeting.hello.key);
     if (token)
-        memcpy(greeting.token, address->token, token);
-    code = send_all(fd, &greeting, sizeof greeting.hello + token, err);
+        memcpy(greeting.rest, address->token, token);
+    if (arena) {
+        memcpy(greeting.rest + token, &attach, sizeof attach);
+        size += sizeof attach;
+    }
+    code = send_all(fd, &greeting, size, err);
     if (!code)
-        code = recv_all(fd, &reply, sizeof reply, until, err);
-    if (code)
-        return code;
-    if (reply.magic != LIBD_REPLY_MAGIC)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    if (reply.code)
-        return stream_told(err, &reply);
-    if (reply.length < sizeof *who || reply.length > sizeof *who + LIBD_MAX_NAME)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    code = recv_all(fd, who, sizeof *who, until, err);
-    if (code)
-        return code;
-    if (who->name_length != reply.length - sizeof *who || who->root >= LIBD_SLOTS)
-        return libd_fail(err, LIBD_EPROTO, 0, 0);
-    name[who->name_length] = '\0';
-    return recv_all(fd, name, who->name_length, until, err);
+        code = take_reply(fd, &in, 0, 0, &reply, until, err);
+    if (!code && reply.code)
+        code = stream_told(err, &reply);
+    if (!code && (reply.length < sizeof *who || reply.length > sizeof *who + LIBD_MAX_NAME))
+        code = libd_fail(err, LIBD_EPROTO, 0, 0);
+    if (!code)
+        code = take(fd, &in, who, sizeof *who, until, err);
+    if (!code && (who->name_length != reply.length - sizeof *who || who->root >= LIBD_SLOTS))
+        code = libd_fail(err, LIBD_EPROTO, 0, 0);
+    if (!code)
+        code = take(fd, &in, name, who->name_length, until, err);
+    if (!code)
+        name[who->name_length] = '\0';
+    if (!code && arena)
+        code = take_reply(fd, &in, LIBD_OP_ATTACH, ATTACH_ID, &reply, until, err);
+    if (!code && arena && reply.code)
+        code = stream_told(err, &reply);
+    if (!code && (in.got != in.used || in.nfds != (arena ? 2 : 0)))
+        code = libd_fail(err, LIBD_EPROTO, 0, 0);
+    if (!code && arena) {
+        *arena = (struct arena){{in.fds[0], in.fds[1]}, reply.a};
+        return LIBD_OK;
+    }
+    drop_descriptors(&in);
+    return code;
 }
 
 /* A lease belongs to the connection that asked for it: on another one it is asked for again. One that has run out meanwhile is
@@ -130,17 +204,19 @@ static int hold(int fd, const struct held *held, double until, struct libd_error
 {
     struct libd_request request = {.op = LIBD_OP_RENEW, .addr = held->addr, .epoch = held->epoch, .size = held->ms};
     struct libd_reply reply;
+    struct arrivals in = {.got = 0};
     int code = send_all(fd, &request, sizeof request, err);
 
     if (!code)
-        code = recv_all(fd, &reply, sizeof reply, until, err);
-    if (!code && (reply.magic != LIBD_REPLY_MAGIC || reply.op != LIBD_OP_RENEW || reply.length))
+        code = take_reply(fd, &in, LIBD_OP_RENEW, 0, &reply, until, err);
+    if (!code && (reply.length || in.got != in.used || in.nfds))
         code = libd_fail(err, LIBD_EPROTO, 0, 0);
+    drop_descriptors(&in);
     return code;
 }
 
 int stream_connect(const struct libd_address *address, const struct held *held, size_t held_count,
-                   struct libd_welcome *who, char *name, struct libd_error *err)
+                   struct libd_welcome *who, char *name, struct arena *arena, struct libd_error *err)
 {
     double until = libd_now() + address->timeout;
     int fd = address->path ? net_connect_unix(address->path, address->timeout)
@@ -155,7 +231,7 @@ int stream_connect(const struct libd_address *address, const struct held *held, 
         return -1;
     }
     set_deadline(fd, address->timeout);
-    int code = greet(fd, address, who, name, until, err);
+    int code = greet(fd, address, who, name, arena, until, err);
     for (size_t i = 0; i < held_count && !code; i++)
         code = hold(fd, &held[i], until, err);
     if (code) {

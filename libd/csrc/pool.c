@@ -222,6 +222,7 @@ static void tenant_drop(struct tenant *tenant, bool stopping)
     while (*link != tenant)
         link = &(*link)->next;
     *link = tenant->next;
+    tenant->pool->attached -= tenant->attached;
     tenant_release(tenant);
 }
 

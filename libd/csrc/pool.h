@@ -39,6 +39,7 @@ struct libd_table {
 };
 
 struct element;
+struct move;
 struct pool;
 struct region;
 struct tenant;
@@ -58,11 +59,23 @@ struct libd_wanted {
     uint16_t flags;    /* enum libd_alloc_flags */
 };
 
+/* A region on its way to where it has room. Meanwhile both of its ends have epoch 0: for others there is neither. */
+struct move {
+    struct move *prev, *next;
+    struct element *element;
+    uint32_t from, to;
+    uint64_t epoch, done; /* of what it becomes; bytes that are copied */
+    /* How it ended, LIBD_ESTALE if the region was dropped meanwhile; NULL: nobody waits. */
+    void (*over)(void *waiter, int code, uint32_t region, uint64_t epoch);
+    void *waiter;
+};
+
 struct region {
     uint64_t epoch, base, size, charged;
     struct block *block;
     struct element *element;
     struct lease *lease; /* NULL: it stays until it is freed */
+    struct move *move;   /* it is an end of that; NULL: it stays where it is */
     uint8_t align_log2;
     bool nic;            /* its words are in the RDMA device's atomicity domain */
     void *exported;      /* what an RDMA device knows of it; NULL: nothing */
@@ -78,6 +91,9 @@ struct tenant {
     int arena_fd, table_fd; /* -1 in an anonymous pool */
     uint8_t *arena;
     uint64_t arena_size;
+    bool attached;      /* a client had its arena, and may have it mapped for as long as it likes */
+    unsigned offences;  /* how often in a row it used more than it was promised */
+    double offended_at;
     void *domain; /* what an RDMA device knows of it; NULL: nothing */
     struct libd_table *table;
     struct heap heap;
@@ -110,6 +126,9 @@ struct pool {
     double checked_at;
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
     struct tenant *tenants;
+    struct move *moves;
+    uint64_t attached; /* tenants */
+    double guarded_at;
     struct leases leases;
 };
 
@@ -140,10 +159,22 @@ int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct lib
 /* In place if it can be; else a new region, aligned and held as the old one is, with its bytes, and the old one freed. */
 int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
                 uint64_t *new_epoch, struct libd_error *err);
+/* The same for an owner who has others to serve. If the region has to move, `move` is not NULL, and the outcome is what
+ * `over` is told once `pool_move` has copied all of it. */
+int pool_grow(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *region,
+              uint64_t *new_epoch, struct move **move, struct libd_error *err);
+/* Copies so many bytes more; true: that was all, and `move` is gone. */
+bool pool_move(struct move *move, uint64_t bytes);
 /* The slot of `addr`, if `element` may touch its `size` bytes now; `epoch` 0: whichever is current. */
 int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
                struct libd_error *err);
 uint64_t pool_resident(const struct pool *pool);
+#define POOL_GUARD_EVERY 0.02 /* seconds */
+/* Clients get the tenant's arena. */
+void pool_attach(struct tenant *tenant);
+/* Looks, if it is time, whether tenants use more memory than they were promised, and takes it back. A tenant that does so
+ * again and again, for the caller to drop; or NULL. */
+struct tenant *pool_guard(struct pool *pool);
 
 /* Whether the owner of the memory lives and still has the tenant. */
 bool table_owned(const struct libd_table *table);

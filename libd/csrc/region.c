@@ -53,7 +53,7 @@ void region_publish(struct tenant *tenant, uint32_t slot)
     atomic_store_explicit(&shared->epoch, region->epoch, memory_order_release);
 }
 
-static void slot_retract(struct tenant *tenant, uint32_t slot)
+void region_retract(struct tenant *tenant, uint32_t slot)
 {
     atomic_store_explicit(&tenant->table->slots[slot].epoch, 0, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
@@ -104,7 +104,9 @@ void region_destroy(struct element *element, struct heap *heap, uint32_t slot)
     struct tenant *tenant = element->tenant;
     struct region *region = &tenant->regions[slot];
 
-    slot_retract(tenant, slot);
+    if (region->move) /* with its other end */
+        move_cancel(region->move, slot);
+    region_retract(tenant, slot);
     if (region->lease)
         lease_end(region->lease);
     if (region->exported)
@@ -149,8 +151,7 @@ int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uin
     return LIBD_OK;
 }
 
-int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32_t *out, uint64_t *epoch,
-               struct libd_error *err)
+int region_new(struct element *element, const struct libd_wanted *wanted, uint32_t *out, struct libd_error *err)
 {
     struct tenant *tenant = element->tenant;
     uint64_t size = wanted->size, align = wanted->align, charged = 0, origin = 0;
@@ -182,6 +183,17 @@ int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32
     }
     region_link(element, *out);
     tenant->regions[*out].nic = nic;
+    return LIBD_OK;
+}
+
+int pool_alloc(struct element *element, const struct libd_wanted *wanted, uint32_t *out, uint64_t *epoch,
+               struct libd_error *err)
+{
+    struct tenant *tenant = element->tenant;
+    int code = region_new(element, wanted, out, err);
+
+    if (code)
+        return code;
     *epoch = tenant->regions[*out].epoch;
     region_publish(tenant, *out);
     return LIBD_OK;
@@ -226,60 +238,5 @@ int pool_free(struct element *element, uint64_t addr, uint64_t epoch, struct lib
     if (slot == element->root || (addr & LIBD_OFFSET_MASK))
         return libd_fail(err, LIBD_EINVAL, 0, 0);
     region_destroy(element, element_heap(element), slot);
-    return LIBD_OK;
-}
-
-int pool_extend(struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *out,
-                uint64_t *new_epoch, struct libd_error *err)
-{
-    struct tenant *tenant = element->tenant;
-    struct heap *heap = element_heap(element);
-    uint32_t slot;
-    int code = pool_check(element, addr, epoch, 0, &slot, err);
-
-    if (code)
-        return code;
-    if (slot == element->root || (addr & LIBD_OFFSET_MASK))
-        return libd_fail(err, LIBD_EINVAL, 0, 0);
-    struct region *region = &tenant->regions[slot];
-    if (size < region->size)
-        return libd_fail(err, LIBD_EINVAL, 0, 0);
-    if (size > (UINT64_C(1) << LIBD_OFFSET_BITS))
-        return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_ELEMENT, pool_element_limit(element) - element->reserved);
-    uint64_t wanted = element->elastic ? heap_round(size) : 0;
-    uint64_t more = wanted > region->charged ? wanted - region->charged : 0;
-    code = element_charge(element, more, err);
-    if (code)
-        return code;
-    if (heap_resize(heap, region->block, size)) {
-        if (region->exported)
-            tenant->pool->device->withdraw(region);
-        region->charged += more;
-        region->size = size;
-        atomic_store_explicit(&tenant->table->slots[slot].size, size, memory_order_release);
-        *out = slot;
-        *new_epoch = region->epoch;
-        return LIBD_OK;
-    }
-    element_discharge(element, more);
-    const struct libd_wanted moved = {
-        .size = size,
-        .align = UINT64_C(1) << region->align_log2,
-        .flags = region->nic ? LIBD_ALLOC_NIC : 0,
-    };
-    code = pool_alloc(element, &moved, out, new_epoch, err);
-    if (code)
-        return code;
-    region = &tenant->regions[slot]; /* the table may have moved */
-    tenant->regions[*out].lease = region->lease;
-    if (region->lease)
-        region->lease->slot = *out;
-    region->lease = NULL;
-    /* A write that landed behind the copy would be acknowledged and lost. */
-    slot_retract(tenant, slot);
-    if (region->exported)
-        tenant->pool->device->withdraw(region);
-    memcpy(tenant->arena + tenant->regions[*out].base, tenant->arena + region->base, region->size);
-    region_destroy(element, heap, slot);
     return LIBD_OK;
 }

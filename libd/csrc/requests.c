@@ -248,6 +248,26 @@ void serve_expired(struct server *server, struct lease *lease)
     pool_expire(lease);
 }
 
+void serve_guard(struct server *server)
+{
+    struct tenant *tenant = pool_guard(&server->pool);
+
+    if (!tenant)
+        return;
+    server->refused++;
+    serve_orphan(server, tenant, NULL);
+    pool_tenant_drop(tenant);
+}
+
+static void moved(void *waiter, int code, uint32_t region, uint64_t epoch)
+{
+    struct conn *conn = waiter;
+
+    conn->move = NULL;
+    conn_reply(conn, code, region, epoch);
+    conn_queue(conn);
+}
+
 void serve_request(struct conn *conn)
 {
     const struct libd_request *r = &conn->request;
@@ -302,7 +322,14 @@ void serve_request(struct conn *conn)
         code = pool_free(conn->element, r->addr, r->epoch, &err);
         break;
     case LIBD_OP_EXTEND:
-        code = pool_extend(conn->element, r->addr, r->epoch, r->size, &slot, &epoch, &err);
+        code = pool_grow(conn->element, r->addr, r->epoch, r->size, &slot, &epoch, &conn->move, &err);
+        if (!code && conn->move) {
+            conn->state = CONN_MOVE;
+            conn->move->over = moved;
+            conn->move->waiter = conn;
+            pool_move(conn->move, CONN_TURN); /* short ones are done at once */
+            return;
+        }
         break;
     case LIBD_OP_REGION:
         code = pool_check(conn->element, r->addr, r->epoch, 0, &slot, &err);
@@ -328,6 +355,7 @@ void serve_request(struct conn *conn)
             code = libd_fail(&err, LIBD_EUNSUPPORTED, 0, 0);
             break;
         }
+        pool_attach(conn->tenant);
         conn_reply(conn, LIBD_OK, conn->tenant->arena_size, 0);
         conn->fds[0] = conn->tenant->arena_fd;
         conn->fds[1] = conn->tenant->table_fd;

@@ -85,7 +85,7 @@ static int another(struct stream *s, bool first, int *fd, struct libd_error *err
     }
     s->connecting = true;
     pthread_mutex_unlock(&s->lock);
-    *fd = stream_connect(&s->address, held, count, &now, name, err);
+    *fd = stream_connect(&s->address, held, count, &now, name, NULL, err);
     free(held);
     pthread_mutex_lock(&s->lock);
     s->connecting = false;

@@ -68,7 +68,10 @@ static void take_connection(struct server *server, const struct watched *listene
     server->conn_count++;
     server->accepted++;
     server->greeting++;
-    server_watch(server, &conn->watched, EPOLLIN, EPOLL_CTL_ADD);
+    server_watch(server, &conn->watched, CONN_EVENTS, EPOLL_CTL_ADD);
+    /* Whoever connects says at once what for. */
+    conn->readable = true;
+    conn_serve(conn);
 }
 
 static void bury(struct server *server)
@@ -154,6 +157,8 @@ static int patience(const struct server *server)
 
     if (next && next->deadline - now < due)
         due = next->deadline - now;
+    if (server->pool.attached && due > POOL_GUARD_EVERY)
+        due = POOL_GUARD_EVERY;
     if (server->draining) /* nobody says when a peer has received everything */
         due = 0.005;
     if (due >= 1e6)
@@ -209,12 +214,21 @@ static bool idle(const struct server *server)
     return true;
 }
 
+/* Each gets a turn, as connections do. */
+static void move_regions(struct server *server)
+{
+    for (struct move *move = server->pool.moves, *next; move; move = next) {
+        next = move->next; /* only `move` itself can end here */
+        pool_move(move, CONN_TURN);
+    }
+}
+
 static void loop(struct server *server)
 {
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(server->epoll, events, EVENTS, patience(server));
+        int n = epoll_wait(server->epoll, events, EVENTS, server->queue || server->pool.moves ? 0 : patience(server));
         for (int i = 0; i < n; i++) {
             struct watched *w = events[i].data.ptr;
             if (w->kind == WATCH_STOP) {
@@ -224,12 +238,18 @@ static void loop(struct server *server)
             }
             if (w->kind == WATCH_CONN) {
                 struct conn *conn = (struct conn *)w;
-                if (!conn->dead)
-                    conn_serve(conn);
+                if (conn->dead)
+                    continue;
+                conn_event(conn, events[i].events);
+                conn_serve(conn);
             } else {
                 take_connection(server, w);
             }
         }
+        server_next_turns(server);
+        move_regions(server);
+        if (server->pool.attached)
+            serve_guard(server);
         bury(server);
         if (server->greeting)
             dismiss_silent(server);

@@ -28,37 +28,64 @@ static bool trustworthy(int fd, uint64_t size)
     return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 && (uint64_t)st.st_size == size;
 }
 
-int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_error *err)
+/* Maps what the server passed, and closes it: the mappings stay. */
+static int map_arena(const struct arena *arena, struct libd_memory **out, struct libd_error *err)
 {
-    int fds[2] = {-1, -1}, nfds = 0, code;
-    struct libd_call call = {.request = {.op = LIBD_OP_ATTACH}, .fds = fds, .nfds = &nfds};
     struct libd_memory *memory = calloc(1, sizeof *memory);
     void *base = MAP_FAILED, *table = MAP_FAILED;
+    int code = memory ? LIBD_OK : libd_fail(err, LIBD_ENOMEM, 0, 0);
 
-    if (!memory)
-        return libd_fail(err, LIBD_ENOMEM, 0, 0);
-    code = libd_stream_call(t, &call, err);
-    if (!code && (nfds != 2 || !trustworthy(fds[0], call.reply.a) || !trustworthy(fds[1], TABLE_BYTES)))
+    if (!code && (!trustworthy(arena->fds[0], arena->size) || !trustworthy(arena->fds[1], TABLE_BYTES)))
         code = libd_fail(err, LIBD_EPROTO, 0, 0);
     if (!code) {
-        base = mmap(NULL, call.reply.a, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
-        table = mmap(NULL, TABLE_BYTES, PROT_READ, MAP_SHARED, fds[1], 0);
+        base = mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_SHARED, arena->fds[0], 0);
+        table = mmap(NULL, TABLE_BYTES, PROT_READ, MAP_SHARED, arena->fds[1], 0);
         if (base == MAP_FAILED || table == MAP_FAILED)
             code = libd_fail(err, LIBD_ESYS, (uint64_t)errno, 0);
     }
-    for (int i = 0; i < nfds; i++)
-        close(fds[i]); /* the mappings stay */
-    if (code) {
-        if (base != MAP_FAILED)
-            munmap(base, call.reply.a);
-        if (table != MAP_FAILED)
-            munmap(table, TABLE_BYTES);
-        free(memory);
-        return code;
+    close(arena->fds[0]);
+    close(arena->fds[1]);
+    if (!code) {
+        *memory = (struct libd_memory){base, arena->size, table, memory_destroy};
+        *out = memory;
+        return LIBD_OK;
     }
-    *memory = (struct libd_memory){base, call.reply.a, table, memory_destroy};
-    *out = memory;
-    return LIBD_OK;
+    if (base != MAP_FAILED)
+        munmap(base, arena->size);
+    if (table != MAP_FAILED)
+        munmap(table, TABLE_BYTES);
+    free(memory);
+    return code;
+}
+
+int libd_open_attached(const struct libd_address *address, struct libd_memory **memory, struct libd_transport **out,
+                       struct libd_error *err)
+{
+    struct arena arena;
+    int code = stream_open(address, &arena, out, err);
+
+    if (code)
+        return code;
+    code = map_arena(&arena, memory, err);
+    if (code)
+        libd_destroy(*out);
+    return code;
+}
+
+int libd_attach(struct libd_transport *t, struct libd_memory **out, struct libd_error *err)
+{
+    struct arena arena = {{-1, -1}, 0};
+    int nfds = 0;
+    struct libd_call call = {.request = {.op = LIBD_OP_ATTACH}, .fds = arena.fds, .nfds = &nfds};
+    int code = libd_stream_call(t, &call, err);
+
+    if (!code && nfds == 2) {
+        arena.size = call.reply.a;
+        return map_arena(&arena, out, err);
+    }
+    for (int i = 0; i < nfds; i++)
+        close(arena.fds[i]);
+    return code ? code : libd_fail(err, LIBD_EPROTO, 0, 0);
 }
 
 /* Data moves through the mapping; what changes regions asks the server. If the owner of the memory is gone, the server that

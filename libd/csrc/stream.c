@@ -263,7 +263,8 @@ static bool copied(const char **text)
     return !*text || (*text = strdup(*text)) != NULL;
 }
 
-int libd_open_stream(const struct libd_address *address, struct libd_transport **out, struct libd_error *err)
+int stream_open(const struct libd_address *address, struct arena *arena, struct libd_transport **out,
+                struct libd_error *err)
 {
     struct stream *s = calloc(1, sizeof *s);
     pthread_condattr_t clock;
@@ -285,7 +286,7 @@ int libd_open_stream(const struct libd_address *address, struct libd_transport *
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         whole &= copied(texts[i]);
     s->lanes_wanted = address->stripes < 1 ? 1 : address->stripes > LANES_MAX ? LANES_MAX : address->stripes;
-    fd = whole ? stream_connect(&s->address, NULL, 0, &s->transport.who, s->transport.name, err)
+    fd = whole ? stream_connect(&s->address, NULL, 0, &s->transport.who, s->transport.name, arena, err)
                : (libd_fail(err, LIBD_ENOMEM, 0, 0), -1);
     if (fd < 0) {
         stream_destroy(&s->transport);
@@ -294,4 +295,9 @@ int libd_open_stream(const struct libd_address *address, struct libd_transport *
     stream_open_lane(s, fd);
     *out = &s->transport;
     return LIBD_OK;
+}
+
+int libd_open_stream(const struct libd_address *address, struct libd_transport **out, struct libd_error *err)
+{
+    return stream_open(address, NULL, out, err);
 }

@@ -61,13 +61,23 @@ static inline struct stream *stream_of(struct libd_transport *t) { return (struc
 
 /* ---- connect.c ---- */
 
-/* Connects, greets, and holds the regions that the stream has leased; the descriptor, or -1 and `err`. */
+/* A tenant's arena and its table of regions, as ATTACH passes them. */
+struct arena {
+    int fds[2]; /* the receiver's own */
+    uint64_t size;
+};
+
+/* Connects, greets, and holds the regions that the stream has leased; the descriptor, or -1 and `err`. With `arena` it asks
+ * for that, too, in the same round trip. */
 int stream_connect(const struct libd_address *address, const struct held *held, size_t held_count,
-                   struct libd_welcome *who, char *name, struct libd_error *err);
+                   struct libd_welcome *who, char *name, struct arena *arena, struct libd_error *err);
+/* A stream that is connected; with `arena`, as above. */
+int stream_open(const struct libd_address *address, struct arena *arena, struct libd_transport **out,
+                struct libd_error *err);
 /* What the server says went wrong. */
 int stream_told(struct libd_error *err, const struct libd_reply *reply);
 
-/* ---- lane.c: with the stream's lock held; they drop it around system calls ---- */
+/* ---- lane.c, lane_send.c, lane_receive.c: with the stream's lock held; they drop it around system calls ---- */
 
 void lane_append(struct stream *s, struct lane *lane, struct libd_call *call);
 /* Sends what the socket takes, or (`until` set, and nothing else under way) waits until that call is out. Bytes sent. */

@@ -165,9 +165,12 @@ int libd_open_stream(const struct libd_address *address, struct libd_transport *
  * this machine, this build or the server has no RDMA device. */
 int libd_open_verbs(const struct libd_address *address, const char *device, struct libd_transport **out,
                     struct libd_error *err);
+/* Connects over a Unix socket and maps the tenant's arena, in one round trip. */
+int libd_open_attached(const struct libd_address *address, struct libd_memory **memory, struct libd_transport **out,
+                       struct libd_error *err);
 /* Turns a stream over a Unix socket into a transport that touches `memory` directly. */
 void libd_use_memory(struct libd_transport *transport, struct libd_memory *memory);
-/* Fetches the descriptors of the tenant's arena and maps them. */
+/* Maps the tenant's arena, for a stream that was opened without. */
 int libd_attach(struct libd_transport *transport, struct libd_memory **out, struct libd_error *err);
 void libd_memory_destroy(struct libd_memory *memory);
 bool libd_memory_alive(const struct libd_memory *memory);

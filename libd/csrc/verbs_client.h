@@ -158,6 +158,19 @@ unsigned verbs_reap(struct verbs *v);
 void verbs_fail_posted(struct verbs *v, struct posted *p, const struct libd_error *err);
 void verbs_fail_all(struct verbs *v, const struct libd_error *err);
 
+/* verbs_transfer.c */
+int verbs_readv(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err);
+int verbs_writev(struct libd_transport *t, const struct libd_vec *vec, size_t count, struct libd_error *err);
+int verbs_submit(struct libd_transport *t, struct libd_batch *batch, struct libd_error *err);
+int verbs_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr, uint64_t epoch, uint64_t a, uint64_t b,
+                 uint64_t *old, struct libd_error *err);
+void verbs_abandon(struct libd_transport *t);
+/* A batch as a call that waits; after a signal the queue pair is given up rather than the wait. */
+int verbs_run(struct verbs *v, struct libd_batch *batch, struct libd_error *err);
+
+/* verbs_flush.c */
+int verbs_flush(struct libd_transport *t, struct libd_error *err);
+
 /* verbs_wait.c */
 /* With the lock held: until the batch is done, or `deadline` (0: never; negative: at once). */
 int verbs_await(struct verbs *v, struct libd_batch *batch, double deadline, struct libd_error *err);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 #define LIBRARY "libibverbs.so.1"
 
@@ -16,8 +17,21 @@ static struct verbs_lib functions;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool loaded;
 
+/* From Linux 5.12 on a fork copies pages that a device has pinned for the child at once. Before, whoever wrote to one first
+ * got a copy, and if that was the parent the device went on with a page that nobody saw: there libibverbs has to keep
+ * registered pages out of children. */
+static bool fork_is_safe(void)
+{
+    struct utsname kernel;
+    unsigned major = 0, minor = 0;
+
+    return uname(&kernel) == 0 && sscanf(kernel.release, "%u.%u", &major, &minor) == 2 &&
+           (major > 5 || (major == 5 && minor >= 12));
+}
+
 static void load(void)
 {
+    int (*fork_init)(void);
     const struct {
         const char *name;
         void *place;
@@ -44,6 +58,7 @@ static void load(void)
         {"ibv_create_qp", &functions.create_qp},
         {"ibv_modify_qp", &functions.modify_qp},
         {"ibv_destroy_qp", &functions.destroy_qp},
+        {"ibv_fork_init", &fork_init},
     };
     void *handle = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
 
@@ -57,6 +72,8 @@ static void load(void)
         }
         memcpy(wanted[i].place, &symbol, sizeof symbol);
     }
+    if (!fork_is_safe() && fork_init())
+        return;
     loaded = true; /* for as long as the process lives: its drivers do not like to be unloaded */
 }
 

@@ -46,6 +46,8 @@ const char *verbs_server_device(const struct server *server) { return NULL; }
 void serve_verbs(struct conn *conn) { conn_reply(conn, LIBD_EUNSUPPORTED, LIBD_LACK_SERVER, 0); }
 
 void verbs_hang_up(struct conn *conn) {}
+
+void verbs_cut_off(struct conn *conn) {}
 #else
 typedef int verbs_none_is_not_needed;
 #endif

@@ -11,6 +11,9 @@
 #include "verbs_lib.h"
 
 #define QP_ACCESS (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE) /* and atomics, of devices that have them */
+/* Of one tenant: it pays for bytes, but windows of a fixed element are free, and each takes memory of the device. Clients
+ * ask again for what was withdrawn. */
+#define EXPORTS_MAX 4096u
 #define CQ_ENTRIES 16 /* the server's queue pairs only answer: nothing completes here */
 
 struct verbs_server {
@@ -22,6 +25,16 @@ struct verbs_domain {
     struct verbs_server *verbs;
     struct ibv_pd *pd;
     struct verbs_link *links;
+    struct export *oldest, *newest;
+    unsigned exports;
+    bool dead; /* something is registered with it that ought not to be */
+};
+
+/* A region that the device knows. */
+struct export {
+    struct export *older, *newer;
+    struct ibv_mr *mr;
+    uint32_t slot;
 };
 
 struct verbs_link {
@@ -55,24 +68,28 @@ static void hang_up(struct verbs_link *link)
     free(link);
 }
 
-/* Whoever waits for an answer from a queue pair that is gone would wait long; the end of its connection it sees at once. */
 static void cut_off(struct verbs_domain *domain)
 {
-    while (domain->links) {
-        shutdown(domain->links->conn->watched.fd, SHUT_RDWR);
-        hang_up(domain->links);
-    }
+    while (domain->links)
+        verbs_cut_off(domain->links->conn);
 }
 
 static void withdraw(struct region *region)
 {
-    struct ibv_mr *mr = region->exported;
+    struct export *export = region->exported;
     struct verbs_domain *domain = region->element->tenant->domain;
 
     region->exported = NULL;
-    /* It fails if the device is gone, or is broken: then nobody of this tenant may go on using it. */
-    if (domain->verbs->port.lib->dereg_mr(mr))
+    *(export->older ? &export->older->newer : &domain->oldest) = export->newer;
+    *(export->newer ? &export->newer->older : &domain->newest) = export->older;
+    domain->exports--;
+    /* It fails if the device is gone, or is broken. What it still lets in no queue pair of this domain may come by, nor any
+     * that is made later. */
+    if (domain->verbs->port.lib->dereg_mr(export->mr)) {
+        domain->dead = true;
         cut_off(domain);
+    }
+    free(export);
 }
 
 static void leave(struct tenant *tenant)
@@ -92,6 +109,10 @@ static struct verbs_domain *domain_of(struct conn *conn, struct libd_error *err)
     struct verbs_server *verbs = conn->server->verbs;
     struct verbs_domain *domain = conn->tenant->domain;
 
+    if (domain && domain->dead) {
+        libd_fail(err, LIBD_ESYS, EIO, 0);
+        return NULL;
+    }
     if (domain)
         return domain;
     domain = calloc(1, sizeof *domain);
@@ -132,10 +153,29 @@ static int export_region(struct conn *conn, struct region *region, struct libd_e
         return LIBD_OK;
     if (region->nic)
         access |= IBV_ACCESS_REMOTE_ATOMIC;
+    if (domain->exports == EXPORTS_MAX)
+        withdraw(&conn->tenant->regions[domain->oldest->slot]);
+    if (domain->dead)
+        return libd_fail(err, LIBD_ESYS, EIO, 0);
+    struct export *export = malloc(sizeof *export);
+    if (!export)
+        return libd_fail(err, LIBD_ENOMEM, 0, 0);
     errno = 0;
-    region->exported = domain->verbs->port.lib->reg_mr_iova(domain->pd, conn->tenant->arena + region->base, region->size,
-                                                            far_address(conn->tenant, region), access);
-    return region->exported ? LIBD_OK : exhausted(err, errno);
+    *export = (struct export){
+        .older = domain->newest,
+        .mr = domain->verbs->port.lib->reg_mr_iova(domain->pd, conn->tenant->arena + region->base, region->size,
+                                                   far_address(conn->tenant, region), access),
+        .slot = (uint32_t)(region - conn->tenant->regions),
+    };
+    if (!export->mr) {
+        int error = errno;
+        free(export);
+        return exhausted(err, error);
+    }
+    *(domain->newest ? &domain->newest->newer : &domain->oldest) = export;
+    domain->newest = region->exported = export;
+    domain->exports++;
+    return LIBD_OK;
 }
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
@@ -194,12 +234,12 @@ void serve_verbs(struct conn *conn)
             conn_reply(conn, err.code, err.detail, err.have);
             return;
         }
-        const struct ibv_mr *mr = region->exported;
+        const struct export *export = region->exported;
         struct libd_verbs_region out = {
             .addr = far_address(conn->tenant, region),
             .size = region->size,
             .epoch = region->epoch,
-            .rkey = mr ? mr->rkey : 0,
+            .rkey = export ? export->mr->rkey : 0,
             .nic = region->nic,
         };
         answer(conn, &out, sizeof out);
@@ -223,6 +263,15 @@ void verbs_hang_up(struct conn *conn)
 {
     if (conn->link)
         hang_up(conn->link);
+}
+
+/* Whoever waits for an answer from a queue pair that is gone would wait long; the end of its connection it sees at once. */
+void verbs_cut_off(struct conn *conn)
+{
+    if (!conn->link)
+        return;
+    shutdown(conn->watched.fd, SHUT_RDWR);
+    hang_up(conn->link);
 }
 
 /* ---- the device -------------------------------------------------------------------------------------------------- */

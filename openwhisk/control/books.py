@@ -167,13 +167,13 @@ class Books:
         """Bytes are reserved for a memory element."""
         size = 0 if command.elastic else command.size
         book = self._active[command.memory.activation]
-        book.meter.memory_created(command.memory, size, time.monotonic())
+        book.memory_created(command.memory, size, time.monotonic())
 
     def memory_dropped(self, reply: Dropped, now: float) -> None:
         """A memory element's bytes were given back."""
         memory = reply.memory
         if (book := self._active.get(memory.activation)) is not None:
-            book.meter.memory_gone(memory, now, reply.peak, reply.byte_seconds)
+            book.memory_gone(memory, now, reply.peak, reply.byte_seconds)
         for session in self._sessions.values():
             kept = session.memory.get((memory.activation, memory.name))
             if kept is not None and kept.memory == memory:
@@ -195,9 +195,9 @@ class Books:
         is freed.
         """
         memory, now = command.memory, time.monotonic()
-        meter = self._active[memory.activation].meter
-        size = meter.memories.get(memory, 0)
-        meter.memory_gone(memory, now)
+        book = self._active[memory.activation]
+        size = book.meter.memories.get(memory, 0)
+        book.memory_gone(memory, now)
         session = self._sessions[command.session]
         session.memory[memory.activation, memory.name] = Kept(memory, size)
         session.meter.memory_created(memory, size, now)

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from openwhisk.api import Activation, ElementRecord, ElementStatus
-from openwhisk.control.accounting import Meter
+from openwhisk.api import Activation, ElementRecord, ElementStatus, MemoryRecord
+from openwhisk.control.accounting import GB, Meter
 from openwhisk.invoker import Program
-from openwhisk.scheduler.messages import Failure, RunId
+from openwhisk.scheduler.messages import Failure, MemoryId, RunId
 from openwhisk.worker.messages import Metrics
 
 _unpack = msgspec.msgpack.Decoder().decode
@@ -54,6 +54,7 @@ class ActivationBook:
             for name, element in program.elements.items()
             for index in range(element.count)
         }
+        self._memory: dict[MemoryId, MemoryRecord] = {}
 
     @property
     def id(self) -> str:
@@ -73,9 +74,13 @@ class ActivationBook:
         """A worker says what a run took."""
         element = self._elements[run.element, run.index]
         element.peak_anon_bytes = max(element.peak_anon_bytes, metrics.peak_anon)
+        element.peak_data_bytes = max(element.peak_data_bytes, metrics.peak_data)
+        element.spilled_bytes = max(element.spilled_bytes, metrics.spilled)
         element.cpu_seconds += metrics.cpu_seconds
         element.bytes_read += metrics.bytes_read
         element.bytes_written += metrics.bytes_written
+        if run.attempt == element.attempts:
+            element.metrics = metrics.recorded
         self.meter.cpu_seconds += metrics.cpu_seconds
         self.meter.bytes_read += metrics.bytes_read
         self.meter.bytes_written += metrics.bytes_written
@@ -113,6 +118,34 @@ class ActivationBook:
         element = self._elements[run.element, run.index]
         element.status = "waiting"
         element.error = reason
+
+    def memory_created(self, memory: MemoryId, size: int, now: float) -> None:
+        """Bytes are reserved for a memory element (0 for an elastic one)."""
+        self.meter.memory_created(memory, size, now)
+        self._memory[memory] = MemoryRecord(
+            name=memory.name,
+            generation=memory.generation,
+            start=self._clock + now,
+            peak_bytes=size,
+        )
+
+    def memory_gone(
+        self,
+        memory: MemoryId,
+        now: float,
+        peak: int | None = None,
+        byte_seconds: float | None = None,
+    ) -> None:
+        """A memory element was freed, or passed to a session; see `Meter.memory_gone`."""
+        self.meter.memory_gone(memory, now, peak, byte_seconds)
+        record = self._memory.get(memory)
+        if record is None or record.end is not None:
+            return
+        record.end = self._clock + now
+        if record.peak_bytes:
+            record.gb_s = record.peak_bytes * (record.end - record.start) / GB
+        elif peak is not None and byte_seconds is not None:
+            record.peak_bytes, record.gb_s = peak, byte_seconds / GB
 
     def finish(
         self,
@@ -155,6 +188,7 @@ class ActivationBook:
             record,
             logs=list(record.logs),
             elements=[msgspec.structs.replace(e) for e in self._elements.values()],
+            memory=[msgspec.structs.replace(m) for m in self._memory.values()],
         )
 
     def _copies(self, element: str) -> int:

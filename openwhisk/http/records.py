@@ -1,8 +1,8 @@
 """Activation records in OpenWhisk's JSON form, and back.
 
 OpenWhisk's clients read `activationId`, `start`, `end`, `response` and so on; Scad's own client
-also needs what the standard form lacks (elements, usage), which travels under keys that OpenWhisk
-does not have.
+also needs what the standard form lacks (elements, memory, usage), which travels under keys that
+OpenWhisk does not have.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from openwhisk.api import Activation, ElementRecord, Usage
+from openwhisk.api import Activation, ElementRecord, MemoryRecord, Usage
 
 __all__ = ["from_json", "to_json"]
 
@@ -32,7 +32,9 @@ RESPONSE_STATUS = {
 
 
 def to_json(activation: Activation, *, namespace: str, version: str = "0.0.1") -> dict[str, Any]:
-    """An activation as OpenWhisk's record, with Scad's `elements`, `usage` and `state` added."""
+    """An activation as OpenWhisk's record, with Scad's `elements`, `memory`, `usage` and
+    `state` added.
+    """
     status = RESPONSE_STATUS[activation.status]
     succeeded = activation.status == "success"
     result: Any = activation.result if succeeded else {"error": activation.error}
@@ -52,6 +54,7 @@ def to_json(activation: Activation, *, namespace: str, version: str = "0.0.1") -
         "state": activation.status,
         "errorKind": activation.error_kind,
         "elements": [msgspec.to_builtins(e) for e in activation.elements],
+        "memory": [msgspec.to_builtins(m) for m in activation.memory],
         "usage": msgspec.to_builtins(activation.usage),
     }
     if activation.end is not None:
@@ -86,5 +89,6 @@ def from_json(record: Mapping[str, Any]) -> Activation:
         error_kind=record["errorKind"],
         logs=record["logs"],
         elements=msgspec.convert(record["elements"], list[ElementRecord]),
+        memory=msgspec.convert(record.get("memory", []), list[MemoryRecord]),
         usage=msgspec.convert(record["usage"], Usage),
     )

@@ -278,6 +278,7 @@ class Invoker:
                 for name, trans in element.transports.items()
             ],
             mem=start.mem,
+            storage=element.storage,
             cores=start.cores,
             timeout=element.timeout,
             result_limit=self._settings.result_limit,

@@ -24,6 +24,7 @@ class ElementProgram(msgspec.Struct, frozen=True):
     code: ElementCode
     count: int
     timeout: float
+    storage: int
     transports: Mapping[str, str]
 
 
@@ -64,5 +65,6 @@ def _element(app: Application, element: ComputeElement) -> ElementProgram:
         ),
         count=element.parallelism,
         timeout=element.limits.timeout,
+        storage=element.limits.storage,
         transports={name: c.trans for name, c in element.corunning.items() if name in app.memory},
     )

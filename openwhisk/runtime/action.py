@@ -7,6 +7,8 @@ nor who decides what an element is granted.
 
 from __future__ import annotations
 
+import math
+import numbers
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +16,12 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from openwhisk.app.model import Limits
-from openwhisk.errors import TransportNotGrantedError
+from openwhisk.errors import ElementError, TransportNotGrantedError
 
 T = TypeVar("T")
+
+# Metrics of one run travel with its result and stay in the activation's record.
+MOST_METRICS, LONGEST_METRIC_NAME = 64, 100
 
 # The prototype's elements name the same interface either way.
 INTERFACES = {"rdma": "rdma", "mem": "rdma"}
@@ -36,6 +41,14 @@ class TransportSource(Protocol):
 
     def close(self) -> None:
         """Close every transport."""
+
+
+class ScratchDirectory(Protocol):
+    """The part of `openwhisk.worker.scratch.Scratch` that an action uses."""
+
+    @property
+    def path(self) -> str:
+        """The directory, made at the first use."""
 
 
 class Resources:
@@ -97,6 +110,8 @@ class Action:
     memory_elements
         Names of the memory elements within reach, each mapped to the name of its transport.
         Iterating yields the names.
+    metrics
+        What was counted with `record_metric`.
     """
 
     def __init__(
@@ -110,6 +125,7 @@ class Action:
         limits: Limits | None = None,
         memory_elements: Mapping[str, str] | None = None,
         resources: Resources | None = None,
+        scratch: ScratchDirectory | None = None,
     ) -> None:
         if not 0 <= index < count:
             raise ValueError(f"copy {index} of {count} of element {name}: no such copy")
@@ -119,10 +135,12 @@ class Action:
         self.activation_id = activation_id
         self.limits = limits if limits is not None else Limits()
         self.memory_elements: Mapping[str, str] = MappingProxyType(dict(memory_elements or {}))
+        self.metrics: dict[str, float] = {}
         self.profile_marks: list[tuple[Any, float]] = []
         self._libd = libd
         self._added: set[str] = set()
         self._resources = resources if resources is not None else Resources()
+        self._scratch = scratch
 
     def get_transport(self, name: str, type: str = "rdma", timeout: float | None = None) -> Any:
         """Return the transport to a memory element; always the same object for the same name.
@@ -182,6 +200,42 @@ class Action:
         cache of attached arenas. The worker closes it (``close()``, where it has one) when it ends.
         """
         return self._resources.get(key, factory)
+
+    def scratch(self) -> str:
+        """Return a directory on local disk that is removed when the element ends.
+
+        Raises
+        ------
+        ElementError
+            If the element has no local disk (`limits.storage`).
+        """
+        if self._scratch is None:
+            raise ElementError(f"element {self.name} has no local disk: give it limits.storage")
+        return self._scratch.path
+
+    def record_metric(self, name: str, value: float) -> None:
+        """Add `value` to what this run counts as `name` (rows, batches, bytes sent, …).
+
+        The sums stand in the activation's record, one set for each copy of an element:
+        `openwhisk.api.ElementRecord.metrics`. They say what a run did; they are no results, and no
+        other element sees them.
+
+        Raises
+        ------
+        ElementError
+            If it is no finite number, or there are more than 64 names, or one is longer than 100
+            characters.
+        """
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise ElementError(f"metric {name!r}: {value!r} is not a finite number")
+        if name not in self.metrics:
+            if not isinstance(name, str) or not 0 < len(name) <= LONGEST_METRIC_NAME:
+                raise ElementError(
+                    f"{name!r:.120} is no name for a metric: 1 to {LONGEST_METRIC_NAME} characters"
+                )
+            if len(self.metrics) == MOST_METRICS:
+                raise ElementError(f"metric {name!r}: a run has at most {MOST_METRICS} metrics")
+        self.metrics[name] = self.metrics.get(name, 0.0) + float(value)
 
     def profile(self, mark: Any = None) -> None:
         """Note a point in time (monotonic seconds) in `profile_marks`; ``rundisagg -p`` prints

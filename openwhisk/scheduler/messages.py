@@ -32,7 +32,8 @@ class MemoryId(NamedTuple):
 
 FailureKind = Literal[
     "element",  # user code raised, or gave back something that is no result
-    "limit",  # the element's memory limit: too small to start with, or exceeded
+    "limit",  # the element exceeded its memory limit
+    "minimum",  # its memory limit is less than what a worker holds before it begins
     "result",  # the result is too large
     "timeout",
     "lost",  # workers or memory were lost too often

@@ -13,6 +13,7 @@ from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, ElementFailure, Outcome, Resources, run_element
 from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
 from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Run
+from openwhisk.worker.scratch import Scratch
 from openwhisk.worker.transports import GrantedTransports
 
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
@@ -62,14 +63,16 @@ class Executor:
         transports = GrantedTransports(
             run.activation, run.grants, known.code.merged, self._resources
         )
+        scratch = Scratch()
         cpu = _cpu_seconds()
         self._sampler.start()
         logs: list[str] = []
         result = b""
         failure: tuple[str, str, str | None] | None = None
+        action = self._action(run, known, transports, scratch)
         try:
             with memory_limit(run.mem):
-                outcome = self._call(run, known, transports)
+                outcome = self._call(run, known, action)
                 logs = outcome.logs
                 if outcome.failure is None:
                     result = _pack(outcome.result)
@@ -77,7 +80,7 @@ class Executor:
                     failure = _judge(run, outcome.failure, transports)
                 del outcome
         except LimitTooSmallError as error:
-            failure = ("limit", str(error), None)
+            failure = ("minimum", str(error), None)
         except MemoryError:
             failure = ("limit", _exceeded(run), None)
         if failure is None and len(result) > run.result_limit:
@@ -89,13 +92,17 @@ class Executor:
             )
         read, written = transports.moved()
         transports.close()
+        scratch.close()
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
+            peak_data=self._sampler.peak_data,
             bytes_read=read,
             bytes_written=written,
+            spilled=scratch.peak,
             data=held_data(),
             anon=self._sampler.read(),
+            recorded=action.metrics,
         )
         if failure is not None:
             kind, message, traceback = failure
@@ -112,21 +119,26 @@ class Executor:
             self._known[run.code_id] = _Known(run.code, _unpack_map(run.code.parameters))
         return self._known[run.code_id]
 
-    def _call(self, run: Run, known: _Known, transports: GrantedTransports) -> Outcome:
-        code = known.code
-        action = Action(
+    def _action(
+        self, run: Run, known: _Known, transports: GrantedTransports, scratch: Scratch
+    ) -> Action:
+        return Action(
             run.element,
             transports,
             activation_id=run.activation,
             index=run.index,
             count=run.count,
-            limits=Limits(cpu=run.cores, mem=run.mem, timeout=run.timeout),
+            limits=Limits(cpu=run.cores, mem=run.mem, storage=run.storage, timeout=run.timeout),
+            scratch=scratch if run.storage else None,
             memory_elements={
                 **{g.element: g.trans for g in run.grants},
-                **{name: name for name, _ in code.merged},
+                **{name: name for name, _ in known.code.merged},
             },
             resources=self._resources,
         )
+
+    def _call(self, run: Run, known: _Known, action: Action) -> Outcome:
+        code = known.code
         return run_element(
             code.code,
             code.main,

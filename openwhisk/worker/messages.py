@@ -51,6 +51,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
     params: msgspec.Raw
     grants: list[Grant]
     mem: int
+    storage: int
     cores: float
     timeout: float
     result_limit: int
@@ -73,16 +74,25 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes
     ----------
+    peak_anon, peak_data
+        The most RssAnon and VmData (what RLIMIT_DATA limits) that the worker held, in bytes.
+    spilled
+        The most bytes that its scratch directory was seen to hold.
     data, anon
-        What the worker holds after it: VmData (what RLIMIT_DATA limits) and RssAnon, in bytes.
+        What it holds after it.
+    recorded
+        What the element's code counted itself.
     """
 
     cpu_seconds: float = 0.0
     peak_anon: int = 0
+    peak_data: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    spilled: int = 0
     data: int = 0
     anon: int = 0
+    recorded: dict[str, float] = {}
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):

@@ -31,6 +31,7 @@ from openwhisk.worker.messages import (
     decode_to_zygote,
     encode,
 )
+from openwhisk.worker.scratch import sweep
 
 # What every worker needs; imported here so that forks share the pages.
 _OWN = ("openwhisk.worker.process", "openwhisk.runtime", "zmq")
@@ -53,6 +54,7 @@ class Zygote:
         configuration = self._receive()
         if not isinstance(configuration, Configure):
             return
+        sweep()
         for name, value in configuration.environment.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -151,6 +153,8 @@ class Zygote:
                 del self._workers[worker]
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
+                if status:
+                    sweep()
                 self._send(Exited(worker, os.waitstatus_to_exitcode(status)))
 
     def _receive(self) -> object:

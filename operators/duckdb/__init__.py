@@ -3,5 +3,6 @@
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.kernel import Kernel
 from operators.duckdb.lower import lower
+from operators.duckdb.query import query
 
-__all__ = ["Fragment", "FragmentInput", "Kernel", "lower"]
+__all__ = ["Fragment", "FragmentInput", "Kernel", "lower", "query"]

@@ -59,8 +59,16 @@ _NAMES = {
     "bitwise_xor": "xor",
     "ends_with": "suffix",
     "day_of_week": "dayofweek",
+    "iso_day_of_week": "isodow",
     "day_of_year": "dayofyear",
+    "byte_length": "strlen",
 }
+
+
+# These have overloads on the exact integer type, which a typed literal could miss.
+_LOOSE_TAIL = frozenset(
+    ("substring", "left", "right", "round", "repeat", "lpad", "rpad", "regexp_extract")
+)
 
 
 class Writer:
@@ -153,8 +161,7 @@ class Writer:
                 f"CAST(date_trunc({self.write(args[0])}, {self.write(args[1])}) AS TIMESTAMP)",
                 _TIGHT,
             )
-        if name in ("substring", "left", "right", "round"):
-            # These have overloads on the exact integer type, which a typed literal could miss.
+        if name in _LOOSE_TAIL:
             rest = "".join(f", {self.write(a, loose=True)}" for a in args[1:])
             return f"{name}({self.write(args[0])}{rest})", _TIGHT
         return f"{_NAMES.get(name, name)}({', '.join(self.write(a) for a in args)})", _TIGHT

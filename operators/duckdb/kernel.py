@@ -5,18 +5,22 @@ files.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.types as pt
 
+from operators.duckdb import _scan
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.lower import lower
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
 from operators.errors import KernelError, KernelMemoryError
-from operators.kernel import ArrowStream
+from operators.kernel import ArrowStream, InMemory
 from operators.parquet_parts import parquet_part
 from operators.rel import ParquetSource, Rel
 from operators.types import canonical
@@ -26,6 +30,8 @@ __all__ = ["Kernel"]
 # decimals as decimal32/64 and plain utf8 strings: what the partition kernel and the frames hold.
 _ARROW_VERSION = "1.5"
 _FIXED_JOINS = ("join_order", "build_side_probe_side")
+# Rows of a batch: DuckDB's row group. Its default, a million, may exceed an element's memory.
+_BATCH_ROWS = 122_880
 # A limit that no filter is pushed through. DuckDB hands filters on Arrow data to pyarrow, to which
 # NaN is not greater than numbers and equals nothing. It is not faster either: 31 against 58 ms for
 # a range over 3 M rows, 40 against 22 ms for one string in a hundred.
@@ -48,6 +54,11 @@ class Kernel:
     -----
     ----- Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
     or closed before the next `run`; `table` does so.
+
+    Inputs whose batches are in memory already are scanned by a table function of ours
+    (``csrc/scan.h``), where the connection could load it (`open` can); others, and columns of types
+    that it does not have, as Arrow streams. The difference is what DuckDB's optimizer knows: of a
+    stream not even its rows, so that hash tables may be built on the big side.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -55,6 +66,8 @@ class Kernel:
         self._disabled = ""
         self._registered: list[str] = []
         self._views: list[str] = []
+        self._tables: list[_scan.ScanTable] = []
+        self._scans = _load_scan(connection)
         connection.execute(f"SET arrow_output_version = '{_ARROW_VERSION}'")
         connection.execute("SET produce_arrow_string_view = false")
         connection.execute("SET arrow_large_buffer_size = false")
@@ -62,7 +75,13 @@ class Kernel:
         connection.execute("SET enable_progress_bar = false")
 
     @classmethod
-    def open(cls, threads: int, memory_limit: int, temp_directory: str | None = None) -> Kernel:
+    def open(
+        cls,
+        threads: int,
+        memory_limit: int,
+        temp_directory: str | None = None,
+        storage: int | None = None,
+    ) -> Kernel:
         """A kernel of its own.
 
         Parameters
@@ -74,6 +93,8 @@ class Kernel:
         temp_directory
             Where operators may spill; None forbids spilling, and what does not fit raises
             `KernelMemoryError`.
+        storage
+            Most bytes that may be spilled; None leaves it to DuckDB.
         """
         connection = duckdb.connect(
             ":memory:",
@@ -81,10 +102,13 @@ class Kernel:
                 "threads": threads,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
+                "allow_unsigned_extensions": True,  # ours
             },
         )
         kernel = cls(connection)
         kernel.limit(threads, memory_limit, temp_directory)
+        if storage is not None:
+            connection.execute(f"SET max_temp_directory_size = '{int(storage)}B'")
         return kernel
 
     def limit(self, threads: int, memory_limit: int, temp_directory: str | None = None) -> None:
@@ -155,14 +179,35 @@ class Kernel:
         key = getattr(one.source, "name", one.name)
         if key not in supplied:
             raise KernelError(f"no data was supplied for input {key!r}")
+        data = supplied[key]
+        if (table := self._scan_table(data, one.columns)) is not None:
+            self._tables.append(table)
+            self._view(one.name, f"SELECT * FROM scad_scan({table.id})")
+            return
         hidden = f"{one.name} (Arrow)"
-        self._connection.register(hidden, _narrow(supplied[key], one.columns))
+        self._connection.register(hidden, _narrow(data, one.columns))
         self._registered.append(hidden)
         self._view(one.name, f"SELECT * FROM {identifier(hidden)} LIMIT {_ALL_ROWS}")
 
     def _view(self, name: str, query: str) -> None:
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
         self._views.append(name)
+
+    def _scan_table(self, data: ArrowStream, columns: Sequence[str]) -> _scan.ScanTable | None:
+        """The batches of `data` for our own scan, None where they have to be streamed."""
+        if not self._scans:
+            return None
+        found = _in_memory(data, columns)
+        if found is None:
+            return None
+        try:
+            ranges = [
+                known if _ranged(field.type) else None
+                for field, known in zip(found.schema, found.ranges, strict=False)
+            ]
+            return _scan.ScanTable(found.schema, found.batches, ranges)
+        except TypeError:  # a column's type
+            return None
 
     def _optimizers(self, fragment: Fragment) -> None:
         """Switch off what would work against the plan, or change its answer.
@@ -172,7 +217,7 @@ class Kernel:
         narrow decimals and Bloom filters.
         """
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
-        if fragment.supplied:
+        if self._registered:
             disabled.append("join_filter_pushdown")
         setting = ",".join(disabled)
         if setting != self._disabled:
@@ -223,15 +268,49 @@ class Kernel:
             self._connection.execute(f"DROP VIEW IF EXISTS {identifier(self._views.pop())}")
         while self._registered:
             self._connection.unregister(self._registered.pop())
+        while self._tables:
+            self._tables.pop().close()
+
+
+def _ranged(type: pa.DataType) -> bool:
+    """Whether DuckDB can be told a range of the type."""
+    return pt.is_signed_integer(type) or pt.is_date32(type)
+
+
+def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Load our table function; whether the connection allows it."""
+    # DuckDB loads nothing that is called otherwise. One file is loaded once, whatever names it has:
+    # so the extension has the tables of the module.
+    with tempfile.TemporaryDirectory(prefix="scad-") as directory:
+        link = Path(directory, "_scan.duckdb_extension")
+        link.symlink_to(_scan.__file__)
+        try:
+            connection.execute(f"LOAD {quoted_string(str(link))}")
+        except duckdb.Error:
+            return False
+    return True
+
+
+def _in_memory(data: ArrowStream, columns: Sequence[str]) -> InMemory | None:
+    """The named columns, if they are in memory already."""
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        data = data.select(list(columns) or data.column_names[:1])
+        return InMemory(data.schema, data.to_batches())
+    if hasattr(data, "resident_batches"):
+        found: InMemory | None = data.resident_batches(list(columns))
+        return found
+    return None
 
 
 def _batch_rows(columns: int) -> int:
-    """Rows of an answer's batches: whole vectors, DuckDB's own million where columns are few.
+    """Rows of an answer's batches: whole vectors, `_BATCH_ROWS` where columns are few.
 
     DuckDB reserves a batch in full before the first row: 8 GB for 2000 integers a row.
     """
     fitting = _BATCH_BYTES // (8 * max(1, columns))
-    return min(1_000_000, max(_VECTOR, fitting // _VECTOR * _VECTOR))
+    return min(_BATCH_ROWS, max(_VECTOR, fitting // _VECTOR * _VECTOR))
 
 
 def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
@@ -261,23 +340,32 @@ class _Stream:
 
 def _parquet(source: ParquetSource) -> str:
     """A SELECT over the files, or over this part's rows of them."""
+    hive = _hive(source)
     if source.part is None:
         files = ", ".join(quoted_string(p) for p in source.paths)
-        return f"SELECT * FROM read_parquet([{files}])"
+        return f"SELECT * FROM read_parquet([{files}]{hive})"
     pieces = parquet_part(source.paths, *source.part)
     if not pieces:
-        return f"SELECT * FROM read_parquet({quoted_string(source.paths[0])}) WHERE FALSE"
+        return f"SELECT * FROM read_parquet({quoted_string(source.paths[0])}{hive}) WHERE FALSE"
     whole = ", ".join(quoted_string(p.path) for p in pieces if p.whole)
-    texts = [f"SELECT * FROM read_parquet([{whole}])"] if whole else []
+    texts = [f"SELECT * FROM read_parquet([{whole}]{hive})"] if whole else []
     for piece in pieces:
         if not piece.whole:
             last = piece.first + piece.rows - 1
             texts.append(
                 "SELECT * EXCLUDE (file_row_number) "
-                f"FROM read_parquet({quoted_string(piece.path)}, file_row_number = true)"
+                f"FROM read_parquet({quoted_string(piece.path)}{hive}, file_row_number = true)"
                 f" WHERE file_row_number BETWEEN {piece.first} AND {last}"
             )
     return " UNION ALL ".join(texts)
+
+
+def _hive(source: ParquetSource) -> str:
+    """The options that make columns of the files' paths, of exactly the types that were planned."""
+    if not source.hive:
+        return ", hive_partitioning = false"
+    types = ", ".join(f"{identifier(n)}: {sql_type(t)}" for n, t in source.hive)
+    return f", hive_partitioning = true, hive_types = {{{types}}}"
 
 
 @contextlib.contextmanager

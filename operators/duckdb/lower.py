@@ -2,7 +2,8 @@
 
 Filters, projections, aggregations, sorts and limits are merged into one SELECT as far as SQL's
 order of evaluation allows; what cannot be merged becomes a common table expression. Relations
-that occur twice in the plan (the same object) become one CTE that is read twice. Every column
+that occur twice in the plan (the same object) become one CTE that is read twice, materialized
+if they are more than a filtered scan. Every column
 is written with its table's alias, so that duplicate names and aliases cannot be confused; ORDER
 BY says where NULLs go.
 
@@ -41,12 +42,14 @@ from operators.rel import (
     Limit,
     ParquetSource,
     Project,
+    Query,
     Rel,
     Scan,
     SetOperation,
     Sort,
     Source,
     Values,
+    walk,
 )
 from operators.schema import Field, Schema
 from operators.types import is_hugeint
@@ -66,7 +69,11 @@ def lower(plan: Rel) -> Fragment:
     select = lowering.select(plan)
     text = lowering.render(select, plan.schema.names)
     if lowering.ctes:
-        ctes = ",\n".join(f"{name} AS (\n{_indent(body)}\n)" for name, body in lowering.ctes)
+        once = lowering.materialized
+        ctes = ",\n".join(
+            f"{name} AS {'MATERIALIZED ' if name in once else ''}(\n{_indent(body)}\n)"
+            for name, body in lowering.ctes
+        )
         text = f"WITH {ctes}\n{text}"
     inputs = tuple(
         FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs.values()
@@ -104,6 +111,13 @@ class _Select:
         return all(self.simple) and not (
             self.where or self.aggregated or self.windowed or self.order or self.limit
         )
+
+
+def _is_work(rel: Rel) -> bool:
+    """Whether `rel` is more than a filtered scan. DuckDB would compute some of these for each
+    reader; filtered scans it should, because every reader may prune them further.
+    """
+    return any(isinstance(r, Join | Aggregation | SetOperation | Sort) for r in walk(rel))
 
 
 def _indent(text: str) -> str:
@@ -149,6 +163,7 @@ class _Lowering:
         self.ctes: list[tuple[str, str]] = []
         self.inputs: dict[tuple[Source, str], _Input] = {}
         self.fixed_joins = False
+        self.materialized: set[str] = set()
         self._names: Counter[str] = Counter()
         self._uses: Counter[int] = Counter()
         self._shared: dict[int, str] = {}
@@ -160,6 +175,9 @@ class _Lowering:
             return
         if isinstance(rel, Join) and rel.build is not None:
             self.fixed_joins = True
+        if isinstance(rel, Query):
+            # Inside the statement these hide what is outside: nothing there may be called so.
+            self._names.update(n.lower() for n in rel.names)
         for child in rel.inputs():
             self._count(child)
         for expr in _expressions(rel):
@@ -185,6 +203,8 @@ class _Lowering:
             name = self._shared.get(id(rel))
             if name is None:
                 name = self._shared[id(rel)] = self._cte(self._build(rel), rel, "shared")
+                if _is_work(rel):
+                    self.materialized.add(name)
             return self._from_table(name, rel)
         return self._build(rel)
 
@@ -208,6 +228,8 @@ class _Lowering:
                 return self._join(rel)
             case SetOperation():
                 return self._set(rel)
+            case Query():
+                return self._query(rel)
         raise PlanError(f"DuckDB lowering does not know {type(rel).__name__}")
 
     def _writer(self, columns: Sequence[str]) -> Writer:
@@ -471,7 +493,7 @@ class _Lowering:
                 left, columns=[*left.columns, mark], simple=[*left.simple, False], table=None
             )
         words = {"left": "RIGHT", "right": "LEFT"} if swap else {}
-        kind = words.get(rel.kind, rel.kind.upper())
+        kind = "ASOF LEFT" if rel.kind == "asof" else words.get(rel.kind, rel.kind.upper())
         if rel.kind in ("semi", "anti"):
             source = f"{left.source}\n  {kind} JOIN {right.source} ON {on}"
             return replace(left, source=source, table=None)
@@ -493,6 +515,19 @@ class _Lowering:
         name = self._fresh("t")
         self.ctes.append((name, f"\n{word}\n".join(texts)))
         return self._from_table(name, rel)
+
+    def _query(self, rel: Query) -> _Select:
+        """The statement as it is, its tables in a WITH clause of its own, which hides all else."""
+        tables = [
+            f"{identifier(name)} AS (\n{_indent(self.render(self.select(t), t.schema.names))}\n)"
+            for name, t in zip(rel.names, rel.tables, strict=True)
+        ]
+        columns = [f"c{i}" for i in range(len(rel.schema))]
+        head = f"WITH {', '.join(tables)}\n" if tables else ""
+        text = f"{head}SELECT * FROM (\n{rel.text}\n) AS q({', '.join(columns)})"
+        name = self._fresh("query")
+        self.ctes.append((name, text))
+        return _Select(name, [f"{name}.{c}" for c in columns], [True] * len(columns), table=name)
 
 
 # A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is

@@ -96,3 +96,71 @@ EXPORT void p_touch(uint64_t addr)
 EXPORT uint64_t p_resident(void) { return pool_resident(&pool); }
 EXPORT uint64_t p_reserved(void) { return pool.reserved; }
 EXPORT uint64_t p_warm(void) { return tenant->heap.warm_bytes; }
+
+/* ---- a region on its way ----------------------------------------------------------------------------------------- */
+
+static struct move *under_way;
+static int outcome = -1;
+static uint64_t became;
+
+static void over(void *waiter, int code, uint32_t region, uint64_t epoch)
+{
+    outcome = code;
+    became = (uint64_t)region << LIBD_OFFSET_BITS;
+    under_way = NULL;
+}
+
+/* 1: it has to move, and has begun to; 0: it grew where it is; else minus the error's code. */
+EXPORT int p_grow(uint64_t addr, uint64_t size)
+{
+    struct libd_error err;
+    uint64_t epoch;
+    uint32_t region;
+    int code = pool_grow(element, addr, 0, size, &region, &epoch, &under_way, &err);
+
+    outcome = -1;
+    if (under_way)
+        under_way->over = over;
+    return code ? -code : under_way != NULL;
+}
+
+/* The epoch of what an address names now, or minus the error's code. */
+EXPORT int64_t p_epoch(uint64_t addr)
+{
+    struct libd_error err;
+    uint32_t slot;
+    int code = pool_check(element, addr, 0, 0, &slot, &err);
+
+    return code ? -code : (int64_t)tenant->regions[slot].epoch;
+}
+
+EXPORT int p_move(uint64_t bytes) { return pool_move(under_way, bytes); }
+EXPORT int p_outcome(void) { return outcome; }
+EXPORT uint64_t p_became(void) { return became; }
+EXPORT uint64_t p_free_bytes(void) { return tenant->heap.free_bytes; }
+EXPORT void p_drop(void) { pool_element_drop(element); }
+
+EXPORT void p_fill(uint64_t addr, const void *data)
+{
+    const struct region *region = &tenant->regions[addr >> LIBD_OFFSET_BITS];
+
+    memcpy(tenant->arena + region->base, data, region->size);
+}
+
+EXPORT int p_holds(uint64_t addr, const void *data, uint64_t size)
+{
+    return memcmp(tenant->arena + tenant->regions[addr >> LIBD_OFFSET_BITS].base, data, size) == 0;
+}
+
+/* A lease on the region that is on its way, by somebody who has gone. */
+EXPORT int p_lease(uint64_t addr)
+{
+    static struct holder holder;
+    struct libd_error err;
+    int code = pool_lease(element, (uint32_t)(addr >> LIBD_OFFSET_BITS), &holder, 1, &err);
+
+    lease_run(&pool.leases, &holder, 0);
+    return -code;
+}
+
+EXPORT void p_expire(void) { pool_expire(lease_next(&pool.leases)); }

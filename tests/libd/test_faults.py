@@ -418,10 +418,10 @@ def test_malformed_frames(stand: Stand) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_million_malformed_frames(stand: Stand) -> None:
-    for seed in range(10):
-        fuzz(stand.server, "the administrator's token", 100_000, seed)
-        check_alive(stand)
+@pytest.mark.parametrize("seed", range(10))
+def test_a_million_malformed_frames(stand: Stand, seed: int) -> None:
+    fuzz(stand.server, "the administrator's token", 100_000, seed)
+    check_alive(stand)
 
 
 def test_connections_leave_nothing_behind(stand: Stand) -> None:

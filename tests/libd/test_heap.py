@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from ctypes import c_int, c_int64, c_uint64, c_void_p
+from ctypes import c_char_p, c_int, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,17 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "p_resident": (c_uint64, []),
     "p_reserved": (c_uint64, []),
     "p_warm": (c_uint64, []),
+    "p_grow": (c_int, [c_uint64, c_uint64]),
+    "p_epoch": (c_int64, [c_uint64]),
+    "p_move": (c_int, [c_uint64]),
+    "p_outcome": (c_int, []),
+    "p_became": (c_uint64, []),
+    "p_free_bytes": (c_uint64, []),
+    "p_drop": (None, []),
+    "p_fill": (None, [c_uint64, c_char_p]),
+    "p_holds": (c_int, [c_uint64, c_char_p, c_uint64]),
+    "p_lease": (c_int, [c_uint64]),
+    "p_expire": (None, []),
 }
 
 
@@ -51,7 +62,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C compiler")
     out = tmp_path_factory.mktemp("native") / "harness.so"
-    parts = ("heap", "lease", "charge", "pool", "region", "element")
+    parts = ("heap", "lease", "charge", "pool", "region", "move", "guard", "element")
     sources = [HERE / "harness.c", *(CSRC / f"{part}.c" for part in parts)]
     flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
     if sanitizers := os.environ.get("SCAD_SANITIZE"):
@@ -260,3 +271,67 @@ def test_warm_pages_are_used_again_on_a_full_machine(pool: ctypes.CDLL) -> None:
         assert addr > 0
         pool.p_touch(addr)
         assert pool.p_free(addr) == 0
+
+
+# A region on its way to where it has room.
+
+
+DATA = bytes(i * i % 251 for i in range(MB))
+STALE = 6  # LIBD_ESTALE
+
+
+@pytest.fixture
+def moving(pool: ctypes.CDLL) -> int:
+    """A region of 1 MiB that has begun to move."""
+    addr = int(pool.p_alloc(MB))
+    assert pool.p_alloc(64) > 0  # so that it cannot grow where it is
+    pool.p_fill(addr, DATA)
+    assert pool.p_grow(addr, 2 * MB) == 1
+    return addr
+
+
+def test_it_is_nowhere_until_it_has_arrived(pool: ctypes.CDLL, moving: int) -> None:
+    fresh = [a << 40 for a in range(1, 6)]
+    known = [a for a in fresh if pool.p_epoch(a) > 0]
+    assert moving not in known
+    assert len(known) == 1  # the one behind it
+    for _ in range(15):
+        assert not pool.p_move(MB // 16)
+        assert pool.p_epoch(moving) == -STALE
+        assert pool.p_outcome() == -1
+        assert pool.p_free(moving) == STALE
+    assert [a for a in fresh if pool.p_epoch(a) > 0] == known
+
+
+def test_it_arrives_whole(pool: ctypes.CDLL, moving: int) -> None:
+    while not pool.p_move(100_001):
+        assert pool.p_outcome() == -1
+    assert pool.p_outcome() == 0
+    there = pool.p_became()
+    assert there != moving
+    assert pool.p_epoch(there) > 0
+    assert pool.p_epoch(moving) == -STALE
+    assert pool.p_holds(there, DATA, MB)
+    assert pool.p_reserved() == 2 * MB + 64
+    assert pool.p_free(there) == 0
+    assert pool.p_reserved() == 64
+
+
+def test_an_element_that_is_dropped_takes_it_along(pool: ctypes.CDLL, moving: int) -> None:
+    assert not pool.p_move(1000)
+    pool.p_drop()
+    assert pool.p_outcome() == STALE
+    assert pool.p_reserved() == 0
+    assert pool.p_free_bytes() == 64 * MB
+
+
+def test_a_lease_that_runs_out_on_the_way(pool: ctypes.CDLL) -> None:
+    addr = pool.p_alloc(MB)
+    assert pool.p_alloc(64) > 0
+    assert pool.p_lease(addr) == 0
+    assert pool.p_grow(addr, 2 * MB) == 1
+    assert not pool.p_move(1000)
+    pool.p_expire()
+    assert pool.p_outcome() == STALE
+    assert pool.p_reserved() == 64
+    assert pool.p_free_bytes() == 64 * MB - 64

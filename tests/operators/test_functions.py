@@ -98,10 +98,22 @@ def test_a_product_of_too_many_places_is_refused_here_as_in_duckdb(connection) -
 
 @pytest.mark.parametrize(
     "function",
-    ["negate", "abs", "round", "ceil", "floor", "trunc", "sign", "sqrt", "exp", "ln", "log10"],
+    [
+        *("negate", "abs", "round", "ceil", "floor", "trunc", "sign", "sqrt", "exp", "ln"),
+        *("log10", "log2", "cbrt", "sin", "cos", "tan", "asin", "acos", "atan"),
+        *("degrees", "radians"),
+    ],
 )
 def test_functions_of_one_number(connection, function: str) -> None:
     check(connection, [build.call(function, col(a)) for a in NUMBERS])
+
+
+def test_kinds_of_floats(connection) -> None:
+    names = [n for n in NUMBERS if n != "hg"]
+    check(
+        connection,
+        [build.call(f, col(a)) for a in names for f in ("isnan", "isinf", "isfinite")],
+    )
 
 
 @pytest.mark.parametrize("places", [-1, 0, 1, 2, 5, 12])
@@ -153,6 +165,14 @@ def test_dates(connection) -> None:
             c("date_trunc", build.lit("month"), col("dt")),
             c("date_trunc", build.lit("month"), col("ts")),
             c("date_diff", build.lit("day"), col("dt"), col("dt")),
+            c("iso_day_of_week", col("dt")),
+            c("microsecond", col("ts")),
+            *(c(f, col(x)) for x in ("dt", "ts") for f in ("epoch_us", "last_day")),
+            c("make_date", *(col(x) for x in ("i32", "i8", "i64"))),
+            c("time_bucket", col("iv"), col("ts")),
+            c("time_bucket", col("iv"), col("ts"), col("ts")),
+            *(c("strftime", col(x), build.lit("%Y")) for x in ("dt", "ts")),
+            *(c(f, col("s"), build.lit("%Y")) for f in ("strptime", "try_strptime")),
         ],
     )
 
@@ -170,6 +190,15 @@ def test_strings_and_logic(connection) -> None:
             c("left", s, one),
             c("right", s, one),
             c("replace", s, s, s),
+            c("regexp_replace", s, build.lit("a"), s),
+            c("regexp_replace", s, build.lit("a"), s, build.lit("g")),
+            c("regexp_extract", s, build.lit("a")),
+            c("regexp_extract", s, build.lit("(a)"), one),
+            c("reverse", s),
+            c("repeat", s, one),
+            c("lpad", s, one, s),
+            c("rpad", s, one, s),
+            c("byte_length", s),
             c("concat", s, col("i32"), col("dt")),
             c("like", s, build.lit("a!%"), build.lit("!")),
             c("and", col("b"), c("not", col("b")), c("or", col("b"), col("b"))),
@@ -191,12 +220,15 @@ def test_strings_and_logic(connection) -> None:
 def test_aggregates(connection) -> None:
     writer = Writer([f"t.{n}" for n in TYPES], lambda rel: "")
     numeric = {"sum", "avg", "median", "stddev_samp", "stddev_pop", "var_samp", "var_pop"}
+    numeric.add("product")
     measures = [build.aggregate("count")]
     for name in AGGREGATES:
         if name in ("corr", "covar_samp", "covar_pop"):
             measures += [build.aggregate(name, col(x), col(x)) for x in NUMBERS]
         elif name == "string_agg":
             measures.append(build.aggregate(name, col("s"), build.lit(",")))
+        elif name == "quantile_cont":
+            measures += [build.aggregate(name, col(x), build.lit(0.25)) for x in NUMBERS]
         elif name in ("bool_and", "bool_or"):
             measures.append(build.aggregate(name, col("b")))
         elif name in numeric:
@@ -243,6 +275,10 @@ def test_windows(connection) -> None:
         ("year", ("s",)),
         ("coalesce", ("s", "i32")),
         ("bitwise_and", ("d72", "i32")),
+        ("time_bucket", ("iv", "dt")),
+        ("strftime", ("i32", "s")),
+        ("regexp_extract", ("i32", "s")),
+        ("lpad", ("s", "s", "s")),
     ],
 )
 def test_misuse_names_the_function(function: str, args: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ class FakeTransport:
         self.epochs: dict[int, int] = {}
         self.next = 1
         self.fail: set[str] = set()
+        self.pending = 0
         self.counters = SimpleNamespace(
             reads=0, writes=0, maps=0, bytes_read=0, bytes_written=0, bytes_mapped=0
         )
@@ -78,6 +79,18 @@ class FakeTransport:
             moved += len(view)
         self.counters.bytes_written += moved
         return moved
+
+    def submit(self, reads: Any = (), writes: Any = ()) -> Any:
+        """A batch whose bytes move when somebody waits for it."""
+        self.pending += 1
+
+        def wait(timeout: float | None = None) -> int:
+            self.pending -= 1
+            return (self.readv(list(reads)) if reads else 0) + (
+                self.writev(list(writes)) if writes else 0
+            )
+
+        return SimpleNamespace(wait=wait)
 
     def map(self, addr: int, size: int, writable: bool = False) -> memoryview:
         if not self.mappable:

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 from libd.ref import Ref
+from operators.distinct import Distinct
+from operators.partition import layout
 from remote_frame import ExchangeHandle, FrameHandle, HandleError, partition
 from remote_frame.handle import Part
 from remote_frame.types import type_from_text, type_to_text
@@ -17,8 +19,10 @@ SCHEMA = pa.schema([pa.field("a", pa.int64(), nullable=False), ("s", pa.string()
 
 
 def frame(rows: int = 10) -> FrameHandle:
-    ref = Ref("m1", 1, 2, [(0, 0), (0, rows * 8), (128, 2), (192, rows * 4 + 4), (256, 9)])
-    return FrameHandle.build(SCHEMA, [Part(ref, rows, (0, 3), (1, None), (7, None))])
+    whole = layout(SCHEMA.types, [0, 1]).size(rows, (0, 3), (9,))
+    ref = Ref("m1", 1, 2, [(128, whole)])
+    part = Part(ref, rows, (0, 3), (9,), (1, None), (7, "ab"))
+    return FrameHandle.build(SCHEMA, [part], [Distinct(bytes(range(50)) + bytes(78), rows)] * 2)
 
 
 def test_round_trip_through_json_text() -> None:
@@ -28,12 +32,20 @@ def test_round_trip_through_json_text() -> None:
     assert FrameHandle.from_json(data) == handle
     assert FrameHandle.from_json(data).arrow_schema.equals(SCHEMA)
     assert handle.rows == 10
-    exchange = ExchangeHandle((handle, FrameHandle.build(SCHEMA, [])))
+    exchange = ExchangeHandle.build(SCHEMA, [handle.parts, []], handle.sketches)
     assert ExchangeHandle.from_json(json.loads(json.dumps(exchange.to_json()))) == exchange
+    assert exchange.partition(0) == handle
+    assert exchange.partition(1).rows == 0
+    assert exchange.whole() == handle
+    assert (exchange.rows, exchange.nbytes) == (handle.rows, handle.nbytes)
 
 
 def test_a_handle_is_small() -> None:
-    assert len(json.dumps(frame().to_json())) < 350
+    one = len(json.dumps(frame().to_json()))
+    assert one < 700
+    parts = frame().parts * 1000
+    many = len(json.dumps(FrameHandle.build(SCHEMA, parts).to_json()))
+    assert many < 200 * 1000
 
 
 def part(data: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +54,7 @@ def part(data: dict[str, Any]) -> dict[str, Any]:
 
 
 BAD: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
-    ("version", lambda d: d.update(version=2), "version"),
+    ("version", lambda d: d.update(version=1), "version"),
     ("kind", lambda d: d.update(kind="array"), "kind"),
     ("no kind", lambda d: d.pop("kind"), "kind"),
     ("extra", lambda d: d.update(extra=1), "extra"),
@@ -51,12 +63,17 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("rows text", lambda d: part(d).update(rows="x"), r"parts\[0\].rows"),
     ("rows negative", lambda d: part(d).update(rows=-1), r"parts\[0\].rows"),
     ("no rows", lambda d: part(d).update(rows=0), r"parts\[0\].rows"),
-    ("too many rows", lambda d: part(d).update(rows=11), "column 'a' has 80 bytes"),
-    ("short validity", lambda d: part(d)["ref"]["extents"][2].__setitem__(1, 1), "validity of col"),
+    ("too many rows", lambda d: part(d).update(rows=100), "the part has 320 bytes"),
+    ("short part", lambda d: part(d)["ref"]["extents"][0].__setitem__(1, 192), "its 10 rows need"),
+    ("absurd rows", lambda d: part(d).update(rows=2**62), r"parts\[0\].rows"),
+    ("no lengths", lambda d: part(d).pop("bytes"), r"parts\[0\].bytes"),
+    ("negative length", lambda d: part(d).update(bytes=[-64]), r"parts\[0\].bytes"),
+    ("sketch", lambda d: d["distinct"].__setitem__(1, "AB"), r"distinct\[1\]"),
+    ("sketches", lambda d: d["distinct"].pop(), "1 entries for 2 columns"),
     ("nulls", lambda d: part(d).update(nulls=[0]), r"parts\[0\].nulls"),
     ("more nulls than rows", lambda d: part(d).update(nulls=[0, 11]), "11 nulls in 10 rows"),
     ("min", lambda d: part(d).update(min=[1]), r"parts\[0\].min"),
-    ("extent", lambda d: part(d)["ref"]["extents"].pop(), "4 extents"),
+    ("extent", lambda d: part(d)["ref"]["extents"].pop(), "0 extents"),
     ("negative extent", lambda d: part(d)["ref"]["extents"][0].__setitem__(0, -1), "ref"),
     ("no epoch", lambda d: part(d)["ref"].pop("epoch"), "epoch"),
     ("epoch too large", lambda d: part(d)["ref"].update(epoch=2**60), "ref"),
@@ -80,7 +97,7 @@ def test_what_is_no_handle_at_all(data: Any) -> None:
 
 
 def test_kinds_are_not_confused() -> None:
-    exchange = ExchangeHandle((frame(),)).to_json()
+    exchange = ExchangeHandle.build(SCHEMA, [frame().parts]).to_json()
     with pytest.raises(HandleError, match="partition"):
         FrameHandle.from_json(exchange)
     with pytest.raises(HandleError, match="not of an exchange"):
@@ -90,10 +107,10 @@ def test_kinds_are_not_confused() -> None:
     with pytest.raises(HandleError, match="no partition 1"):
         partition([exchange], 1)
     with pytest.raises(HandleError, match="at least one"):
-        ExchangeHandle(())
-    other = FrameHandle.build(pa.schema([("b", pa.int8())]), [])
-    with pytest.raises(HandleError, match=r"partitions\[1\].schema"):
-        ExchangeHandle((frame(), other))
+        ExchangeHandle.build(SCHEMA, [])
+    other = pa.schema([("b", pa.int8())])
+    with pytest.raises(HandleError, match=r"partitions\[1\]\[0\].nulls"):
+        ExchangeHandle.build(other, [[], frame().parts])
 
 
 TYPES = [

@@ -21,7 +21,7 @@ def test_every_flag() -> None:
     line = (
         "--sf 10 --queries 1,16,90-91 --generator tpcgen --no-verify --parallelism 3 "
         "--compute-memory 1.5GB --transport tcp --apihost http://host:3233 --explain 7 "
-        "--emit out --json figures.json -v"
+        "--emit out --report pages --json figures.json -v"
     )
     options = parse_arguments(line.split())
     assert options.sf == 10
@@ -33,7 +33,9 @@ def test_every_flag() -> None:
     assert options.transport == "tcp"
     assert options.apihost == "http://host:3233"
     assert options.explain == [7]
+    assert options.analyze == []
     assert options.emit == Path("out")
+    assert options.report == Path("pages")
     assert options.json == Path("figures.json")
     assert options.verbose
 
@@ -45,6 +47,8 @@ def test_every_flag() -> None:
         (["--queries", "1-200"], "no TPC-DS query 200"),
         (["--queries", "one"], "'one'"),
         (["--explain", "q"], "'q'"),
+        (["--explain-analyze", "0"], "no TPC-DS query 0"),
+        (["--explain", "1", "--explain-analyze", "2"], "not both"),
         (["--compute-memory", "12 XB"], "unknown unit 'XB'"),
         (["--compute-memory", "-1"], "not a size"),
         (["--compute-memory", "0"], "cannot be 0"),
@@ -59,10 +63,13 @@ def test_every_flag() -> None:
         (["--generator", "dbgen"], "invalid choice"),
         (["--transport", "ucx"], "invalid choice"),
         (["--transport", "rdma"], "no active RDMA port"),
-        (["--policy", "fine"], "not built yet"),
-        (["--policy=fine"], "not built yet"),
-        (["--resident"], "not built yet"),
-        (["--compare", "polars"], "not built yet"),
+        (["--policy", "fine"], "disaggregate"),
+        (["--policy=fine"], "disaggregate"),
+        (["--resident"], "expected one argument"),
+        (["--resident", "0"], "cannot be 0"),
+        (["--resident", "much"], "not a size"),
+        (["--passes", "0"], "not a positive whole number"),
+        (["--compare", "duckdb,spark"], "there is no peer 'spark'"),
         (["--data", "d", "--generator", "dsdgen"], "does not go with --data"),
         (["--json", "/no/such/folder/x.json"], "does not exist"),
         (["--querys", "1"], "unrecognized arguments"),
@@ -89,4 +96,4 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "--queries 1,16,90-95" in out
     assert "exit status" in out
-    assert "--policy" not in out
+    assert "--policy" in out

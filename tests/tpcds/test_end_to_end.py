@@ -122,6 +122,22 @@ def test_the_required_queries_run_split_and_match(launch: Any, tmp_path: Path) -
     assert found["totals"]["memory_gb_s"] > 0
 
 
+def test_further_engines_stand_beside(launch: Any, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    line = [*queries([2, 96]), "--compare", "duckdb,polars", "--json", str(path)]
+    status, out, err = finish(launch(*line))
+    assert (status, err) == (0, ""), out
+    for printed in out.splitlines():
+        assert "DuckDB " in printed
+        assert "Polars " in printed
+    found = json.loads(path.read_text())
+    for record in found["queries"].values():
+        assert set(record["peers"]) == {"duckdb", "polars"}
+        assert all(peer["answers"] == "same" for peer in record["peers"].values())
+        assert all(peer["seconds"] > 0 for peer in record["peers"].values())
+    assert found["totals"]["peers"]["polars"]["queries"] == 2
+
+
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_either_transport(launch: Any, transport: str, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
@@ -151,9 +167,32 @@ def test_a_control_plane_that_runs_already(launch: Any, tmp_path: Path) -> None:
 def test_explain_shows_stages_and_runs_nothing(launch: Any) -> None:
     status, out, err = finish(launch("--sf", "0.01", "--explain", "95"))
     assert (status, err) == (0, "")
-    assert out.startswith("q95\n")
+    assert out.startswith("q95: ")
     assert "web_sales" in out
     assert "verified" not in out
+
+
+def test_explain_analyze_runs_a_query_and_shows_both_figures(launch: Any, tmp_path: Path) -> None:
+    status, out, err = finish(launch("--sf", "0.01", "--explain-analyze", "95"))
+    assert (status, err) == (0, "")
+    assert out.startswith("q95: ")
+    assert "q-error" in out
+    path = tmp_path / "profile.json"
+    status, out, err = finish(launch("--sf", "0.01", "--explain", "3,95", "--json", str(path)))
+    assert (status, out, err) == (0, "", "")
+    assert [p["name"] for p in json.loads(path.read_text())] == ["q3", "q95"]
+
+
+def test_a_report_has_a_page_per_query(launch: Any, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    status, out, err = finish(launch(*queries([1, 95]), "--report", str(pages)))
+    assert (status, err) == (0, ""), out
+    index = (pages / "index.html").read_text()
+    for name in ("q1", "q95"):
+        assert f'href="{name}.html"' in index
+        assert "</svg>" in (pages / f"{name}.html").read_text()
+        assert (pages / f"{name}.timeline.svg").stat().st_size > 0
+    assert "DuckDB" in index
 
 
 def test_unverified_and_emitted_elements_are_an_application(

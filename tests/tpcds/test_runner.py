@@ -15,9 +15,10 @@ from libd.errors import ScadError
 from tpcds.data import DataSet, Progress
 from tpcds.display import LiveTable, PlainLines, generation_progress, summary
 from tpcds.oracle import Oracle
+from tpcds.peers import Outcome
 from tpcds.queries import query_text
 from tpcds.record import Peer, QueryRecord, report, totals, write_json
-from tpcds.runner import Runner, one_line, register_tables
+from tpcds.runner import PEER_SECONDS, Runner, one_line, register_tables
 
 USAGE = SimpleNamespace(
     bytes_written=3_000_000,
@@ -206,6 +207,7 @@ def test_the_report_has_the_names_of_the_contract(tmp_path: Path) -> None:
         "seconds": 0.5,
         "threads": 2,
         "answers": "same",
+        "error": None,
     }
     assert read["machine"]["cores"] >= 1
     assert "duckdb" in read["versions"]
@@ -309,3 +311,51 @@ def test_no_progress_is_shown_where_nothing_is_generated() -> None:
     with generation_progress(Console(file=out), "data"):
         pass
     assert out.getvalue() == ""
+
+
+class FakePeer:
+    """Stands for `tpcds.peers.EngineProcess`: has one outcome for every query."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.limits: list[float | None] = []
+
+    def run(
+        self, number: int, sql: str, *, limit: float | None = None, fetch: bool = False
+    ) -> Outcome:
+        self.limits.append(limit)
+        return self.outcome
+
+
+def test_peers_stand_beside_with_their_own_verdicts(oracle: Oracle) -> None:
+    right = oracle.answer(query_text(96)).table
+    wrong = pa.table({"n": pa.array([right.column(0)[0].as_py() + 1])})
+    outcomes = {
+        "polars": Outcome(0.25, 0.5, 1, 1, right),
+        "polars-native": Outcome(0.125, 0.25, 1, 1, wrong),
+        "duckdb-native": Outcome(error="not done in 120 s", timed_out=True),
+    }
+    fakes: Any = {name: FakePeer(outcome) for name, outcome in outcomes.items()}
+    runner = Runner(Answers({query_text(96): right}), oracle, peers=fakes, threads=2)
+    (record,) = runner.run([96], lambda _: None)
+    assert record.succeeded
+    found = record.peers
+    assert found["duckdb"].answers == "same"
+    assert (found["polars"].seconds, found["polars"].answers) == (0.25, "same")
+    assert found["polars"].threads == 2
+    assert found["polars-native"].answers == "different"
+    assert str(found["polars-native"].error).startswith("wrong answer: row 0")
+    assert found["duckdb-native"].seconds is None
+    assert found["duckdb-native"].error == "not done in 120 s"
+    assert all(fake.limits == [PEER_SECONDS] for fake in fakes.values())
+    # Only what they answered rightly is summed.
+    assert set(totals([record], 1)["peers"]) == {"duckdb", "polars"}
+
+
+def test_peers_run_also_where_this_engine_fails_and_nobody_checks(oracle: Oracle) -> None:
+    peer: Any = FakePeer(Outcome(0.25, 0.5, 1, 1))
+    session = Answers({query_text(96): ScadError("no plan")})
+    (record,) = Runner(session, peers={"polars": peer}).run([96], lambda _: None)
+    assert record.error == "no plan"
+    assert record.peers["polars"].seconds == 0.25
+    assert record.peers["polars"].answers is None

@@ -203,3 +203,66 @@ def test_a_closed_session_says_so(control: EmbeddedControlPlane) -> None:
     session.register("t", pa.table({"x": [1]}))
     with pytest.raises(EngineError, match="closed"):
         session.sql("select x from t").collect()
+
+
+def test_explain_analyze_sets_what_was_beside_what_was_expected(session: Session) -> None:
+    sql = "select item, count(*) as n from sales group by item order by n desc, item limit 4"
+    text = session.explain(sql, analyze=True)
+    assert "q-error" in text
+    assert "critical path" in text
+    assert "4 rows" in text.splitlines()[0]
+    assert session.sql(sql).explain(analyze=True).splitlines()[2:3] == text.splitlines()[2:3]
+    assert "q-error" not in session.explain(sql)
+
+
+def test_a_profile_has_the_rows_that_were_written(session: Session) -> None:
+    profile = session.profile("select note, sum(price) from sales group by note", analyze=True)
+    assert profile.status == "success"
+    assert profile.sql is not None
+    assert profile.result.output.rows == 5
+    assert profile.result.output.bytes is not None
+    for stage in profile.stages:
+        assert len(stage.copies) == stage.parallelism
+        assert stage.output.rows == sum(c.rows_written or 0 for c in stage.copies)
+        for read in stage.reads:
+            written = profile.stage(read.writer).output.rows
+            got = sum(c.rows_read or 0 for c in stage.copies)
+            assert got == written, "these exchanges are each read once"
+        assert all(c.cpu_seconds > 0 and c.peak_bytes > 0 for c in stage.copies)
+        assert stage.output.start is not None
+    assert [t.rows for s in profile.stages for t in s.tables] == [5000]
+    last = session.profile(name="again")
+    assert last.name == "again"
+    assert last.activation_id == profile.activation_id
+
+
+def test_a_report_of_the_last_run(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no query has run"):
+        session.report(tmp_path)
+    with pytest.raises(EngineError, match="no query has run"):
+        session.profile()
+    session.sql("select count(*) from sales").collect()
+    run = session.last_run
+    session.sql("select max(id) from sales").collect()
+    page = session.report(tmp_path / "pages", name="newest")
+    older = session.report(tmp_path / "pages", run, name="older")
+    assert page.name == "newest.html"
+    assert run is not None
+    assert run.activation.activation_id in older.read_text()
+    assert {p.name for p in (tmp_path / "pages").iterdir()} >= {
+        *("index.html", "newest.svg", "newest.timeline.svg", "newest.json"),
+    }
+
+
+def test_progress_is_told_while_a_query_runs(
+    data: Path, control: EmbeddedControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So short that no query can be over before the first time.
+    monkeypatch.setattr("engine.execution._PROGRESS_SECONDS", 0.0001)
+    seen: list[Any] = []
+    with Session(parallelism=2, control=control, on_progress=seen.append) as s:
+        s.read_parquet(data / "sales.parquet")
+        answer = s.sql("select note, count(*) from sales group by note").collect()
+    assert len(answer) == 5
+    assert {e.status for a in seen for e in a.elements} <= {"waiting", "running", "done"}
+    assert {a.name for a in seen} == {seen[0].name}

@@ -214,7 +214,7 @@ def test_a_limit_below_what_a_worker_holds_says_the_minimum(
     plane: EmbeddedControlPlane, compute: Compute, run: Run
 ) -> None:
     activation = run(plane, [compute("small", START, mem=1 * MiB)], {"n": 1})
-    assert activation.error_kind == "limit"
+    assert activation.error_kind == "minimum"
     assert activation.error is not None
     assert "too small" in activation.error
     assert "--compute-memory" in activation.error
@@ -346,3 +346,43 @@ def test_observers_see_the_record_before_waiters_do(
     plane.on_finished(seen.append)
     activation = run(plane, [compute("e", START)], {"n": 1})
     assert [a for a in seen if a.activation_id == activation.activation_id] == [activation]
+
+
+def test_what_elements_count_and_what_memory_held(
+    plane: EmbeddedControlPlane, compute: Compute, memory: Memory, run: Run
+) -> None:
+    code = """
+def main(params, action):
+    trans = action.get_transport("x", "rdma")
+    addr = trans.alloc(1 << 20)
+    trans.write_from(addr, b"1" * (1 << 20))
+    action.record_metric("rows", 5 + action.index)
+    action.record_metric("rows", 1)
+    return {}
+"""
+    elements = [
+        compute("writer", code, memory=("x",), parallelism=2),
+        compute("reader", ADD.replace('["n"]', '.get("n", 1)'), parents=("writer",), memory=("x",)),
+        memory("x", 8 * MiB, elastic=True, access="exchange"),
+    ]
+    activation = run(plane, elements)
+    assert activation.status == "success", activation.error
+    first, second, reader = activation.elements
+    assert (first.metrics, second.metrics) == ({"rows": 6.0}, {"rows": 7.0})
+    assert reader.metrics == {}
+    (held,) = activation.memory
+    assert (held.name, held.generation) == ("x", 1)
+    assert held.peak_bytes >= 2 * MiB
+    assert 0 < held.gb_s == pytest.approx(activation.usage.memory_gb_s)
+    assert held.end is not None
+    assert reader.end is not None
+    assert held.start <= min(first.end or 0, second.end or 0) <= reader.end <= held.end
+
+
+def test_what_a_failing_element_counted_is_kept(
+    plane: EmbeddedControlPlane, compute: Compute, run: Run
+) -> None:
+    code = "def main(params, action):\n    action.record_metric('rows', 2)\n    raise ValueError\n"
+    activation = run(plane, [compute("e", code)])
+    assert activation.status == "failed"
+    assert activation.elements[0].metrics == {"rows": 2.0}

@@ -163,6 +163,7 @@ def test_application_over_both_transports(plane: HttpControlPlane) -> None:
         assert activation.result == {"read": {"value": 77, "kind": kind}}
         assert {e.name for e in activation.elements} >= {"write", "read"}
         assert activation.usage.memory_gb_s > 0
+        assert [m.name for m in activation.memory] == ["mem"]
     plane.delete_application("two")
     with pytest.raises(ApiStatusError):
         plane.invoke("two")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openwhisk.app import Limits
-from openwhisk.errors import TransportNotGrantedError
+from openwhisk.errors import ElementError, TransportNotGrantedError
 from openwhisk.runtime import Action, Resources
 
 
@@ -110,3 +110,32 @@ def test_profile_marks(transports: Any) -> None:
     (a, t), (b, u) = action.profile_marks
     assert (a, b) == (0, 1)
     assert t <= u
+
+
+def test_metrics_add_up(transports: Any) -> None:
+    action = Action("e", transports)
+    action.record_metric("rows", 3)
+    action.record_metric("rows", 4.5)
+    action.record_metric("batches", True)
+    assert action.metrics == {"rows": 7.5, "batches": 1.0}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "3", None])
+def test_a_metric_is_a_finite_number(transports: Any, value: Any) -> None:
+    action = Action("e", transports)
+    with pytest.raises(ElementError, match=r"metric 'rows': .* is not a finite number"):
+        action.record_metric("rows", value)
+    assert action.metrics == {}
+
+
+def test_metrics_are_few_and_have_short_names(transports: Any) -> None:
+    action = Action("e", transports)
+    for name in ("", "x" * 101, 7):
+        with pytest.raises(ElementError, match="no name for a metric"):
+            action.record_metric(name, 1)  # type: ignore[arg-type]
+    for number in range(64):
+        action.record_metric(f"m{number}", number)
+    with pytest.raises(ElementError, match="at most 64 metrics"):
+        action.record_metric("one more", 1)
+    action.record_metric("m1", 1)  # known already
+    assert action.metrics["m1"] == 2

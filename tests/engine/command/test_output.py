@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scad.output import write
+from engine.output import write
 
 TABLE = pa.table(
     {

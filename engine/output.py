@@ -1,4 +1,6 @@
-"""Answers as text: an aligned table, CSV, or JSON. No value is rounded and nothing is cut off."""
+"""Answers as text (an aligned table, CSV, JSON) or as Arrow and Parquet files. No value is rounded
+and nothing is cut off.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMATS", "write"]
+__all__ = ["FORMATS", "write", "write_binary"]
 
 FORMATS = ("table", "csv", "json")
 
@@ -25,6 +27,21 @@ def write(table: pa.Table, form: str, out: IO[str]) -> None:
     in ISO form, NaN and infinities are null.
     """
     {"table": _write_table, "csv": _write_csv, "json": _write_json}[form](table, out)
+
+
+def write_binary(table: pa.Table, form: str, out: IO[bytes]) -> None:
+    """Write a table as an Arrow file (``arrow``; into a pipe, a stream) or as ``parquet``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if form == "parquet":
+        whole = pa.BufferOutputStream()
+        pq.write_table(table, whole, compression="zstd")
+        out.write(whole.getvalue())
+        return
+    kind = pa.ipc.new_file if out.seekable() else pa.ipc.new_stream
+    with kind(out, table.schema) as writer:
+        writer.write_table(table)
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:

@@ -1,0 +1,163 @@
+"""SQL to a DAG: planning all 99 queries, beside DuckDB's EXPLAIN and DataFusion's physical plans.
+
+Nothing runs. Each side plans in a process of its own, over the Parquet files of one data set; what
+the first round learns (footers, statistics) stays known, as in a session that has run before.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from bench.harness import Case, Options, Timer, Unavailable
+from bench.worker import Worker
+from tpcds.data import ensure
+from tpcds.errors import TpcdsError
+from tpcds.queries import query_texts
+
+__all__ = ["PLANNERS", "DataFusion", "DuckDB", "Planner", "Scad", "planning"]
+
+MEDIAN_MS, WORST_MS = 30.0, 150.0
+SCALE, QUICK_SCALE = 1.0, 0.01
+QUICK_QUERIES = [1, 16, 95]
+PLANNERS = {"duckdb": ("DuckDB EXPLAIN", "DuckDB"), "datafusion": ("DataFusion", "DataFusion")}
+"""Peers of this suite: what a table calls them, and their classes here."""
+Tables = dict[str, list[str]]
+
+
+class Planner:
+    """Plans queries; subclasses say how one is planned."""
+
+    address: dict[str, Any] = {}
+
+    def plan(self, sql: str) -> object:
+        """Plan one query."""
+        raise NotImplementedError
+
+    def plan_all(self, numbers: list[int]) -> dict[str, float]:
+        """Seconds for each query; those that the planner refuses are missing."""
+        found = {}
+        for number, sql in query_texts().items():
+            if number not in numbers:
+                continue
+            start = time.perf_counter()
+            try:
+                self.plan(sql)
+            except Exception:
+                continue
+            found[str(number)] = time.perf_counter() - start
+        return found
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Scad(Planner):
+    """From the text to the application that would be run."""
+
+    def __init__(self, tables: Tables) -> None:
+        from engine import Session
+        from engine.codegen import build_application
+
+        self._build = build_application
+        self._session = Session()
+        for table, files in tables.items():
+            self._session.register(table, files)
+
+    def plan(self, sql: str) -> object:
+        """Front end, optimizer, cutting, and the elements' code."""
+        return self._build("query", self._session.stages(self._session.sql(sql).plan))
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+
+class DuckDB(Planner):
+    """EXPLAIN, which plans down to physical operators."""
+
+    def __init__(self, tables: Tables) -> None:
+        from tpcds.oracle import connect
+
+        self._connection = connect(tables, 2)
+
+    def plan(self, sql: str) -> object:
+        """EXPLAIN and its rows."""
+        return self._connection.execute(f"explain {sql}").fetchall()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class DataFusion(Planner):
+    """Its SQL front end, optimizer and physical planner."""
+
+    def __init__(self, tables: Tables) -> None:
+        import os.path
+
+        import datafusion
+
+        self._context = datafusion.SessionContext(
+            datafusion.SessionConfig().with_target_partitions(2)
+        )
+        for table, files in tables.items():
+            place = files[0] if len(files) == 1 else os.path.dirname(files[0])
+            self._context.register_parquet(table, place)
+
+    def plan(self, sql: str) -> object:
+        """The execution plan."""
+        return self._context.sql(sql).execution_plan()
+
+
+class Summary(Timer):
+    """One figure of all queries that each side plans."""
+
+    def __init__(self, worker: Worker, numbers: list[int], of: Callable[..., float]) -> None:
+        self._worker = worker
+        self._numbers = numbers
+        self._of = of
+
+    def seconds(self, repeat: int) -> float:
+        """Plan all queries `repeat` times; the sum of the figures."""
+        return sum(
+            self._of(self._worker.ask("plan_all", self._numbers).values()) for _ in range(repeat)
+        )
+
+
+def planning(options: Options) -> Iterator[Case]:
+    """Median and worst over the queries that a peer plans, too."""
+    try:
+        data = ensure(QUICK_SCALE if options.quick else SCALE)
+    except TpcdsError as error:
+        raise Unavailable(str(error)) from error
+    tables = {table: [str(path) for path in paths] for table, paths in data.tables.items()}
+    with ExitStack() as stack:
+        ours = stack.enter_context(Worker("bench.planning", "Scad", {"tables": tables}))
+        asked = QUICK_QUERIES if options.quick else list(query_texts())
+        planned = _planned(ours, asked)
+        peers = [peer for key, peer in PLANNERS.items() if options.wants(key)]
+        if not peers:
+            yield from _cases(ours, planned, "-", None)
+        for title, role in peers:
+            with Worker("bench.planning", role, {"tables": tables}) as theirs:
+                both = _planned(theirs, planned)
+                label = f"{title}, {len(both)} of {len(asked)} queries"
+                yield from _cases(ours, both, label, theirs)
+
+
+def _planned(worker: Worker, asked: list[int]) -> list[int]:
+    """Those of the queries that a side plans."""
+    return sorted(map(int, worker.ask("plan_all", asked)))
+
+
+def _cases(ours: Worker, numbers: list[int], label: str, theirs: Worker | None) -> Iterator[Case]:
+    for what, of, limit in (("median", statistics.median, MEDIAN_MS), ("worst", max, WORST_MS)):
+        peer = None if theirs is None else Summary(theirs, numbers, of)
+        yield Case(
+            f"SQL to DAG, {what}", "ms", Summary(ours, numbers, of), label, peer,
+            limit=limit, repeat=1, table="planning",
+        )  # fmt: skip

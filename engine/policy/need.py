@@ -1,0 +1,59 @@
+"""How much memory the stages of a plan are expected to need.
+
+Guesses from estimated rows, for choosing where to begin; what really happened takes their place
+once a query of that shape has run (`engine.policy.sizes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.optimizer.expressions import has_window
+from engine.stages.fragments import Estimator, all_relations
+from engine.stages.model import Stage
+from operators.rel import Aggregation, Join, Project, Rel, SetOperation, Sort
+from remote_frame.memory import WORKER
+
+__all__ = ["stage_need"]
+
+# What each thread holds to decode row groups.
+_THREAD = 24 << 20
+# A row in a hash table: pointer, hash and padding beside its columns.
+_ENTRY = 32
+
+
+def stage_need(stage: Stage, estimates: Estimator, threads: int) -> float:
+    """Bytes that each copy of a stage is expected to hold.
+
+    Everything that has to be complete before rows come out of it counts, as if all of it were held
+    at the same time: hash tables, groups, sorted rows, windows.
+    """
+    held = sum(_held(stage.plan, estimates))
+    return WORKER + threads * _THREAD + held / stage.parallelism
+
+
+def _held(plan: Rel, estimates: Estimator) -> Iterator[float]:
+    seen: set[int] = set()
+    for rel in all_relations(plan):
+        if id(rel) in seen:
+            continue
+        seen.add(id(rel))
+        match rel:
+            case Join(kind="semi" | "anti" | "mark", right=right):
+                yield _size(right, estimates)
+            case Join(left=left, right=right):
+                yield min(_size(left, estimates), _size(right, estimates))
+            case Aggregation():
+                sets = len(rel.grouping_sets or (0,))
+                # Every thread aggregates for itself before the groups are put together.
+                yield _size(rel, estimates) * (1 if sets > 1 else 1.5)
+            case Sort(input=below):
+                yield _size(below, estimates)
+            case Project(exprs=exprs, input=below) if has_window(exprs):
+                yield 2 * _size(below, estimates)
+            case SetOperation(all=False) | SetOperation(operation="intersect" | "except"):
+                yield sum(_size(o, estimates) for o in rel.operands)
+
+
+def _size(rel: Rel, estimates: Estimator) -> float:
+    return estimates.rows(rel) * (estimates.width(rel.schema) + _ENTRY)

@@ -1,0 +1,147 @@
+"""What queries of a shape needed when they ran: where to begin next time, and what to reserve.
+
+A *shape* is a plan without its constants and names (`operators.shape.shape`). Sizes are kept for a
+session; a session that is given a file keeps them there for the sessions after it, too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.policy.ladder import Grain
+from remote_frame.memory import WORKER, element_memory
+
+if TYPE_CHECKING:
+    from openwhisk.api import ElementRecord
+
+__all__ = ["Sizes"]
+
+_MiB = 1 << 20
+_STEP = 16 * _MiB
+_MARGIN = 1.25
+# Nobody knows yet: too little costs a second run.
+_LEAST_GUESS = 1 << 30
+
+
+class _Peak(msgspec.Struct):
+    """The most that copies of a stage held (touched, and in all), and the largest limit at which
+    they failed.
+    """
+
+    held: int = 0
+    data: int = 0
+    failed: int = 0
+
+
+class _Shape(msgspec.Struct):
+    """What is known of a shape: up to how many copies a grain is too coarse, and peaks by grain
+    and stage.
+    """
+
+    coarse: int = 0
+    peaks: dict[str, _Peak] = msgspec.field(default_factory=dict)
+
+
+class _File(msgspec.Struct):
+    version: int = 1
+    shapes: dict[str, _Shape] = msgspec.field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Sizes:
+    """Learnt sizes, by query shape. Safe to share between threads.
+
+    Parameters
+    ----------
+    path
+        A JSON file to begin with and to write what was learnt to; None keeps it in memory. A file
+        that cannot be read as such is begun anew: it holds nothing that an answer depends on.
+    """
+
+    path: Path | None = None
+    _shapes: dict[str, _Shape] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
+                file = msgspec.json.decode(self.path.read_bytes(), type=_File)
+                if file.version == _File().version:
+                    self._shapes = file.shapes
+
+    def too_coarse(self, shape: str, grain: Grain) -> bool:
+        """Whether an element was stopped by its limit at `grain`, or at a finer one."""
+        known = self._shapes.get(shape)
+        return known is not None and not grain.storage and grain.copies <= known.coarse
+
+    def memory(self, shape: str, grain: Grain, stage: str, expected: float) -> int:
+        """Bytes to reserve for each copy of a stage.
+
+        What it held, with a margin, where that is known; else twice what is `expected`, which is a
+        guess. Never more than the grain allows, and twice what was too little before.
+        """
+        with self._lock:
+            known = self._shapes.get(shape)
+            peak = (known and known.peaks.get(_key(grain, stage))) or _Peak()
+            if peak.held:
+                kernel = int(max(peak.held - WORKER, 0) * _MARGIN)
+                wanted = max(element_memory(kernel), int(peak.data * _MARGIN))
+            else:
+                wanted = max(int(2 * expected), _LEAST_GUESS)
+            wanted = max(wanted, 2 * peak.failed)
+            return min(-(-wanted // _STEP) * _STEP, grain.memory)
+
+    def learn(self, shape: str, grain: Grain, elements: Iterable[ElementRecord]) -> None:
+        """Remember what the elements of a run that succeeded held."""
+        with self._lock:
+            known = self._shapes.setdefault(shape, _Shape())
+            for element in elements:
+                peak = known.peaks.setdefault(_key(grain, element.name), _Peak())
+                peak.held = max(peak.held, element.peak_anon_bytes)
+                peak.data = max(peak.data, element.peak_data_bytes)
+        self._write()
+
+    def exceeded(
+        self, shape: str, grain: Grain, reserved: Mapping[str, int], stage: str | None
+    ) -> bool:
+        """Remember that an element was stopped by its limit.
+
+        Returns
+        -------
+        bool
+            Whether the same grain is worth another try: the element had less than the grain allows.
+        """
+        limit = grain.memory if stage is None else reserved.get(stage, grain.memory)
+        with self._lock:
+            known = self._shapes.setdefault(shape, _Shape())
+            if stage is not None and limit < grain.memory:
+                peak = known.peaks.setdefault(_key(grain, stage), _Peak())
+                peak.failed = max(peak.failed, limit)
+                again = True
+            else:
+                known.coarse = max(known.coarse, grain.copies)
+                again = False
+        self._write()
+        return again
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        with self._lock:
+            data = msgspec.json.encode(_File(shapes=self._shapes))
+        beside = self.path.with_name(f"{self.path.name}.{threading.get_ident()}")
+        # Nothing depends on it: a disk that is full must not fail a query.
+        with suppress(OSError):
+            beside.write_bytes(data)
+            beside.replace(self.path)
+
+
+def _key(grain: Grain, stage: str) -> str:
+    return f"{grain.copies}x{grain.threads}/{stage}"

@@ -1,0 +1,139 @@
+"""Running a plan under a policy: cut, run, and cut finer where memory did not suffice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from engine.codegen import CodegenSettings
+from engine.execution import Execution, QueryFailedError
+from engine.policy import Grain, Ladder, Sizes, spilling
+from engine.stages import Stage, StagePlan
+
+__all__ = ["Attempt", "Outcome", "run_under_policy"]
+
+log = logging.getLogger(__name__)
+
+# An estimate this far above the limit is believed; short of that, trying costs less than a cut
+# that was not needed.
+_CREDIBLE = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to run a plan: cut at a grain, with what each stage reserves."""
+
+    grain: Grain
+    stages: StagePlan
+    settings: CodegenSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The attempt that succeeded, what came of it, and how many did not."""
+
+    attempt: Attempt
+    execution: Execution
+    retries: int
+
+
+def run_under_policy(
+    ladder: Ladder,
+    sizes: Sizes,
+    shape: str,
+    settings: CodegenSettings,
+    cut: Callable[[Grain], StagePlan],
+    need: Callable[[Stage, Grain], float],
+    run: Callable[[Attempt], Execution],
+) -> Outcome:
+    """Run a plan at the first grain of `ladder` that holds.
+
+    Parameters
+    ----------
+    shape
+        What `sizes` knows the plan by.
+    settings
+        What does not depend on the grain.
+    cut, need, run
+        Cut the plan at a grain; say how many bytes each copy of a stage is expected to hold; run
+        an attempt.
+
+    Raises
+    ------
+    QueryFailedError
+        If an element fails for another reason, or for want of memory at the last grain, too.
+    """
+    grains = list(ladder.rungs())
+    # The last grain may spill and is tried whatever is known.
+    rung = next((i for i, g in enumerate(grains) if not sizes.too_coarse(shape, g)), -1)
+    retries = 0
+    while True:
+        grain = grains[rung]
+        stages = cut(grain)
+        expected = {s.name: need(s, grain) for s in stages.stages}
+        if grain is not grains[-1] and max(expected.values()) > _CREDIBLE * grain.memory:
+            rung += 1
+            continue
+        try:
+            return _run_at(grain, stages, expected, sizes, shape, settings, run, retries)
+        except _TooCoarse as stopped:
+            retries = stopped.retries
+            if grain.storage or stopped.failure.kind == "minimum":
+                raise stopped.failure from None
+            log.info("cut finer than %d: %s", grain.copies, stopped.failure)
+            if not grain.whole and _runs_once(stages, stopped.failure.element):
+                # An operator that cannot be cut: more parts would not make it smaller.
+                grains = [spilling(grain)]
+                rung = 0
+            else:
+                rung += 1
+
+
+class _TooCoarse(Exception):
+    """An element was stopped by its limit although it had all that its grain allows."""
+
+    def __init__(self, failure: QueryFailedError, retries: int) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.retries = retries
+
+
+def _run_at(
+    grain: Grain,
+    stages: StagePlan,
+    expected: Mapping[str, float],
+    sizes: Sizes,
+    shape: str,
+    settings: CodegenSettings,
+    run: Callable[[Attempt], Execution],
+    retries: int,
+) -> Outcome:
+    """Run at one grain, giving stages that reserved too little more, up to what it allows."""
+    while True:
+        memory = {n: sizes.memory(shape, grain, n, e) for n, e in expected.items()}
+        sized = replace(
+            settings,
+            compute_memory=grain.memory,
+            threads=grain.threads,
+            storage=grain.storage,
+            stage_memory=memory,
+        )
+        attempt = Attempt(grain, stages, sized)
+        try:
+            execution = run(attempt)
+        except QueryFailedError as failure:
+            if failure.kind not in ("limit", "minimum"):
+                raise
+            retries += 1
+            if not sizes.exceeded(shape, grain, memory, failure.element):
+                raise _TooCoarse(failure, retries) from failure
+            log.info("%s had %d bytes: %s", failure.element, memory[failure.element or ""], failure)
+        else:
+            sizes.learn(shape, grain, execution.activation.elements)
+            return Outcome(attempt, execution, retries)
+
+
+def _runs_once(stages: StagePlan, element: str | None) -> bool:
+    """Whether an element has one copy however finely the plan is cut."""
+    return any(s.name == element and s.parallelism == 1 for s in stages.stages)

@@ -1,0 +1,13 @@
+from collections.abc import Sequence
+from typing import Any
+
+class ScanTable:
+    def __init__(
+        self,
+        schema: Any,
+        batches: Sequence[Any],
+        ranges: Sequence[tuple[int, int] | None] = (),
+    ) -> None: ...
+    @property
+    def id(self) -> int: ...
+    def close(self) -> None: ...

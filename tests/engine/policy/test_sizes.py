@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.policy import Grain, Sizes
+from openwhisk.api import ElementRecord
+
+MiB = 1 << 20
+WHOLE = Grain(1, 2, 4096 * MiB)
+PARTS = Grain(4, 1, 4096 * MiB)
+
+
+def held(name: str, anon: int, data: int, index: int = 0) -> ElementRecord:
+    return ElementRecord(
+        name=name, index=index, peak_anon_bytes=anon * MiB, peak_data_bytes=data * MiB
+    )
+
+
+def test_what_is_not_known_is_a_multiple_of_the_guess_within_the_grain() -> None:
+    sizes = Sizes()
+    assert sizes.memory("q", WHOLE, "s1", 10 * MiB) == 1024 * MiB
+    assert sizes.memory("q", WHOLE, "s1", 1000 * MiB) == 2000 * MiB
+    assert sizes.memory("q", WHOLE, "s1", 1e12) == WHOLE.memory
+
+
+def test_what_was_held_is_reserved_with_a_margin() -> None:
+    sizes = Sizes()
+    sizes.learn("q", WHOLE, [held("s1", 96 + 300, 600), held("s1", 50, 60, index=1)])
+    reserved = sizes.memory("q", WHOLE, "s1", 1e12)
+    assert 750 * MiB <= reserved <= 800 * MiB
+    # …of that shape, at that grain, for that stage.
+    assert sizes.memory("q", PARTS, "s1", 1e12) == PARTS.memory
+    assert sizes.memory("p", WHOLE, "s1", 1e12) == WHOLE.memory
+    assert sizes.memory("q", WHOLE, "s2", 1e12) == WHOLE.memory
+
+
+def test_peaks_are_the_largest_of_all_runs() -> None:
+    sizes = Sizes()
+    sizes.learn("q", WHOLE, [held("s1", 700, 900)])
+    before = sizes.memory("q", WHOLE, "s1", 0)
+    sizes.learn("q", WHOLE, [held("s1", 100, 200)])
+    assert sizes.memory("q", WHOLE, "s1", 0) == before
+
+
+def test_what_did_not_suffice_is_doubled_until_the_grain_is_full() -> None:
+    sizes = Sizes()
+    tries = []
+    while True:
+        reserved = sizes.memory("q", WHOLE, "s1", 0)
+        tries.append(reserved // MiB)
+        if not sizes.exceeded("q", WHOLE, {"s1": reserved}, "s1"):
+            break
+    assert tries == [1024, 2048, 4096]
+    assert sizes.too_coarse("q", WHOLE)
+    assert not sizes.too_coarse("q", PARTS)
+
+
+def test_a_grain_that_spills_is_never_too_coarse() -> None:
+    sizes = Sizes()
+    sizes.exceeded("q", PARTS, {}, None)
+    assert sizes.too_coarse("q", WHOLE)
+    assert sizes.too_coarse("q", PARTS)
+    assert not sizes.too_coarse("q", Grain(4, 1, PARTS.memory, storage=1))
+
+
+def test_a_file_passes_on_what_was_learnt(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.json"
+    first = Sizes(path)
+    first.learn("q", WHOLE, [held("s1", 396, 600)])
+    first.exceeded("p", WHOLE, {}, None)
+    second = Sizes(path)
+    assert second.memory("q", WHOLE, "s1", 0) == first.memory("q", WHOLE, "s1", 0)
+    assert second.too_coarse("p", WHOLE)
+    assert [p.name for p in tmp_path.iterdir()] == ["sizes.json"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"version": 99, "shapes": 1}', b"\xff\xfe"]
+)
+def test_a_file_that_is_none_of_ours_is_begun_anew(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "sizes.json"
+    path.write_bytes(content)
+    sizes = Sizes(path)
+    assert sizes.memory("q", WHOLE, "s1", 0) == 1024 * MiB
+    sizes.learn("q", WHOLE, [held("s1", 396, 600)])
+    assert Sizes(path).memory("q", WHOLE, "s1", 0) < 1024 * MiB
+
+
+def test_a_file_that_cannot_be_written_fails_no_query(tmp_path: Path) -> None:
+    sizes = Sizes(tmp_path / "gone" / "sizes.json")
+    sizes.learn("q", WHOLE, [held("s1", 396, 600)])
+    assert sizes.memory("q", WHOLE, "s1", 0) < 1024 * MiB

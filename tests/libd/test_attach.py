@@ -1,0 +1,153 @@
+"""Attaching a tenant's arena: in one round trip, once, and from servers that pass others."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from libd import ArenaCache, LibdAction, LibdError, ProtocolError, Transport
+from tests.libd.test_hostile import HELLO_SIZE, REPLY, REQUEST, welcome
+
+Stand = Any  # conftest.py's
+
+ATTACH = 11
+ARENA = 1 << 16
+TABLE = 4096 + 32 * (1 << 18)
+Answer = Callable[[socket.socket, bytes], None]
+
+
+def memfd(size: int, *, sealed: bool = True) -> int:
+    fd = os.memfd_create("scad-test", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    if sealed:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+@contextmanager
+def false_server(answer: Answer) -> Iterator[str]:
+    """Reads greeting and ATTACH before it answers either."""
+    name = f"scad-test-{secrets.token_hex(8)}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + name)
+        listener.listen()
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                asked = sock.recv(HELLO_SIZE + REQUEST.size, socket.MSG_WAITALL)
+                op, _, _, number, *_ = REQUEST.unpack(asked[HELLO_SIZE:])
+                assert op == ATTACH
+                answer(sock, REPLY.pack(0x5343, ATTACH, 0, number, ARENA, 0, 0))
+                sock.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"m;rdma_shm;url,unix://@{name};timeout,5;"
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def passing(*sizes: int, sealed: bool = True, split: bool = False) -> Answer:
+    """Answers with descriptors of memory of these sizes."""
+
+    def answer(sock: socket.socket, attached: bytes) -> None:
+        fds = [memfd(size, sealed=sealed) for size in sizes]
+        sock.sendall(welcome())
+        if split:  # half of the reply with all of them, and half with all of them once more
+            socket.send_fds(sock, [attached[:20]], fds)
+            attached = attached[20:]
+        socket.send_fds(sock, [attached], fds)
+        for fd in fds:
+            os.close(fd)
+
+    return answer
+
+
+def open_one(durl: str) -> Transport:
+    action = LibdAction("0", [durl])
+    return action.get_transport("m")
+
+
+def test_greeting_and_attach_are_one_round_trip() -> None:
+    with false_server(passing(ARENA, TABLE)) as durl:
+        with open_one(durl) as trans:
+            assert trans.mappable
+            assert trans.size == 64
+
+
+def test_an_answer_that_comes_byte_by_byte() -> None:
+    def answer(sock: socket.socket, attached: bytes) -> None:
+        fds = [memfd(ARENA), memfd(TABLE)]
+        for byte in welcome(b"name"):
+            sock.sendall(bytes([byte]))
+        socket.send_fds(sock, [attached[:1]], fds)
+        for byte in attached[1:]:
+            sock.sendall(bytes([byte]))
+        for fd in fds:
+            os.close(fd)
+
+    with false_server(answer) as durl, open_one(durl) as trans:
+        assert trans.element == "name"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        passing(),
+        passing(ARENA),
+        passing(ARENA, TABLE, 4096),
+        passing(ARENA, TABLE - 4096),
+        passing(ARENA + 4096, TABLE),
+        passing(ARENA, TABLE, sealed=False),
+        passing(ARENA + 1, TABLE, split=True),
+    ],
+    ids=["none", "one", "three", "short table", "long arena", "unsealed", "twice"],
+)
+def test_what_is_no_arena_is_refused_and_let_go(answer: Answer) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with false_server(answer) as durl:
+        with pytest.raises(ProtocolError):
+            open_one(durl)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("code", [1, 5, 8, 13])
+def test_an_attach_that_is_refused(code: int) -> None:
+    def answer(sock: socket.socket, attached: bytes) -> None:
+        magic, op, _, number, *_ = struct.unpack("<HHiQ", attached[:16])
+        sock.sendall(welcome() + REPLY.pack(magic, op, code, number, 0, 0, 0))
+
+    before = len(os.listdir("/proc/self/fd"))
+    with false_server(answer) as durl:
+        with pytest.raises(LibdError):
+            open_one(durl)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_more_than_was_asked_for() -> None:
+    def answer(sock: socket.socket, attached: bytes) -> None:
+        passing(ARENA, TABLE)(sock, attached + b"x")
+
+    with false_server(answer) as durl:
+        with pytest.raises(ProtocolError):
+            open_one(durl)
+
+
+def test_an_arena_that_is_here_is_not_passed_again(stand: Stand) -> None:
+    tenant, other = stand.tenant(), stand.tenant()
+    first, second = (stand.control.create_element(t, "m", 4096) for t in (tenant, other))
+    cache = ArenaCache()
+    for grant, passed in ((first, 1), (first, 1), (second, 2), (first, 2)):
+        with LibdAction("0", [grant.durl("m", "rdma_shm")], cache=cache) as action:
+            action.get_transport("m").write_from(0, b"x")
+        assert stand.control.stats().operations["attach"] == passed
