@@ -22,9 +22,9 @@ _OUT_OF_MEMORY = frozenset(
     {
         "MemoryError",
         "OutOfMemoryException",
+        "KernelMemoryError",
         "ArrowMemoryError",
         "_ArrayMemoryError",
-        "KernelMemoryError",
     }
 )
 

@@ -36,6 +36,8 @@ _BATCH_ROWS = 122_880
 # NaN is not greater than numbers and equals nothing. It is not faster either: 31 against 58 ms for
 # a range over 3 M rows, 40 against 22 ms for one string in a hundred.
 _ALL_ROWS = 2**63 - 1
+_BATCH_BYTES = 64 << 20
+_VECTOR = 2048
 # Of the files that a failing statement read; a table may have hundreds.
 _FILES_SHOWN = 3
 
@@ -224,7 +226,8 @@ class Kernel:
 
     def _start(self, fragment: Fragment) -> pa.RecordBatchReader:
         wanted = fragment.schema.types
-        reader = self._connection.execute(fragment.sql).to_arrow_reader(_BATCH_ROWS)
+        rows = _batch_rows(len(wanted))
+        reader = self._connection.execute(fragment.sql).to_arrow_reader(rows)
         given = reader.schema.types
         if len(given) < len(wanted):
             raise KernelError(f"{len(wanted)} columns expected, {len(given)} came", fragment.sql)
@@ -237,7 +240,7 @@ class Kernel:
         )
         names = ", ".join(f"c{i}" for i in range(len(given)))
         cast = f"SELECT {columns} FROM (\n{fragment.sql}\n) AS answer({names})"
-        return self._connection.execute(cast).to_arrow_reader(_BATCH_ROWS)
+        return self._connection.execute(cast).to_arrow_reader(rows)
 
     def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
         schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in fragment.schema])
@@ -299,6 +302,15 @@ def _in_memory(data: ArrowStream, columns: Sequence[str]) -> InMemory | None:
         found: InMemory | None = data.resident_batches(list(columns))
         return found
     return None
+
+
+def _batch_rows(columns: int) -> int:
+    """Rows of an answer's batches: whole vectors, `_BATCH_ROWS` where columns are few.
+
+    DuckDB reserves a batch in full before the first row: 8 GB for 2000 integers a row.
+    """
+    fitting = _BATCH_BYTES // (8 * max(1, columns))
+    return min(_BATCH_ROWS, max(_VECTOR, fitting // _VECTOR * _VECTOR))
 
 
 def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:

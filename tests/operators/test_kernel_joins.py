@@ -1,4 +1,4 @@
-"""Arrow inputs: what DuckDB pushes down into them must not change the answer."""
+"""Arrow in: what DuckDB pushes down must not change the answer. Arrow out: batches that fit."""
 
 from __future__ import annotations
 
@@ -105,3 +105,14 @@ def test_filters_mean_what_they_mean_to_duckdb(
 
 def as_key(value: Any) -> Any:
     return "nan" if value != value else value
+
+
+@pytest.mark.parametrize(("columns", "most"), [(1, 1_000_000), (100, 90_000), (1_000, 8_192)])
+def test_a_batch_of_many_columns_is_short(kernel: Kernel, columns: int, most: int) -> None:
+    """DuckDB reserves all of a batch before it has a row."""
+    names = [f"c{i}" for i in range(columns)]
+    sql = f"SELECT {', '.join(f'i AS {n}' for n in names)} FROM range(4000) r(i)"
+    schema = Schema(tuple(Field(n, pa.int64()) for n in names))
+    batches = list(kernel.run(Fragment(sql, (), schema)))
+    assert sum(b.num_rows for b in batches) == 4000
+    assert max(b.num_rows for b in batches) <= most
