@@ -386,23 +386,24 @@ def _projected(expr: Expr, stats: TableStats) -> ColumnStats:
 
 
 def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
-    share = 1.0  # of the cross product
-    matched = 1.0  # of left rows that find a partner
+    share = 1.0  # of the cross product, and of left rows that find a partner
+    matched = 1.0
+    keys_left = keys_right = domain = 1.0  # combinations of all keys
     for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
         one, other = left.columns[a], right.columns[b]
-        most = max(
-            one.distinct or left.rows,
-            other.distinct or right.rows,
-            _within(one, other),
-            _within(other, one),
-            1.0,
-        )
-        share *= (1 - one.null_fraction) * (1 - other.null_fraction) / most
-        here = (other.distinct or right.rows) / max(
-            one.distinct or left.rows, _within(other, one), 1.0
-        )
-        here = min(here, 1.0)
-        matched *= here * (1 - one.null_fraction)
+        ones, others = one.distinct or left.rows, other.distinct or right.rows
+        known = max(_within(one, other), _within(other, one))
+        keys_left, keys_right = keys_left * max(ones, 1.0), keys_right * max(others, 1.0)
+        domain *= max(ones, others, known, 1.0)
+        share *= (1 - one.null_fraction) * (1 - other.null_fraction)
+        matched *= 1 - one.null_fraction
+        matched *= min(others / max(ones, _within(other, one), 1.0), 1.0)
+    if len(rel.left_keys) > 1:
+        # Keys that together name a row (an order and an item) are not independent: there are no
+        # more combinations than rows.
+        largest = max(min(keys_left, left.rows), min(keys_right, right.rows), 1.0)
+        domain = min(domain, largest)
+    share /= max(domain, 1.0)
     both = TableStats(left.rows * right.rows, left.columns + right.columns)
     if rel.condition is not None:
         residual = selectivity(rel.condition, both)
