@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.dialect.functions import AGGREGATES, DATE_PARTS, NEGATED, SCALARS
-from engine.dialect.literals import arrow_cast, datafusion_literal, duck_literal
+from engine.dialect.literals import arrow_cast, datafusion_literal, duck_literal, plain_value
 from engine.dialect.oracle import Oracle
 from engine.dialect.signatures import Signature, Signatures
 from engine.dialect.types import ir_type, is_integer_name, lossless, type_of_json
@@ -140,6 +140,9 @@ class Translator:
     def _constant(self, node: Node) -> Term:
         text = duck_literal(node["value"])
         type = type_of_json(node["value"]["type"])
+        plain = plain_value(node["value"])
+        if plain is not None:
+            return Term(datafusion_literal(type, plain), type, text)
         value = self._oracle.evaluate(text)
         if value is None:
             raise UnsupportedSqlError(f"the constant {text} is not supported")

@@ -11,7 +11,7 @@ from typing import Any
 from engine.dialect.types import datafusion_type, ir_type, type_of_json
 from engine.errors import UnsupportedSqlError
 
-__all__ = ["arrow_cast", "datafusion_literal", "duck_literal", "text_literal"]
+__all__ = ["arrow_cast", "datafusion_literal", "duck_literal", "plain_value", "text_literal"]
 
 _EPOCH = datetime.date(1970, 1, 1)
 _ARROW_NAMES: Mapping[str, str] = {
@@ -113,3 +113,22 @@ def duck_literal(node: Mapping[str, Any]) -> str:
     if type in _ARROW_NAMES and isinstance(value, int | float):
         return f"CAST('{value!r}' AS {type})"
     raise UnsupportedSqlError(f"constants of type {type} are not supported here")
+
+
+def plain_value(node: Mapping[str, Any]) -> str | int | None:
+    """The value of a BOUND_CONSTANT that needs no evaluation: text, or an integer of at most 64
+    bits; None for everything else. Asking DuckDB costs half a millisecond for each constant.
+    """
+    type, value = type_of_json(node["type"]), node.get("value", "")
+    if node.get("is_null"):
+        return None
+    if type == "VARCHAR":
+        return str(value)
+    if type in _INTEGERS and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return None
+
+
+_INTEGERS = frozenset(
+    ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+)

@@ -5,6 +5,7 @@ files.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ _BATCH_BYTES = 64 << 20
 _VECTOR = 2048
 # Of the files that a failing statement read; a table may have hundreds.
 _FILES_SHOWN = 3
+_MOST_FILE_VIEWS = 100
 
 
 class Kernel:
@@ -66,6 +68,7 @@ class Kernel:
         self._disabled = ""
         self._registered: list[str] = []
         self._views: list[str] = []
+        self._files: dict[str, object] = {}
         self._tables: list[_scan.ScanTable] = []
         self._scans = _load_scan(connection)
         connection.execute(f"SET arrow_output_version = '{_ARROW_VERSION}'")
@@ -174,7 +177,7 @@ class Kernel:
 
     def _bind(self, one: FragmentInput, supplied: Mapping[str, ArrowStream]) -> None:
         if isinstance(one.source, ParquetSource):
-            self._view(one.name, _parquet(one.source))
+            self._file_view(one.name, one.source)
             return
         key = getattr(one.source, "name", one.name)
         if key not in supplied:
@@ -189,7 +192,23 @@ class Kernel:
         self._registered.append(hidden)
         self._view(one.name, f"SELECT * FROM {identifier(hidden)} LIMIT {_ALL_ROWS}")
 
+    def _file_view(self, name: str, source: ParquetSource) -> None:
+        """Let `name` be a view of Parquet files. One of the same files, unchanged, is kept from
+        earlier fragments: making it reads their footers (4 to 14 ms for the tables of a query).
+        """
+        text = _parquet(source)
+        made = text, _versions(source.paths)
+        if self._files.get(name) == made:
+            return
+        if len(self._files) >= _MOST_FILE_VIEWS:
+            while self._files:
+                old, _ = self._files.popitem()
+                self._connection.execute(f"DROP VIEW IF EXISTS {identifier(old)}")
+        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {text}")
+        self._files[name] = made
+
     def _view(self, name: str, query: str) -> None:
+        self._files.pop(name, None)
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
         self._views.append(name)
 
@@ -311,6 +330,19 @@ def _batch_rows(columns: int) -> int:
     """
     fitting = _BATCH_BYTES // (8 * max(1, columns))
     return min(_BATCH_ROWS, max(_VECTOR, fitting // _VECTOR * _VECTOR))
+
+
+def _versions(paths: Sequence[str]) -> tuple[tuple[int, int, int] | None, ...]:
+    """What tells that a file is another one now; None for one that is not there."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            known = os.stat(path)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((known.st_ino, known.st_size, known.st_mtime_ns))
+    return tuple(found)
 
 
 def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
