@@ -326,7 +326,7 @@ class Session:
     def _query(self, plan: Rel) -> _Query:
         estimates = Estimates(self._statistics)
         resolved = self._local.resolve(plan)
-        whole = optimize(resolved, estimates, joins=False)
+        whole = optimize(resolved, estimates)
         return _Query(resolved, estimates, whole, shape(whole))
 
     def _execute(self, query: _Query, lease: Lease | None) -> pa.Table:
