@@ -262,7 +262,8 @@ def warm_kernel(action: Any = None) -> Kernel:
     storage = int(getattr(limits, "storage", 0))
     if storage:
         # A connection that has spilled keeps its directory for good: this one is for one element.
-        return Kernel.open(threads, memory, action.scratch(), storage)
+        # It spills what its own limit does not hold; the rest is for what that limit does not count.
+        return Kernel.open(threads, memory // 2, action.scratch(), storage)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
     return kernel

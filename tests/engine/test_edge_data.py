@@ -514,7 +514,7 @@ def test_many_parts(differential: Any, partitions: int) -> None:
 def test_columns_that_differ_only_in_case_are_refused(differential: Any) -> None:
     path = differential.folder / "case.parquet"
     pq.write_table(pa.table({"a": [1], "A": [2]}), path)
-    with pytest.raises(DataError, match="several columns named"):
+    with pytest.raises(DataError, match="several columns are called 'A'"):
         differential.catalog.register("case", path)
 
 

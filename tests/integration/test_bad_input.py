@@ -32,8 +32,6 @@ USAGE = 2
         (["--transport", "pigeon"], "pigeon"),
         (["--policy", "fine"], "disaggregate"),
         (["--policy"], "expected one argument"),
-        (["--resident"], "not built yet"),
-        (["--compare", "polars"], "not built yet"),
         (["--json", "nowhere/figures.json"], "nowhere"),
         (["--quieres", "1"], "--quieres"),
         (["1"], "1"),

@@ -211,7 +211,9 @@ def test_explain_analyze_sets_what_was_beside_what_was_expected(session: Session
     assert "q-error" in text
     assert "critical path" in text
     assert "4 rows" in text.splitlines()[0]
-    assert session.sql(sql).explain(analyze=True).splitlines()[2:3] == text.splitlines()[2:3]
+    again = session.sql(sql).explain(analyze=True)
+    # The widths of columns follow the figures, which are other ones each time.
+    assert again.splitlines()[2].split() == text.splitlines()[2].split()
     assert "q-error" not in session.explain(sql)
 
 
