@@ -262,7 +262,7 @@ def warm_kernel(action: Any = None) -> Kernel:
     storage = int(getattr(limits, "storage", 0))
     if storage:
         # A connection that has spilled keeps its directory for good: this one is for one element.
-        # It spills what its own limit does not hold; the rest is for what that limit does not count.
+        # It spills what its own limit does not hold; the rest is for what that does not count.
         return Kernel.open(threads, memory // 2, action.scratch(), storage)
     kernel: Kernel = action.resource(KERNEL_RESOURCE, lambda: Kernel.open(threads, memory))
     kernel.limit(threads, memory)
