@@ -457,27 +457,33 @@ class _Lowering:
 
     # Joins and sets
 
-    def _operand(self, rel: Rel) -> _Select:
-        """`rel` as something that may stand beside JOIN."""
+    def _operand(self, rel: Rel, filled: bool) -> _Select:
+        """`rel` as something that may stand beside JOIN; `filled` if the join may fill its columns
+        with NULL.
+        """
         child = self.select(rel)
-        if child.bare and child.source and "\n" not in child.source:
+        if child.bare and child.source and "\n" not in child.source and _joins(child, filled):
             return child
         return self._nested(child, rel)
 
-    def _left_operand(self, rel: Rel) -> _Select:
+    def _left_operand(self, rel: Rel, filled: bool) -> _Select:
         """The left side: a chain of joins may simply go on."""
         child = self.select(rel)
-        if child.bare and child.source:
+        if child.bare and child.source and _joins(child, filled):
             return child
         return self._nested(child, rel)
 
     def _join(self, rel: Join) -> _Select:
         swap = rel.build == "left" and rel.kind in ("inner", "left", "right", "full", "cross")
+        left_filled = rel.kind in ("right", "full")
+        right_filled = rel.kind in ("left", "full", "asof")
         if swap:
-            right, left = self._operand(rel.left), self._left_operand(rel.right)
+            right = self._operand(rel.left, left_filled)
+            left = self._left_operand(rel.right, right_filled)
             mine, other = right, left
         else:
-            left, right = self._left_operand(rel.left), self._operand(rel.right)
+            left = self._left_operand(rel.left, left_filled)
+            right = self._operand(rel.right, right_filled)
             mine, other = left, right
         terms = [
             f"{mine.columns[a]} {'IS NOT DISTINCT FROM' if nulls else '='} {other.columns[b]}"
@@ -533,6 +539,13 @@ class _Lowering:
 # A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is
 # "simple" is a constant, which SQL would take for a position.
 _REFERENCE = re.compile(r"""(\w+|"[^"]*")\.(\w+|"([^"]|"")*")""")
+
+
+def _joins(select: _Select, filled: bool) -> bool:
+    """Whether the columns of `select` mean the same above a join as below it: a constant does not
+    become NULL where the join finds no partner.
+    """
+    return not filled or all(_REFERENCE.fullmatch(c) for c in select.columns)
 
 
 def _keys_as_columns(rel: Aggregation) -> Aggregation:

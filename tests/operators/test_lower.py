@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
@@ -36,6 +36,7 @@ from operators.rel import (
     Filter,
     InputSource,
     Join,
+    JoinKind,
     Limit,
     Project,
     Rel,
@@ -445,3 +446,16 @@ def test_equal_keys_of_grouping_sets_are_two(kernel: Kernel) -> None:
             left, [key, key], [build.aggregate("count")], grouping_sets=[(0, 1), (0,), ()]
         )
         assert Counter(answer(kernel, plan)) == Counter(rows(plan)), lower(plan).sql
+
+
+@pytest.mark.parametrize("kind", ["left", "right", "full"])
+@pytest.mark.parametrize("built", ["left", "right", None])
+def test_a_constant_is_null_where_an_outer_join_finds_no_partner(
+    kernel: Kernel, kind: JoinKind, built: Literal["left", "right"] | None
+) -> None:
+    constant = build.project(scan("left"), [build.lit(7), build.col(scan("left").schema, 0)])
+    other = build.project(
+        scan("Right Side"), [build.lit(8), build.col(scan("Right Side").schema, 1)]
+    )
+    plan = build.join(constant, other, kind, on=[(1, 1)], build=built)
+    assert Counter(answer(kernel, plan)) == Counter(rows(plan))

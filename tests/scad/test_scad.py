@@ -108,7 +108,7 @@ def test_doctor_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "required: COMMAND"),
         (["dance"], "invalid choice"),
-        (["sql"], "required: query"),
+        (["sql"], "give one query"),
         (["sql", "select 1", "--table", "t"], "'t' is not NAME=PATH"),
         (["sql", "select 1", "--table", "=x"], "not NAME=PATH"),
         (["sql", "select 1", "--format", "xml"], "invalid choice"),
