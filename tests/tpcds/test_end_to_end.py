@@ -141,9 +141,8 @@ def test_further_engines_stand_beside(launch: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_either_transport(launch: Any, transport: str, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    status, out, err = finish(
-        launch(*queries([3, 95]), "--transport", transport, "--json", str(path))
-    )
+    parted = ("--parallelism", "2", "--transport", transport)
+    status, out, err = finish(launch(*queries([3, 95]), *parted, "--json", str(path)))
     assert (status, err) == (0, ""), out
     assert "2 of 2 verified" in out
     record = json.loads(path.read_text())["queries"]["95"]

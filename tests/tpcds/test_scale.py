@@ -32,7 +32,8 @@ def run(out: Path, *arguments: str) -> dict[str, dict[str, object]]:
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_queries_at_sf_1_are_split_and_right(tmp_path: Path, transport: str) -> None:
     asked = ",".join(map(str, SPLIT))
-    found = run(tmp_path / "run.json", "--sf", "1", "--queries", asked, "--transport", transport)
+    how = ("--policy", "disaggregate", "--transport", transport)
+    found = run(tmp_path / "run.json", "--sf", "1", "--queries", asked, *how)
     assert {int(number) for number in found} == set(SPLIT)
     for number, record in found.items():
         assert record["verified"] is True, number
