@@ -94,7 +94,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def control() -> Iterator[EmbeddedControlPlane]:
     with EmbeddedControlPlane(
         cores=2, memory=6 << 30, preimport=("engine.element", "operators.duckdb"), prewarm=2
@@ -117,7 +117,7 @@ def _beside(
     return Beside(session, connection)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shop(
     control: EmbeddedControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Beside]:
@@ -131,7 +131,7 @@ def shop(
     connection.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def tpch(
     control: EmbeddedControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Beside]:
