@@ -410,6 +410,7 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
         share *= residual
         matched *= residual if not rel.left_keys else max(residual, 0.5)
     matches = left.rows * right.rows * share
+    matched = min(matched, right.rows * share)  # no more rows find a partner than there are pairs
     if rel.kind == "semi":
         return _scaled(left, left.rows * matched)
     if rel.kind == "anti":
@@ -425,6 +426,12 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
         c if c.distinct is None else replace(c, distinct=min(c.distinct, max(rows, 0.0)))
         for c in both.columns
     )
+    if rel.kind == "left" and rows > 0:
+        filled = max(left.rows * (1 - matched), 0.0) / rows
+        columns = columns[: len(left.columns)] + tuple(
+            replace(c, null_fraction=max(c.null_fraction, min(filled, 1.0)))
+            for c in columns[len(left.columns) :]
+        )
     return TableStats(rows, columns)
 
 
