@@ -41,6 +41,7 @@ from operators.schema import Schema
 __all__ = [
     "column_refs",
     "columns_of",
+    "every_relation",
     "expressions_of",
     "has_window",
     "map_children",
@@ -201,6 +202,18 @@ def subqueries_of(rel: Rel) -> Iterator[Rel]:
         for node in _nodes(expr):
             if isinstance(node, (ScalarSubquery, Exists, InSubquery)):
                 yield node.rel
+
+
+def every_relation(*roots: Rel) -> Iterator[Rel]:
+    """Every relation once, those inside expressions included."""
+    seen: set[int] = set()
+    waiting = list(reversed(roots))
+    while waiting:
+        rel = waiting.pop()
+        if id(rel) not in seen:
+            seen.add(id(rel))
+            yield rel
+            waiting += reversed([*rel.inputs(), *subqueries_of(rel)])
 
 
 def map_subqueries(rel: Rel, visit: Callable[[Rel], Rel]) -> Rel:

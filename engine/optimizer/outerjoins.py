@@ -60,8 +60,8 @@ def _anti(rel: Filter) -> Rel:
     padded += [Lit(f.type, None) for f in below.right.schema]
     predicate = conjunction([substitute(t, padded) for t in rest])
     kept = anti if predicate is None else Filter(anti.schema, anti, predicate)
-    exprs = padded if outputs is None else [substitute(e, padded) for e in outputs]
-    return Project(rel.schema, kept, tuple(exprs))
+    given = padded if outputs is None else [substitute(e, padded) for e in outputs]
+    return Project(rel.schema, kept, tuple(given))
 
 
 def _is_null_of(term: Expr, columns: set[int]) -> bool:
