@@ -7,7 +7,12 @@ partner's key is equal to something, and so is not NULL. The anti join says so, 
 
 from __future__ import annotations
 
-from engine.optimizer.expressions import column_refs, map_subqueries, with_inputs
+from engine.optimizer.expressions import (
+    column_refs,
+    every_relation,
+    map_subqueries,
+    with_inputs,
+)
 from engine.optimizer.predicates import conjunction, conjuncts
 from operators.expr import Call, Column, Expr, Lit
 from operators.rel import Filter, Join, Project, Rel
@@ -18,6 +23,8 @@ __all__ = ["anti_joins"]
 
 def anti_joins(plan: Rel) -> Rel:
     """`plan` with an anti join for each left join whose partners are all filtered out."""
+    if not any(isinstance(r, Join) and r.kind == "left" for r in every_relation(plan)):
+        return plan
     done: dict[int, Rel] = {}
 
     def visit(rel: Rel) -> Rel:

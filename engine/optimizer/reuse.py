@@ -13,7 +13,6 @@ small, separate share of a table; the estimates tell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from engine.optimizer.expressions import (
     every_relation,
@@ -24,7 +23,7 @@ from engine.optimizer.expressions import (
 )
 from engine.optimizer.fusion import Fused, fuse
 from engine.optimizer.joingroup import RowEstimates
-from engine.optimizer.sharing import intern
+from engine.optimizer.sharing import intern, shared, unfiltered
 from operators.expr import Column, Window
 from operators.rel import Aggregation, Filter, Join, Limit, Project, Rel, Scan, SetOperation, Sort
 
@@ -38,6 +37,8 @@ _ROUNDS = 12
 
 def reuse_similar(plan: Rel, estimates: RowEstimates) -> Rel:
     """`plan` (interned) with similar subplans fused where fewer rows are handled then."""
+    if not _repeats(plan):
+        return plan
     for _ in range(_ROUNDS):
         found = _best(plan, estimates)
         if found is None:
@@ -62,6 +63,15 @@ def _best(plan: Rel, estimates: RowEstimates) -> tuple[list[Rel], Fused] | None:
         if found is not None:
             return found
     return None
+
+
+def _repeats(plan: Rel) -> bool:
+    """Whether something is grouped, and read or scanned twice: else nothing can be similar."""
+    relations = list(every_relation(plan))
+    sources = [r.source for r in relations if isinstance(r, Scan)]
+    return any(isinstance(r, Aggregation) for r in relations) and (
+        len(set(sources)) < len(sources) or bool(shared(plan))
+    )
 
 
 def _candidate(rel: Rel) -> bool:
@@ -111,7 +121,7 @@ def _work(rels: Sequence[Rel], estimates: RowEstimates) -> float:
     def own(rel: Rel) -> float:
         match rel:
             case Scan():
-                return estimates.rows(replace(rel, predicate=None))
+                return estimates.rows(unfiltered(rel))
             case Aggregation(measures=measures):
                 masks = sum(m.filter is not None for m in measures)
                 return estimates.rows(rel.input) * (1 + 0.25 * masks)
