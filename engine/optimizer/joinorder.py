@@ -77,9 +77,19 @@ def _greedy(group: JoinGroup, estimates: RowEstimates) -> Piece:
             )
         return known[key]
 
+    connections: dict[tuple[int, int], bool] = {}
+
+    def connected(one: Piece, other: Piece) -> bool:
+        key = (id(one), id(other))
+        if key not in connections:
+            connections[key] = any(True for _ in group.between(one, other))
+        return connections[key]
+
+    kept: list[Piece] = []  # ids stand for pieces as long as these live
     while len(pieces) > 1 or waiting:
+        kept += pieces
         pairs: list[tuple[Piece, Piece | Attached]] = [
-            p for p in combinations(pieces, 2) if any(group.between(*p))
+            p for p in combinations(pieces, 2) if connected(*p)
         ]
         pairs += [(p, a) for a in waiting for p in pieces if a.needs <= set(p.columns)]
         pairs = pairs or list(combinations(pieces, 2))
