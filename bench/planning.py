@@ -32,6 +32,8 @@ class Planner:
     """Plans queries; subclasses say how one is planned."""
 
     address: dict[str, Any] = {}
+    refusals: tuple[type[Exception], ...] = ()
+    """What `plan` raises for a query that this planner cannot plan; all else is a failure."""
 
     def plan(self, sql: str) -> object:
         """Plan one query."""
@@ -46,7 +48,7 @@ class Planner:
             start = time.perf_counter()
             try:
                 self.plan(sql)
-            except Exception:
+            except self.refusals:
                 continue
             found[str(number)] = time.perf_counter() - start
         return found
@@ -61,7 +63,10 @@ class Scad(Planner):
     def __init__(self, tables: Tables) -> None:
         from engine import Session
         from engine.codegen import build_application
+        from engine.errors import EngineError
+        from operators.errors import PlanError
 
+        self.refusals = (EngineError, PlanError)
         self._build = build_application
         self._session = Session()
         for table, files in tables.items():
@@ -80,8 +85,11 @@ class DuckDB(Planner):
     """EXPLAIN, which plans down to physical operators."""
 
     def __init__(self, tables: Tables) -> None:
+        import duckdb
+
         from tpcds.oracle import connect
 
+        self.refusals = (duckdb.Error,)
         self._connection = connect(tables, 2)
 
     def plan(self, sql: str) -> object:
@@ -101,6 +109,7 @@ class DataFusion(Planner):
 
         import datafusion
 
+        self.refusals = (Exception,)  # its bindings have no narrower one
         self._context = datafusion.SessionContext(
             datafusion.SessionConfig().with_target_partitions(2)
         )
@@ -129,7 +138,7 @@ class Summary(Timer):
 
 
 def planning(options: Options) -> Iterator[Case]:
-    """Median and worst over the queries that a peer plans, too."""
+    """Median and worst over the queries that a peer plans, too; the labels name those left out."""
     try:
         data = ensure(QUICK_SCALE if options.quick else SCALE)
     except TpcdsError as error:
@@ -141,17 +150,24 @@ def planning(options: Options) -> Iterator[Case]:
         planned = _planned(ours, asked)
         peers = [peer for key, peer in PLANNERS.items() if options.wants(key)]
         if not peers:
-            yield from _cases(ours, planned, "-", None)
+            label = "-" if planned == asked else _label("-", asked, planned)
+            yield from _cases(ours, planned, label, None)
         for title, role in peers:
             with Worker("bench.planning", role, {"tables": tables}) as theirs:
                 both = _planned(theirs, planned)
-                label = f"{title}, {len(both)} of {len(asked)} queries"
-                yield from _cases(ours, both, label, theirs)
+                yield from _cases(ours, both, _label(title, asked, both), theirs)
 
 
 def _planned(worker: Worker, asked: list[int]) -> list[int]:
     """Those of the queries that a side plans."""
     return sorted(map(int, worker.ask("plan_all", asked)))
+
+
+def _label(title: str, asked: list[int], planned: list[int]) -> str:
+    """The peer, over how many queries, and which of those asked for one of the sides refused."""
+    label = f"{title}, {len(planned)} of {len(asked)} queries"
+    skipped = sorted(set(asked) - set(planned))
+    return label + (f" (not {', '.join(f'q{n}' for n in skipped)})" if skipped else "")
 
 
 def _cases(ours: Worker, numbers: list[int], label: str, theirs: Worker | None) -> Iterator[Case]:

@@ -69,6 +69,18 @@ def test_keys_that_name_a_row_together_are_not_independent() -> None:
     assert rows(joined) == pytest.approx(1e6, rel=0.01)
 
 
+def test_no_more_rows_find_a_partner_than_there_are_pairs() -> None:
+    # Both keys of the ten returned orders have most of their values, but a row of the facts is
+    # found by at most one.
+    few = build.limit(scan("facts"), 10_000)
+    on = [(1, 1), (2, 2)]
+    assert rows(build.join(scan("facts"), few, "semi", on=on)) <= 10_100
+    assert rows(build.join(scan("facts"), few, "anti", on=on)) >= 980_000
+    joined = build.join(scan("facts"), few, "left", on=on)
+    padded = build.call("is_null", build.col(joined.schema, 4))
+    assert rows(build.filter(joined, padded)) >= 980_000
+
+
 def test_columns_of_one_table_have_no_more_combinations_than_it_has_rows() -> None:
     year = between(scan("dates"), 1, 1200, 1200)
     joined = build.join(scan("facts"), year, on=[(0, 0)])
