@@ -7,8 +7,9 @@ which is which; in such a stage they decide, and the kernel joins in the order o
 Of files the kernel knows rows, but not how many values a column has: it takes any filter to keep a
 fifth, and a join to keep what is larger. So the estimates decide here, too (TPC-DS at SF 10, CPU
 seconds: q84 0.7 and 0.3, q18 1.1 and 0.8, q64 7.6 and 6.9). Not where a semi, anti, mark or outer
-join looks its rows up in the larger side: only the kernel can turn those around. And not over SQL
-of the user's, whose joins nobody has ordered yet.
+join looks its rows up in the larger side: only the kernel can turn those around. Not over SQL of
+the user's, whose joins nobody has ordered yet. And not below a union: on one thread DuckDB 1.5.5
+does not come to an end over some unions of joins that it has not turned around itself (q76).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from engine.optimizer.expressions import every_relation, map_subqueries, with_inputs
-from operators.rel import InputSource, Join, Query, Rel, Scan, walk
+from operators.rel import InputSource, Join, Query, Rel, Scan, SetOperation, walk
 
 if TYPE_CHECKING:
     from engine.stages.fragments import Estimator
@@ -57,7 +58,7 @@ def choose_builds(plan: Rel, estimates: Estimator) -> Rel:
 
 def _settled(plan: Rel, joins: Sequence[Join], estimates: Estimator) -> bool:
     """Whether all joins that cannot be turned around have their smaller side on the right."""
-    if not joins or any(isinstance(node, Query) for node in every_relation(plan)):
+    if not joins or any(isinstance(r, Query | SetOperation) for r in every_relation(plan)):
         return False
     return all(
         estimates.rows(j.right) <= estimates.rows(j.left)

@@ -78,3 +78,8 @@ def test_the_kernel_may_turn_around_what_looks_up_in_the_larger_side(kind: JoinK
 def test_joins_inside_sql_of_the_user_are_left_to_the_kernel() -> None:
     query = Query(SCHEMA, "SELECT a.k FROM a, b WHERE a.k = b.k", ("a", "b"), (table(1), table(2)))
     assert builds(build.join(query, table(10), "inner", on=[(0, 0)])) == [None]
+
+
+def test_joins_below_a_union_are_left_to_the_kernel() -> None:
+    plan = build.join(table(10), table(100), "inner", on=[(0, 0)])
+    assert builds(build.set_operation("union", [plan, plan], all=True)) == [None]
