@@ -67,6 +67,7 @@ PREIMPORT = (
     "remote_frame.opening",
     "remote_frame.storage",
     "operators.duckdb",
+    "operators.parquet_filter",
     "engine.element",
     "engine.resident.load",
 )
@@ -335,7 +336,9 @@ class Session:
 
         def run(attempt: Attempt) -> Execution:
             name = f"query-{uuid4().hex[:12]}"
-            app = build_application(name, attempt.stages, attempt.settings, parameters)
+            app = build_application(
+                name, attempt.stages, attempt.settings, parameters, query.estimates
+            )
             return execute(
                 control,
                 app,

@@ -78,7 +78,16 @@ def _column(footers: Sequence[Any], index: int, type: pa.DataType, rows: int) ->
     if pt.is_string(type) or pt.is_binary(type) or pt.is_large_string(type):
         # Dictionary pages hold each string once, so this errs on the small side: bound it below.
         width = max(raw / rows - 4, 8.0) if rows else None
-    return ColumnStats(low, high, nulls / rows if rows else 0.0, distinct, width)
+    spans = [b - a for a, b in zip(lows, highs, strict=False) if a is not None and b is not None]
+    whole = (high - low) * len(spans) if high is not None and low is not None else 0.0
+    return ColumnStats(
+        low,
+        high,
+        nulls / rows if rows else 0.0,
+        distinct,
+        width,
+        spread=sum(spans) / whole if certain and whole else None,
+    )
 
 
 def _together(spread: Sequence[tuple[float, float, int]]) -> float:
