@@ -1,8 +1,12 @@
-"""Table statistics from Parquet footers: nothing but metadata is read."""
+"""Table statistics from Parquet footers and the heads of dictionaries: no data is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,19 +14,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from operators.errors import OperatorError
+from operators.errors import OperatorError, UnsupportedTypeError
+from operators.parquet_dictionary import read_dictionary_page
 from operators.stats import ColumnStats, TableStats, as_number
+from operators.types import canonical
 
 __all__ = ["parquet_stats"]
 
-_SLICES = 32
+_SLICES = 64
+_DICTIONARIES = 8
+"""Row groups whose dictionaries are looked into: eight of a thousand say as much."""
+_PAGE_HEADERS = 4096
 
 
 def parquet_stats(paths: Sequence[str]) -> TableStats:
     """Rows, ranges, null fractions and estimated distinct values of files that are one table.
 
-    Distinct values: what the footers say if they do; for integers, dates and booleans never
-    more than the range; otherwise guessed from how well a dictionary-encoded column is packed.
+    Distinct values: what the footers say if they do, else the sizes of dictionaries (of so many
+    row groups at most that large tables take no longer); for integers, dates and booleans never
+    more than the range; otherwise guessed from how well a column is packed.
 
     Raises
     ------
@@ -37,57 +47,163 @@ def parquet_stats(paths: Sequence[str]) -> TableStats:
             raise OperatorError(f"cannot read the Parquet footer of {path}: {error}") from error
     if not footers:
         raise OperatorError("a table needs at least one Parquet file")
-    schema = footers[0].schema.to_arrow_schema()
+    types = footers[0].schema.to_arrow_schema().types
+    columns = [_Column(_canonical(t)) for t in types]
+    every = max(1, sum(f.num_row_groups for f in footers) // _DICTIONARIES)
+    number = 0
+    for path, footer in zip(paths, footers, strict=True):
+        with _opened(path) as file:
+            for group in range(footer.num_row_groups):
+                chunks = footer.row_group(group)
+                looked_into = file if number % every == 0 else None
+                for i, column in enumerate(columns):
+                    column.add(chunks.column(i), looked_into)
+                number += 1
     rows = sum(f.num_rows for f in footers)
-    columns = tuple(_column(footers, i, t, rows) for i, t in enumerate(schema.types))
-    return TableStats(float(rows), columns)
+    return TableStats(float(rows), tuple(c.stats(rows) for c in columns))
 
 
-def _column(footers: Sequence[Any], index: int, type: pa.DataType, rows: int) -> ColumnStats:
-    lows: list[float | None] = []
-    highs: list[float | None] = []
-    nulls = 0
-    counts: list[int] = []
-    spread: list[tuple[float, float, int]] = []
-    raw = 0
-    for footer in footers:
-        for group in range(footer.num_row_groups):
-            chunk = footer.row_group(group).column(index)
-            raw += chunk.total_uncompressed_size
-            known = chunk.statistics
-            if known is None:
-                lows.append(None)
-                continue
-            nulls += known.null_count or 0 if known.has_null_count else 0
-            if known.has_distinct_count and known.distinct_count:
-                counts.append(known.distinct_count)
-            if known.has_min_max:
-                lows.append(as_number(known.min))
-                highs.append(as_number(known.max))
-                if lows[-1] is not None and highs[-1] is not None and known.distinct_count:
-                    spread.append((lows[-1], highs[-1], known.distinct_count))
-            elif not known.has_null_count or known.null_count < chunk.num_values:
-                lows.append(None)
-    certain = bool(lows) and None not in lows and None not in highs
-    low = min((v for v in lows if v is not None), default=None) if certain else None
-    high = max((v for v in highs if v is not None), default=None) if certain else None
-    filled = max(rows - nulls, 0)
-    together = _together(spread) if spread and len(spread) == len(counts) else None
-    distinct = _distinct(type, low, high, counts, together, filled, raw)
-    width = None
-    if pt.is_string(type) or pt.is_binary(type) or pt.is_large_string(type):
-        # Dictionary pages hold each string once, so this errs on the small side: bound it below.
-        width = max(raw / rows - 4, 8.0) if rows else None
-    spans = [b - a for a, b in zip(lows, highs, strict=False) if a is not None and b is not None]
-    whole = (high - low) * len(spans) if high is not None and low is not None else 0.0
-    return ColumnStats(
-        low,
-        high,
-        nulls / rows if rows else 0.0,
-        distinct,
-        width,
-        spread=sum(spans) / whole if certain and whole else None,
-    )
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _canonical(type: pa.DataType) -> pa.DataType:
+    try:
+        return canonical(type)
+    except UnsupportedTypeError:  # of a column that no plan can name
+        return type
+
+
+@dataclass(slots=True)
+class _Column:
+    """What the chunks of one column say."""
+
+    type: pa.DataType
+    lows: list[float | None] = field(default_factory=list)
+    highs: list[float | None] = field(default_factory=list)
+    nulls: int = 0
+    raw: int = 0
+    counts: list[tuple[int, int]] = field(default_factory=list)
+    """Distinct values of a chunk, and its rows without NULL."""
+    spread: list[tuple[float, float, int]] = field(default_factory=list)
+    """Least and greatest value of a chunk, and its distinct values."""
+    uncounted: bool = False
+
+    def add(self, chunk: Any, file: int | None) -> None:
+        """One more chunk; the dictionary is looked into if the open file is given."""
+        self.raw += chunk.total_uncompressed_size
+        known = chunk.statistics
+        if known is None:
+            self.lows.append(None)
+            return
+        nulls = known.null_count or 0 if known.has_null_count else 0
+        self.nulls += nulls
+        low = high = None
+        if known.has_min_max:
+            low, high = as_number(known.min), as_number(known.max)
+            self.lows.append(low)
+            self.highs.append(high)
+        elif not known.has_null_count or known.null_count < chunk.num_values:
+            self.lows.append(None)
+        distinct = known.distinct_count if known.has_distinct_count else None
+        if not distinct and file is not None:
+            distinct = _of_dictionary(chunk, file)
+            self.uncounted |= distinct is None
+        elif not distinct and self.counts:
+            distinct = min(self.counts[-1][0], chunk.num_values)  # as in the last one looked into
+        if distinct:
+            self.counts.append((distinct, max(chunk.num_values - nulls, distinct)))
+            if low is not None and high is not None:
+                self.spread.append((low, high, distinct))
+
+    def stats(self, rows: int) -> ColumnStats:
+        """Of the column in all `rows` of its table."""
+        certain = bool(self.lows) and None not in self.lows and None not in self.highs
+        low = min((v for v in self.lows if v is not None), default=None) if certain else None
+        high = max((v for v in self.highs if v is not None), default=None) if certain else None
+        filled = max(rows - self.nulls, 0)
+        width = None
+        if _is_text(self.type):
+            # Dictionary pages hold each string once, so this errs on the small side: bound it.
+            width = max(self.raw / rows - 4, 8.0) if rows else None
+        null_fraction = self.nulls / rows if rows else 0.0
+        group_share = None
+        if low is not None and high is not None and low < high:
+            ends = zip(self.lows, self.highs, strict=False)
+            spans = [b - a for a, b in ends if a is not None and b is not None]
+            group_share = sum(spans) / len(spans) / (high - low)
+        return ColumnStats(
+            low,
+            high,
+            null_fraction,
+            self._distinct(low, high, filled),
+            width,
+            group_share=group_share,
+        )
+
+    def _distinct(self, low: float | None, high: float | None, filled: int) -> float | None:
+        if not filled:
+            return 0.0
+        type = self.type
+        limit = float(filled)
+        if low is not None and high is not None:
+            step = 10.0**-type.scale if pt.is_decimal(type) else 1.0
+            if not (pt.is_floating(type) or pt.is_timestamp(type)):
+                limit = min(limit, (high - low) / step + 1)
+        if self.counts and not self.uncounted:
+            if len(self.spread) == len(self.counts) and not pt.is_decimal(type):
+                return min(_together(self.spread), limit)
+            return min(_drawn_from(self.counts, filled), limit)
+        if pt.is_floating(type) or _is_text(type):
+            # A dictionary of d values costs about log2(d) bits a row; plain values their width.
+            bits = self.raw * 8 / filled
+            guess = 2.0 ** min(bits, 40.0) if bits < 20 else filled * 0.5
+            return max(min(guess, limit), 1.0)
+        return max(limit, 1.0)
+
+
+def _is_text(type: pa.DataType) -> bool:
+    return bool(pt.is_string(type) or pt.is_binary(type))
+
+
+def _of_dictionary(chunk: Any, file: int) -> int | None:
+    """Distinct values of a chunk that is encoded by a dictionary from its first to its last row.
+
+    A writer whose dictionary grows too large goes on with plain values: the chunk is then larger
+    than the dictionary and so many positions in it.
+    """
+    offset = chunk.dictionary_page_offset
+    page = None if offset is None else read_dictionary_page(file, offset)
+    if page is None or not page.values:
+        return None
+    bits = max(page.values - 1, 1).bit_length()
+    positions = chunk.num_values * (bits + 1) / 8 + _PAGE_HEADERS
+    return page.values if chunk.total_uncompressed_size <= page.bytes + positions else None
+
+
+def _drawn_from(counts: Sequence[tuple[int, int]], filled: int) -> float:
+    """Distinct values of `filled` rows from those of some chunks, as if each chunk had drawn its
+    rows at random: few values that come again and again are all there are, values that hardly
+    repeat in a chunk are others in the next.
+    """
+    values, rows = max(counts)
+    if values >= rows:
+        return float(filled)
+    low, high = float(values), 1e3 * rows
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _seen(middle, rows) < values else (low, middle)
+    return max(_seen(high, filled), float(values))
+
+
+def _seen(values: float, rows: float) -> float:
+    """How many of `values` equally frequent values stand in `rows` rows."""
+    return values * -math.expm1(-rows / values)
 
 
 def _together(spread: Sequence[tuple[float, float, int]]) -> float:
@@ -95,39 +211,19 @@ def _together(spread: Sequence[tuple[float, float, int]]) -> float:
 
     Where ranges lie apart, values add up; where they overlap, a group has its values at random
     among those of its range, so that a value is missing if all groups miss it. The range is looked
-    at in slices.
+    at in slices: from one end of a group's range to the next, or evenly if those are too many.
+    Groups that all have the same least and greatest value have the same values: random ones would
+    hardly all have met both.
     """
-    low, high = min(s[0] for s in spread), max(s[1] for s in spread)
-    edges = np.linspace(low, high + 1, _SLICES + 1)
-    missing = np.ones(_SLICES)
+    if len({s[:2] for s in spread}) == 1:
+        return float(max(s[2] for s in spread))
+    ends = np.array(spread)
+    edges = np.unique(np.concatenate([ends[:, 0], ends[:, 1] + 1]))
+    if len(edges) > _SLICES:
+        edges = np.linspace(edges[0], edges[-1], _SLICES + 1)
+    missing = np.ones(len(edges) - 1)
     for first, last, count in spread:
         covered = np.clip(np.minimum(edges[1:], last + 1) - np.maximum(edges[:-1], first), 0, None)
         share = min(count / (last - first + 1), 1.0)
         missing *= 1 - share * covered / np.diff(edges)
     return max(float(np.sum((1 - missing) * np.diff(edges))), max(float(s[2]) for s in spread))
-
-
-def _distinct(
-    type: pa.DataType,
-    low: float | None,
-    high: float | None,
-    counts: Sequence[int],
-    together: float | None,
-    filled: int,
-    raw: int,
-) -> float | None:
-    if not filled:
-        return 0.0
-    limit = float(filled)
-    if low is not None and high is not None:
-        step = 10.0**-type.scale if pt.is_decimal(type) else 1.0
-        if pt.is_integer(type) or pt.is_date(type) or pt.is_decimal(type) or pt.is_boolean(type):
-            limit = min(limit, (high - low) / step + 1)
-    if counts:
-        return min(float(max(counts)) if together is None else together, limit)
-    if pt.is_floating(type) or pt.is_string(type) or pt.is_large_string(type):
-        # A dictionary of d values costs about log2(d) bits a row; plain values cost their width.
-        bits = raw * 8 / filled
-        guess = 2.0 ** min(bits, 40.0) if bits < 20 else filled * 0.5
-        return max(min(guess, limit), 1.0)
-    return max(limit, 1.0)

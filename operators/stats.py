@@ -11,7 +11,8 @@ import datetime
 import decimal
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -48,15 +49,14 @@ _OTHER = 0.25
 _STRING_BYTES = 16.0
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnStats:
+class ColumnStats(NamedTuple):
     """One column; None is unknown, `distinct` leaves NULL out, `width` is bytes per value.
 
     `domain` is how many distinct values its table had before rows were filtered: against it, a
     filtered key of a dimension says which share of another table's rows finds a partner. `origin`
     is the scan that a column comes from and the rows that it gives: columns of one scan have no
-    more combinations than that. `spread` is the share of the range that an average row group has
-    of it: 1 where values lie anywhere, little where rows lie in their order.
+    more combinations than that. `group_share` is the share of the range that an average row
+    group has: 1 where values lie anywhere, little where rows lie in their order.
     """
 
     min: float | None = None
@@ -66,7 +66,7 @@ class ColumnStats:
     width: float | None = None
     domain: float | None = None
     origin: tuple[int, float] | None = None
-    spread: float | None = None
+    group_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +133,15 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
             if stats is None or len(stats.columns) != len(rel.source_schema):
                 rows = 1e6 if stats is None else stats.rows
                 stats = TableStats(rows, (ColumnStats(),) * len(rel.source_schema))
-            whole = tuple(replace(c, domain=c.distinct) for c in stats.columns)
-            kept = _filtered(TableStats(stats.rows, whole), rel.predicate)
+            kept = stats
+            if rel.predicate is not None:
+                whole = tuple(c._replace(domain=c.distinct) for c in stats.columns)
+                kept = _filtered(TableStats(stats.rows, whole), rel.predicate)
             origin = id(rel), kept.rows
-            columns = tuple(replace(kept.columns[i], origin=origin) for i in rel.columns)
+            columns = tuple(
+                kept.columns[i]._replace(domain=stats.columns[i].distinct, origin=origin)
+                for i in rel.columns
+            )
             return TableStats(kept.rows, columns)
         case Values(rows=rows_):
             return TableStats(float(len(rows_)), (ColumnStats(),) * len(rel.schema))
@@ -144,7 +149,7 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
             kept = _filtered(go(rel.input), predicate)
             if isinstance(rel.input, Scan):
                 origin = id(rel.input), kept.rows
-                columns = tuple(replace(c, origin=origin) for c in kept.columns)
+                columns = tuple(c._replace(origin=origin) for c in kept.columns)
                 return TableStats(kept.rows, columns)
             return kept
         case Project(exprs=exprs):
@@ -166,7 +171,7 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
 def _scaled(stats: TableStats, rows: float) -> TableStats:
     """The same columns in fewer rows: distinct values shrink as if rows were drawn at random."""
     columns = tuple(
-        c if c.distinct is None else replace(c, distinct=_drawn(c.distinct, stats.rows, rows))
+        c if c.distinct is None else c._replace(distinct=_drawn(c.distinct, stats.rows, rows))
         for c in stats.columns
     )
     return TableStats(rows, columns)
@@ -193,7 +198,7 @@ def _filtered(stats: TableStats, predicate: Expr | None) -> TableStats:
         if low is not None and high is not None:
             known = stats.columns[i].distinct
             inside = None if known is None else max(known * _inside(stats.columns[i], bounds), 1.0)
-            columns[i] = replace(columns[i], min=low, max=high, null_fraction=0.0, distinct=inside)
+            columns[i] = columns[i]._replace(min=low, max=high, null_fraction=0.0, distinct=inside)
     for term in terms:
         points = _points(term)
         if points is None:
@@ -202,9 +207,9 @@ def _filtered(stats: TableStats, predicate: Expr | None) -> TableStats:
         numbers = [n for v in values if (n := as_number(v)) is not None]
         given = stats.columns[i].distinct
         most = float(len(values)) if given is None else min(float(len(values)), given)
-        columns[i] = replace(columns[i], null_fraction=0.0, distinct=most)
+        columns[i] = columns[i]._replace(null_fraction=0.0, distinct=most)
         if len(numbers) == len(values):
-            columns[i] = replace(columns[i], min=min(numbers), max=max(numbers))
+            columns[i] = columns[i]._replace(min=min(numbers), max=max(numbers))
     return TableStats(kept.rows, tuple(columns))
 
 
@@ -412,6 +417,7 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
         share *= residual
         matched *= residual if not rel.left_keys else max(residual, 0.5)
     matches = left.rows * right.rows * share
+    matched = min(matched, right.rows * share)  # no more rows find a partner than there are pairs
     if rel.kind == "semi":
         return _scaled(left, left.rows * matched)
     if rel.kind == "anti":
@@ -424,9 +430,15 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
     if rel.kind in ("right", "full"):
         rows = max(rows, right.rows)
     columns = tuple(
-        c if c.distinct is None else replace(c, distinct=min(c.distinct, max(rows, 0.0)))
+        c if c.distinct is None or c.distinct <= rows else c._replace(distinct=max(rows, 0.0))
         for c in both.columns
     )
+    if rel.kind == "left" and rows > 0:
+        filled = max(left.rows * (1 - matched), 0.0) / rows
+        columns = columns[: len(left.columns)] + tuple(
+            c._replace(null_fraction=max(c.null_fraction, min(filled, 1.0)))
+            for c in columns[len(left.columns) :]
+        )
     return TableStats(rows, columns)
 
 
@@ -460,7 +472,8 @@ def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
     columns = [*keys, *([ColumnStats()] if len(sets) > 1 else [])]
     columns += [ColumnStats() for _ in rel.measures]
     limited = (
-        c if c.distinct is None else replace(c, distinct=min(c.distinct, rows)) for c in columns
+        c if c.distinct is None or c.distinct <= rows else c._replace(distinct=rows)
+        for c in columns
     )
     return TableStats(rows, tuple(limited))
 

@@ -275,8 +275,8 @@ class _Reducer:
         """Note whether the table's rows lie in the order of a column."""
         names = one.scan.source_schema.names
         whole = build.scan(one.scan.source, one.scan.source_schema)
-        spread = self._estimates.column(whole, column).spread
-        if spread is not None and spread < self._settings.scattered:
+        share = self._estimates.column(whole, column).group_share
+        if share is not None and share < self._settings.scattered:
             one.ordered.add(names[column])
 
     def _large(self, scan: Scan) -> bool:

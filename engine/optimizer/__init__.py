@@ -6,6 +6,7 @@ from engine.optimizer.eager import aggregate_early
 from engine.optimizer.estimates import Estimates
 from engine.optimizer.joinorder import order_joins
 from engine.optimizer.markers import mark_rows
+from engine.optimizer.outerjoins import anti_joins
 from engine.optimizer.pruning import prune
 from engine.optimizer.reuse import reuse_similar
 from engine.optimizer.rollup import cascade_rollups
@@ -30,7 +31,7 @@ def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
         of TPC-DS at SF 1 took 29.2 CPU seconds that way, 27.0 with this order (q72 1.3 and 0.3,
         q25 0.2 and 0.3).
     """
-    plan = reuse_similar(intern(mark_rows(plan)), estimates)
+    plan = reuse_similar(intern(anti_joins(mark_rows(plan))), estimates)
     plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
     plan = reduce_semi_joins(plan, estimates)
     if joins:

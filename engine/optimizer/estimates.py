@@ -46,7 +46,8 @@ class Estimates:
         self._exchanges[name] = self._estimate(like)
 
     def _estimate(self, rel: Rel) -> TableStats:
-        return estimate(rel, self._look_up, self._known)
+        known = self._known.get(id(rel))
+        return estimate(rel, self._look_up, self._known) if known is None else known[1]
 
     def _look_up(self, source: Source) -> TableStats | None:
         # A share of a table counts as the whole of it: sizes are those of all copies together.

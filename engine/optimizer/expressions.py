@@ -7,6 +7,7 @@ are, so that what was shared stays shared.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from operators.expr import (
     Expr,
     InList,
     InSubquery,
+    Lit,
     ScalarSubquery,
     SortKey,
     Window,
@@ -41,6 +43,7 @@ from operators.schema import Schema
 __all__ = [
     "column_refs",
     "columns_of",
+    "every_relation",
     "expressions_of",
     "has_window",
     "map_children",
@@ -83,7 +86,7 @@ def map_children(expr: Expr, visit: Callable[[Expr], Expr]) -> Expr:
 
 
 def _same(new: Sequence[object], old: Sequence[object]) -> bool:
-    return all(a is b for a, b in zip(new, old, strict=True))
+    return len(new) == len(old) and all(map(operator.is_, new, old))
 
 
 def _map_sort_keys(keys: Sequence[SortKey], visit: Callable[[Expr], Expr]) -> tuple[SortKey, ...]:
@@ -106,8 +109,9 @@ def renumber(expr: Expr, mapping: Mapping[int, int] | Callable[[int], int]) -> E
     look_up = mapping if callable(mapping) else mapping.__getitem__
 
     def visit(node: Expr) -> Expr:
-        if isinstance(node, Column):
-            return replace(node, index=look_up(node.index))
+        if type(node) is Column:
+            index = look_up(node.index)
+            return node if index == node.index else Column(node.type, index)
         return map_children(node, visit)
 
     return visit(expr)
@@ -126,7 +130,15 @@ def _nodes(expr: Expr) -> Iterator[Expr]:
 
 def columns_of(exprs: Iterable[Expr]) -> set[int]:
     """Positions of the columns that the expressions name."""
-    return {n.index for e in exprs for n in _nodes(e) if isinstance(n, Column)}
+    found: set[int] = set()
+    waiting = list(exprs)
+    while waiting:
+        expr = waiting.pop()
+        if type(expr) is Column:
+            found.add(expr.index)
+        else:
+            waiting += expr.children()
+    return found
 
 
 def column_refs(schema: Schema, positions: Sequence[int] | None = None) -> tuple[Column, ...]:
@@ -148,27 +160,20 @@ def _measure_expressions(measure: Aggregate) -> Iterator[Expr]:
         yield key.expr
 
 
-def expressions_of(rel: Rel) -> Iterator[Expr]:
+def expressions_of(rel: Rel) -> Sequence[Expr]:
     """The expressions that stand in `rel` itself, not in its inputs."""
     match rel:
-        case Scan(predicate=predicate) if predicate is not None:
-            yield predicate
-        case Filter(predicate=predicate):
-            yield predicate
         case Project(exprs=exprs):
-            yield from exprs
-        case Join(condition=condition) if condition is not None:
-            yield condition
+            return exprs
+        case Scan(predicate=term) | Join(condition=term) | Filter(predicate=term):
+            return () if term is None else (term,)
         case Aggregation(keys=keys, measures=measures):
-            yield from keys
-            for measure in measures:
-                yield from _measure_expressions(measure)
+            return [*keys, *(e for m in measures for e in _measure_expressions(m))]
         case Sort(keys=sort_keys):
-            for key in sort_keys:
-                yield key.expr
+            return [key.expr for key in sort_keys]
         case Values(rows=rows):
-            for row in rows:
-                yield from row
+            return [cell for row in rows for cell in row]
+    return ()
 
 
 def map_expressions(rel: Rel, visit: Callable[[Expr], Expr]) -> Rel:
@@ -195,17 +200,40 @@ def map_expressions(rel: Rel, visit: Callable[[Expr], Expr]) -> Rel:
     return rel
 
 
-def subqueries_of(rel: Rel) -> Iterator[Rel]:
+def subqueries_of(rel: Rel) -> Sequence[Rel]:
     """Relations inside the expressions of `rel` itself."""
+    # Every rule asks this of every relation, and most have none: leaves are passed by at once.
+    found: list[Rel] = []
     for expr in expressions_of(rel):
-        for node in _nodes(expr):
-            if isinstance(node, (ScalarSubquery, Exists, InSubquery)):
-                yield node.rel
+        if type(expr) is not Column:
+            _collect_subqueries(expr, found)
+    return found
+
+
+def _collect_subqueries(expr: Expr, found: list[Rel]) -> None:
+    if isinstance(expr, (ScalarSubquery, Exists, InSubquery)):
+        found.append(expr.rel)
+    for child in expr.children():
+        kind = type(child)
+        if kind is not Column and kind is not Lit:
+            _collect_subqueries(child, found)
+
+
+def every_relation(*roots: Rel) -> Iterator[Rel]:
+    """Every relation once, those inside expressions included."""
+    seen: set[int] = set()
+    waiting = list(reversed(roots))
+    while waiting:
+        rel = waiting.pop()
+        if id(rel) not in seen:
+            seen.add(id(rel))
+            yield rel
+            waiting += reversed([*rel.inputs(), *subqueries_of(rel)])
 
 
 def map_subqueries(rel: Rel, visit: Callable[[Rel], Rel]) -> Rel:
     """`rel` with `visit` applied to each relation inside its expressions."""
-    if not any(True for _ in subqueries_of(rel)):
+    if not subqueries_of(rel):
         return rel
 
     def rewrite(node: Expr) -> Expr:

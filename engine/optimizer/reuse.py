@@ -12,10 +12,10 @@ small, separate share of a table; the estimates tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from engine.optimizer.expressions import (
+    every_relation,
     has_window,
     map_subqueries,
     subqueries_of,
@@ -23,7 +23,7 @@ from engine.optimizer.expressions import (
 )
 from engine.optimizer.fusion import Fused, fuse
 from engine.optimizer.joingroup import RowEstimates
-from engine.optimizer.sharing import intern
+from engine.optimizer.sharing import intern, shared, unfiltered
 from operators.expr import Column, Window
 from operators.rel import Aggregation, Filter, Join, Limit, Project, Rel, Scan, SetOperation, Sort
 
@@ -37,6 +37,8 @@ _ROUNDS = 12
 
 def reuse_similar(plan: Rel, estimates: RowEstimates) -> Rel:
     """`plan` (interned) with similar subplans fused where fewer rows are handled then."""
+    if not _repeats(plan):
+        return plan
     for _ in range(_ROUNDS):
         found = _best(plan, estimates)
         if found is None:
@@ -50,7 +52,7 @@ def _best(plan: Rel, estimates: RowEstimates) -> tuple[list[Rel], Fused] | None:
     """The largest subplans that can be fused with gain."""
     shapes = _Shapes()
     groups: dict[int, list[Rel]] = {}
-    for rel in _relations(plan):
+    for rel in every_relation(plan):
         if _candidate(rel):
             shape = shapes.of(rel)
             if shapes.aggregates(shape):
@@ -61,6 +63,15 @@ def _best(plan: Rel, estimates: RowEstimates) -> tuple[list[Rel], Fused] | None:
         if found is not None:
             return found
     return None
+
+
+def _repeats(plan: Rel) -> bool:
+    """Whether something is grouped, and read or scanned twice: else nothing can be similar."""
+    relations = list(every_relation(plan))
+    sources = [r.source for r in relations if isinstance(r, Scan)]
+    return any(isinstance(r, Aggregation) for r in relations) and (
+        len(set(sources)) < len(sources) or bool(shared(plan))
+    )
 
 
 def _candidate(rel: Rel) -> bool:
@@ -102,15 +113,15 @@ def _gainful(rels: Sequence[Rel], estimates: RowEstimates) -> Fused | None:
 
 def _work(rels: Sequence[Rel], estimates: RowEstimates) -> float:
     """Rows that go into operators. What is grouped counts once, however often it is read; scans
-    and joins below count for each reader.
+    and joins above it, or without anything grouped below, count for each reader.
     """
     once: set[int] = set()
-    streamed: dict[int, float | None] = {}
+    streamed: dict[int, float] = {}
 
     def own(rel: Rel) -> float:
         match rel:
             case Scan():
-                return estimates.rows(replace(rel, predicate=None))
+                return estimates.rows(unfiltered(rel))
             case Aggregation(measures=measures):
                 masks = sum(m.filter is not None for m in measures)
                 return estimates.rows(rel.input) * (1 + 0.25 * masks)
@@ -120,37 +131,24 @@ def _work(rels: Sequence[Rel], estimates: RowEstimates) -> float:
                 return estimates.rows(rel)
         return 0.0
 
-    def stream(rel: Rel) -> float | None:
-        """The work below `rel` if nothing is grouped there."""
+    def stream(rel: Rel) -> float:
+        """The work of `rel` down to what is grouped; that is done once and left out."""
         if id(rel) not in streamed:
-            below = [stream(r) for r in (*rel.inputs(), *subqueries_of(rel))]
-            known = [w for w in below if w is not None]
-            kept = len(known) == len(below) and not isinstance(rel, Aggregation | SetOperation)
-            streamed[id(rel)] = own(rel) + sum(known) if kept else None
+            if isinstance(rel, Aggregation | SetOperation):
+                group(rel)
+                return 0.0
+            streamed[id(rel)] = own(rel) + sum(map(stream, (*rel.inputs(), *subqueries_of(rel))))
         return streamed[id(rel)]
 
-    def visit(rel: Rel) -> float:
-        work = stream(rel)
-        if work is not None:
-            return work
-        if id(rel) in once:
-            return 0.0
-        once.add(id(rel))
-        return own(rel) + sum(visit(r) for r in (*rel.inputs(), *subqueries_of(rel)))
+    grouped: list[float] = []
 
-    return sum(visit(r) for r in rels)
+    def group(rel: Rel) -> None:
+        if id(rel) not in once:
+            once.add(id(rel))
+            below = sum(map(stream, (*rel.inputs(), *subqueries_of(rel))))
+            grouped.append(own(rel) + below)
 
-
-def _relations(*roots: Rel) -> Iterator[Rel]:
-    """Every relation once, those inside expressions included."""
-    seen: set[int] = set()
-    waiting = list(reversed(roots))
-    while waiting:
-        rel = waiting.pop()
-        if id(rel) not in seen:
-            seen.add(id(rel))
-            yield rel
-            waiting += reversed([*rel.inputs(), *subqueries_of(rel)])
+    return sum(map(stream, rels)) + sum(grouped)
 
 
 def _replace(plan: Rel, members: Sequence[Rel], fused: Fused) -> Rel:

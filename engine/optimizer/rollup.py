@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.optimizer.expressions import map_subqueries, with_inputs
+from engine.optimizer.expressions import every_relation, map_subqueries, with_inputs
 from engine.optimizer.joingroup import RowEstimates
 from engine.optimizer.mergeable import TwoSteps, mergeable
 from engine.optimizer.sharing import LARGE_ROWS
@@ -34,6 +34,10 @@ _LEAST_SAVED = 1e6
 
 def cascade_rollups(plan: Rel, estimates: RowEstimates) -> Rel:
     """`plan` with grouping sets computed from one another, where that pays."""
+    if not any(
+        isinstance(r, Aggregation) and r.grouping_sets is not None for r in every_relation(plan)
+    ):
+        return plan
     done: dict[int, Rel] = {}
 
     def visit(rel: Rel) -> Rel:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.optimizer.expressions import map_subqueries, with_inputs
+from engine.optimizer.expressions import every_relation, map_subqueries, with_inputs
 from engine.optimizer.joingroup import RowEstimates
 from operators.rel import Join, Rel
 
@@ -28,6 +28,8 @@ _RATIO = 20.0
 
 def reduce_semi_joins(plan: Rel, estimates: RowEstimates) -> Rel:
     """`plan` with the big sides of semi, anti and mark joins reduced by their small sides."""
+    if not any(isinstance(r, Join) and _pays(r, estimates) for r in every_relation(plan)):
+        return plan
     done: dict[int, Rel] = {}
 
     def visit(rel: Rel) -> Rel:

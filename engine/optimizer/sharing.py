@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from engine.optimizer.expressions import map_subqueries, subqueries_of, with_inputs
 from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, Values, walk
 
-__all__ = ["LARGE_ROWS", "intern", "shared", "unshare", "worth_sharing"]
+__all__ = ["LARGE_ROWS", "intern", "shared", "unfiltered", "unshare", "worth_sharing"]
 
 LARGE_ROWS = 100_000.0
 """From how many rows on a side of a join counts as large."""
@@ -70,8 +70,13 @@ def worth_sharing(rel: Rel, rows: Callable[[Rel], float], large: float) -> bool:
         if isinstance(node, Join) and min(map(rows, node.inputs())) >= large:
             return True
         if isinstance(node, Scan):
-            largest = max(largest, rows(replace(node, predicate=None)))
+            largest = max(largest, rows(unfiltered(node)))
     return any(isinstance(n, Join) for n in walk(rel)) and rows(rel) * _REDUCED <= largest
+
+
+def unfiltered(scan: Scan) -> Scan:
+    """All rows of a scan's table (the scan itself, where it can be: its estimate is known)."""
+    return scan if scan.predicate is None else replace(scan, predicate=None)
 
 
 def shared(plan: Rel) -> frozenset[int]:

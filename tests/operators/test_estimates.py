@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from operators import build
-from operators.parquet_stats import _together, parquet_stats
+from operators.parquet_dictionary import read_dictionary_page
+from operators.parquet_stats import _drawn_from, _together, parquet_stats
 from operators.rel import InputSource, Rel, Source
 from operators.stats import ColumnStats, TableStats, estimate
 
@@ -77,9 +78,11 @@ def test_columns_of_one_table_have_no_more_combinations_than_it_has_rows() -> No
 
 def test_distinct_values_of_row_groups() -> None:
     apart = [(0.0, 9.0, 10), (10.0, 19.0, 10)]
+    mixed = [(float(i % 2), 99.0 - i % 3, 50) for i in range(8)]
     same = [(0.0, 99.0, 50)] * 8
     assert _together(apart) == pytest.approx(20)
-    assert _together(same) == pytest.approx(100, abs=1)
+    assert _together(mixed) == pytest.approx(100, abs=1)
+    assert _together(same) == 50
     assert _together([(5.0, 5.0, 1)]) == pytest.approx(1)
 
 
@@ -87,3 +90,51 @@ def test_sorted_files_have_all_their_values(tmp_path: Path) -> None:
     path = tmp_path / "sorted.parquet"
     pq.write_table(pa.table({"a": list(range(1000))}), path, row_group_size=100)
     assert parquet_stats([str(path)]).columns[0].distinct == 1000
+
+
+def distinct(path: Path) -> list[float | None]:
+    return [c.distinct for c in parquet_stats([str(path)]).columns]
+
+
+def test_distinct_values_come_from_dictionaries(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table(
+        {
+            "view": pa.array([f"value {i % 7}" for i in range(10_000)], pa.string_view()),
+            "text": [f"value {i % 51}" for i in range(10_000)],
+            "sparse": [i % 80 * 1_000 for i in range(10_000)],
+            "nulls": [None if i % 2 else f"{i % 20}" for i in range(10_000)],
+        }
+    )
+    pq.write_table(table, path, row_group_size=2_500)
+    assert distinct(path) == pytest.approx([7, 51, 80, 10], rel=0.01)
+
+
+def test_a_dictionary_that_was_given_up_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"a": [float(i) for i in range(100_000)]})
+    pq.write_table(table, path, dictionary_pagesize_limit=10_000, data_page_size=10_000)
+    (found,) = distinct(path)
+    assert found is not None
+    assert found >= 50_000
+
+
+def test_without_dictionaries_integers_have_as_many_values_as_their_range(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [i % 30 for i in range(1_000)]}), path, use_dictionary=False)
+    assert distinct(path) == [30]
+
+
+def test_values_that_do_not_repeat_in_a_chunk_are_others_in_the_next() -> None:
+    assert _drawn_from([(1_000, 1_000)] * 4, 4_000) == 4_000
+    assert _drawn_from([(5, 1_000)] * 4, 4_000) == pytest.approx(5, rel=0.01)
+    few = _drawn_from([(632, 1_000)] * 4, 4_000)  # 1,000 values, drawn 1,000 times
+    assert few == pytest.approx(1_000 * (1 - 2.718**-4), rel=0.01)
+
+
+def test_no_dictionary_page_where_there_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    for content in (b"", b"\x15", b"\x00" * 64, b"\xff" * 64, b"\x15\x00\x15\x08\x00"):
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            assert read_dictionary_page(file.fileno(), 0) is None

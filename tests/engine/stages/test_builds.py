@@ -3,9 +3,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from engine.optimizer.expressions import every_relation
 from engine.stages.builds import choose_builds
 from operators import build
-from operators.rel import InputSource, Join, JoinKind, ParquetSource, Rel
+from operators.rel import InputSource, Join, JoinKind, ParquetSource, Query, Rel
 from operators.schema import Field, Schema
 
 SCHEMA = Schema((Field("k", pa.int64()),))
@@ -45,6 +46,35 @@ def test_other_joins_are_not_turned_around(kind: JoinKind) -> None:
     assert joined(exchange(10), exchange(100), kind).build == "right"
 
 
-def test_joins_of_files_are_left_to_the_kernel() -> None:
-    files = [build.scan(ParquetSource(n, (f"{n}.parquet",)), SCHEMA) for n in "ab"]
-    assert joined(*files, "inner").build is None
+class FileRows(Rows):
+    """Estimates by the number in a table's name."""
+
+    def rows(self, rel: Rel) -> float:
+        source = getattr(rel, "source", None)
+        return float(source.table[1:]) if isinstance(source, ParquetSource) else 50.0
+
+
+def table(rows: int) -> Rel:
+    return build.scan(ParquetSource(f"t{rows}", (f"t{rows}.parquet",)), SCHEMA)
+
+
+def builds(plan: Rel) -> list[str | None]:
+    chosen = choose_builds(plan, FileRows())
+    return [r.build for r in every_relation(chosen) if isinstance(r, Join)]
+
+
+def test_joins_of_files_hash_what_is_estimated_smaller() -> None:
+    plan = build.join(table(10), table(100), "inner", on=[(0, 0)])
+    assert builds(plan) == ["left"]
+    assert builds(build.join(plan, table(20), "semi", on=[(0, 0)])) == ["right", "left"]
+
+
+@pytest.mark.parametrize("kind", ["semi", "anti", "left"])
+def test_the_kernel_may_turn_around_what_looks_up_in_the_larger_side(kind: JoinKind) -> None:
+    inner = build.join(table(10), table(100), "inner", on=[(0, 0)])
+    assert builds(build.join(inner, table(1000), kind, on=[(0, 0)])) == [None, None]
+
+
+def test_joins_inside_sql_of_the_user_are_left_to_the_kernel() -> None:
+    query = Query(SCHEMA, "SELECT a.k FROM a, b WHERE a.k = b.k", ("a", "b"), (table(1), table(2)))
+    assert builds(build.join(query, table(10), "inner", on=[(0, 0)])) == [None]
