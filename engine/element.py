@@ -106,6 +106,7 @@ def reduced(
     *,
     rows: int,
     within: Mapping[str, tuple[int | None, int | None]] | None = None,
+    nulls: Sequence[str] = (),
     keys: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
 ) -> ParquetSource | LoadedTable:
     """The rows of a base table with certain keys, read into memory; the whole table, to be read
@@ -119,6 +120,8 @@ def reduced(
         The most that may be held.
     within
         Ranges of stored integers outside of which rows do not matter, by column.
+    nulls
+        Columns in which only NULL matters.
     keys
         By column a statement that gives the integers that are wanted, and what it reads.
     """
@@ -140,7 +143,7 @@ def reduced(
     schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns.items()))
     # Decimals may be held twice, wide and narrow.
     rows = min(rows, int(room / (2 * held_per_row(schema.types))))
-    found = read_filtered(paths, schema, within or {}, wanted, rows)
+    found = read_filtered(paths, schema, within or {}, wanted, rows, nulls)
     return whole if found is None else LoadedTable(found)
 
 

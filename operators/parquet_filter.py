@@ -63,6 +63,7 @@ def read_filtered(
     within: Within,
     keys: Mapping[str, pa.Array],
     most_rows: int,
+    nulls: Sequence[str] = (),
 ) -> pa.Table | None:
     """The rows whose columns lie in ranges and among keys, in the order of the files.
 
@@ -78,6 +79,8 @@ def read_filtered(
         Integers that are wanted, by column; NULL is never wanted.
     most_rows
         Rows beyond which the rest is not read.
+    nulls
+        Columns that have to be NULL.
 
     Returns
     -------
@@ -91,6 +94,7 @@ def read_filtered(
         if not all(known[n].is_integer() or known[n] == pl.Date for n in {*within, *keys}):
             return None
         terms = [term for name, ends in within.items() for term in _bounds(name, known[name], ends)]
+        terms += [pl.col(name).is_null() for name in nulls]
         for name, values in keys.items():
             wanted = _castable(values, known[name])
             # Footers have ranges, by which row groups are left out; of a set Polars asks nothing.

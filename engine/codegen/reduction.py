@@ -17,14 +17,24 @@ import pyarrow.types as pt
 
 from engine.optimizer.expressions import has_window, map_subqueries, subqueries_of, with_inputs
 from engine.resident.layout import Within
-from engine.resident.needs import scan_ranges
+from engine.resident.needs import scan_nulls, scan_ranges
 from engine.stages.fragments import Estimator
 from engine.stages.model import Stage
 from operators import build
 from operators.duckdb import Fragment, lower
-from operators.expr import Cast, Column
+from operators.expr import Cast, Column, Expr
 from operators.parquet_filter import filterable, held_per_row
-from operators.rel import Filter, InputSource, Join, ParquetSource, Project, Rel, Scan
+from operators.rel import (
+    Aggregation,
+    Filter,
+    InputSource,
+    Join,
+    ParquetSource,
+    Project,
+    Rel,
+    Scan,
+    SetOperation,
+)
 from operators.schema import Schema
 
 __all__ = ["MOST_KEYS", "KeySet", "Reduction", "ReductionSettings", "reduce_scans"]
@@ -96,6 +106,8 @@ class Reduction:
     ----------
     schema
         Of the table's files.
+    within, nulls
+        Ranges that columns lie in, and columns that are NULL, in the rows that matter.
     rows
         The most rows that the element should hold; it reads the table otherwise if there are more.
     """
@@ -104,6 +116,7 @@ class Reduction:
     source: ParquetSource
     schema: Schema
     within: Within
+    nulls: tuple[str, ...]
     keys: tuple[KeySet, ...]
     rows: int
 
@@ -114,6 +127,7 @@ class _Wanted:
 
     scan: Scan
     within: Within = field(default_factory=dict)
+    nulls: tuple[str, ...] = ()
     kept: float = 1.0
     keys: dict[str, _Asked] = field(default_factory=dict)
     ordered: set[str] = field(default_factory=set)
@@ -123,7 +137,8 @@ class _Wanted:
         `ordered` by conditions on ordered columns only, or on all others.
         """
         share = math.prod(self.keys[c].share for c in keys if ordered in (None, c in self.ordered))
-        if self.within and ordered in (None, set(self.within) <= self.ordered):
+        own = {*self.within, *self.nulls}
+        if own and ordered in (None, own <= self.ordered):
             share *= self.kept
         return share
 
@@ -178,7 +193,7 @@ class _Reducer:
         budget = memory * self._settings.memory / max(1, len(self._wanted))
         for one in self._wanted.values():
             chosen = self._choose(one)
-            if not chosen and not one.within:
+            if not (chosen or one.within or one.nulls):
                 continue
             whole = self._rows(one.scan)
             most = budget / held_per_row(one.scan.schema.types)
@@ -190,7 +205,10 @@ class _Reducer:
             name = _fresh(source.table, taken)
             taken.add(name)
             schema = one.scan.source_schema
-            yield one.scan, Reduction(name, source, schema, one.within, keys, int(most))
+            yield (
+                one.scan,
+                Reduction(name, source, schema, one.within, one.nulls, keys, int(most)),
+            )
 
     def _choose(self, one: _Wanted) -> list[str]:
         """The keys that are worth asking for: they leave out much and cost little."""
@@ -208,7 +226,7 @@ class _Reducer:
         """
         s = self._settings
         columns = len(one.scan.columns)
-        first = min(len({*keys, *one.within}), columns)
+        first = min(len({*keys, *one.within, *one.nulls}), columns)
         left = one.share(keys, ordered=False)
         # Of pages with a few wanted rows each, all values are decoded.
         rest = (columns - first) * min(1.0, s.page * left)
@@ -243,8 +261,9 @@ class _Reducer:
         one = self._wanted.setdefault(id(scan), _Wanted(scan))
         types = {f.name: f.type for f in scan.source_schema}
         within = {c: ends for c, ends in scan_ranges(scan, above).items() if _plain(types[c])}
-        if within and not one.within:
-            one.within = within
+        nulls = scan_nulls(scan, above)
+        if (within or nulls) and not (one.within or one.nulls):
+            one.within, one.nulls = within, nulls
             columns = scan.source_schema.names
             for name in within:
                 self._note_order(one, columns.index(name))
@@ -348,14 +367,11 @@ def _sides(join: Join, readers: _Readers) -> Iterator[tuple[Scan, int, Rel, int]
         if not _can_be_asked(small):
             continue
         for a, b, nulls in zip(big_keys, small_keys, join.null_equal, strict=True):
-            origin = _origin(big, a, readers)
-            if origin is None or nulls:
+            if nulls or not pt.is_signed_integer(small.schema[b].type):
                 continue
-            scan, column = origin
-            if pt.is_signed_integer(small.schema[b].type) and pt.is_signed_integer(
-                scan.schema[column].type
-            ):
-                yield scan, column, small, b
+            for scan, column in _origins(big, a, readers):
+                if pt.is_signed_integer(scan.schema[column].type):
+                    yield scan, column, small, b
 
 
 def _can_be_asked(rel: Rel) -> bool:
@@ -376,30 +392,38 @@ def _can_be_asked(rel: Rel) -> bool:
     return selective
 
 
-def _origin(rel: Rel, position: int, readers: _Readers) -> tuple[Scan, int] | None:
-    """The scan, and the position in it, that a column of `rel` is, if the scan's rows reach
-    `rel` one by one and go nowhere else.
+def _origins(rel: Rel, position: int, readers: _Readers) -> Iterator[tuple[Scan, int]]:
+    """The scans, and the positions in them, that a column of `rel` is, as far as their rows reach
+    `rel` one by one, or in groups of that column, and go nowhere else.
     """
     if not readers.alone(rel):
-        return None
+        return
     match rel:
         case Scan():
-            return rel, position
+            yield rel, position
         case Filter(input=below):
-            return _origin(below, position, readers)
+            yield from _origins(below, position, readers)
         case Project(input=below, exprs=exprs) if not has_window(exprs):
-            expr = exprs[position]
-            if isinstance(expr, Cast) and pt.is_integer(expr.type):
-                expr = expr.arg  # the same number; of other than integers no keys are asked for
-            if isinstance(expr, Column):
-                return _origin(below, expr.index, readers)
+            yield from _origins_of(exprs[position], below, readers)
+        case Aggregation(input=below, keys=keys, grouping_sets=None) if position < len(keys):
+            yield from _origins_of(keys[position], below, readers)
+        case SetOperation(operation="union", operands=operands):
+            for operand in operands:
+                yield from _origins(operand, position, readers)
         case Join(left=left, right=right, kind=kind):
             width = len(left.schema)
             if position < width:
-                return _origin(left, position, readers) if kind in _LEFT_ROWWISE else None
-            if kind in _RIGHT_ROWWISE:
-                return _origin(right, position - width, readers)
-    return None
+                if kind in _LEFT_ROWWISE:
+                    yield from _origins(left, position, readers)
+            elif kind in _RIGHT_ROWWISE:
+                yield from _origins(right, position - width, readers)
+
+
+def _origins_of(expr: Expr, below: Rel, readers: _Readers) -> Iterator[tuple[Scan, int]]:
+    if isinstance(expr, Cast) and pt.is_integer(expr.type):
+        expr = expr.arg  # the same number; of other than integers no keys are asked for
+    if isinstance(expr, Column):
+        yield from _origins(below, expr.index, readers)
 
 
 def _with_sources(plan: Rel, sources: dict[int, InputSource]) -> Rel:

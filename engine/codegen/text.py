@@ -184,6 +184,8 @@ def _reduced(
     ]
     if reduction.within:
         lines.append(f"within={reduction.within!r},\n")
+    if reduction.nulls:
+        lines.append(f"nulls={list(reduction.nulls)!r},\n")
     if keys:
         lines.append(f"keys={{\n{textwrap.indent(''.join(keys), '    ')}}},\n")
     return f"element.reduced(\n{textwrap.indent(''.join(lines), '    ')})"

@@ -119,6 +119,15 @@ def test_the_kernel_scans_what_was_read(folder: Path) -> None:
         assert kernel._connection.execute(query).fetchall() == [(5000, sum(cents[5000:]))]
 
 
+def test_columns_that_have_to_be_null(folder: Path) -> None:
+    table = pa.table({"k": pa.array([1, None, 3], pa.int64()), "t": ["a", "b", None]})
+    path = str(folder / "nulls.parquet")
+    pq.write_table(table, path)
+    found = read_filtered([path], schema_of(table), {}, {}, MANY, ["k"])
+    assert found is not None
+    assert found.to_pylist() == [{"k": None, "t": "b"}]
+
+
 def test_no_keys_at_all_leave_no_rows(folder: Path) -> None:
     table = pa.table({"k": pa.array([1, None], pa.int64())})
     path = str(folder / "none.parquet")

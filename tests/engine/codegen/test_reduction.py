@@ -67,7 +67,8 @@ def reduced(tables: Any, sql: str, settings: ReductionSettings = EAGER) -> dict[
     }
     assert sources >= set(found)
     return {
-        name: sorted({*one.within, *(k.column for k in one.keys)}) for name, one in found.items()
+        name: sorted({*one.within, *one.nulls, *(k.column for k in one.keys)})
+        for name, one in found.items()
     }
 
 
@@ -85,6 +86,24 @@ def test_keys_of_every_filtered_table_count(tables: Any) -> None:
 def test_ranges_of_the_table_itself_count(tables: Any) -> None:
     assert reduced(tables, SALES_OF + "where day between 3 and 5") == {"sales": ["day"]}
     assert reduced(tables, SALES_OF + "where price < 5") == {}
+
+
+def test_null_alone_counts(tables: Any) -> None:
+    assert reduced(tables, SALES_OF + "where day is null") == {"sales": ["day"]}
+    assert reduced(tables, SALES_OF + "where day is null or price > 3") == {}
+
+
+def test_keys_go_through_groups_and_unions(tables: Any) -> None:
+    grouped = "select sum(p) from (select item, sum(price) p from sales group by item) s "
+    wanted = "join items on item = items.id where colour = 'c1'"
+    assert reduced(tables, grouped + wanted) == {"sales": ["item"]}
+    both = (
+        "select count(*) from (select item, bill from sales union all "
+        "select item, bill from sales where price > 4) "
+    )
+    assert list(reduced(tables, both + wanted).values()) == [["item"]] * 2
+    totals = "select count(*) from (select item, sum(price) p from sales group by rollup (item)) s "
+    assert reduced(tables, totals + wanted) == {}
 
 
 def test_a_semi_join_counts_and_an_anti_join_does_not(tables: Any) -> None:
@@ -167,8 +186,8 @@ def test_more_rows_than_expected_are_left_to_the_kernel(
     given: list[Any] = []
     real = parquet_filter.read_filtered
 
-    def read(paths: Any, schema: Any, within: Any, keys: Any, most_rows: int) -> Any:
-        given.append(real(paths, schema, within, keys, 3))
+    def read(paths: Any, schema: Any, within: Any, keys: Any, rows: int, nulls: Any) -> Any:
+        given.append(real(paths, schema, within, keys, 3, nulls))
         return given[-1]
 
     monkeypatch.setattr(parquet_filter, "read_filtered", read)
