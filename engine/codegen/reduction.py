@@ -145,11 +145,14 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Keys of a column that matter: their share of the rows, values to read for them, and how."""
+    """Keys of a column that matter: their share of the rows, values to read for them, how, and of
+    which relation they are a column.
+    """
 
     share: float
     values: float
     keys: Rel
+    small: Rel
 
 
 def reduce_scans(
@@ -211,14 +214,16 @@ class _Reducer:
             )
 
     def _choose(self, one: _Wanted) -> list[str]:
-        """The keys that are worth asking for: they leave out much and cost little."""
+        """The keys that are worth asking for: they leave out much and cost little. Of keys that
+        are several columns the most selective one says nearly all.
+        """
         s = self._settings
         most = s.asked * self._kernel_cost(one)
-        return [
-            column
-            for column, asked in one.keys.items()
-            if asked.share <= s.selective and self._asked_cost(asked) <= most
-        ]
+        chosen: dict[int, str] = {}
+        for column, asked in sorted(one.keys.items(), key=lambda item: item[1].share):
+            if asked.share <= s.selective and self._asked_cost(asked) <= most:
+                chosen.setdefault(id(asked.small), column)
+        return list(chosen.values())
 
     def _gain(self, one: _Wanted, keys: Collection[str]) -> float:
         """CPU seconds that are saved by reading rows with these keys only, as a share of what the
@@ -287,8 +292,10 @@ class _Reducer:
         if name not in one.keys or share < one.keys[name].share:
             values = sum(self._rows(r) * len(r.columns) for r in scans)
             keys = build.project(small, [build.col(small.schema, key)], ["key"])
-            one.keys[name] = _Asked(share, values, keys)
-            self._note_order(one, scan.columns[column])
+            one.keys[name] = _Asked(share, values, keys, small)
+            # Days that a calendar leaves lie together; what a large table leaves lies anywhere.
+            if read < self._settings.large_rows:
+                self._note_order(one, scan.columns[column])
 
     def _note_order(self, one: _Wanted, column: int) -> None:
         """Note whether the table's rows lie in the order of a column."""
