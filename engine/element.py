@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import remote_frame
 from engine.resident.reader import ResidentTable, find
+from openwhisk.worker.limits import held_data
 from operators.duckdb import Fragment, FragmentInput
 from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
@@ -33,6 +34,7 @@ __all__ = [
     "read_all",
     "read_own",
     "read_part",
+    "reduced",
     "resident",
     "run",
     "table",
@@ -45,6 +47,9 @@ Condition = tuple[str, "conditions.Operator", Any]
 # Metrics of a run (`Action.record_metric`), which `engine.report` reads: rows of the frames that
 # the statement reads; rows and bytes of the frames that were written.
 ROWS_READ, ROWS_WRITTEN, BYTES_WRITTEN = "rows_read", "rows_written", "frame_bytes_written"
+
+# Keys of one column beyond which they are not looked for one by one.
+MOST_KEYS = 500_000
 
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
@@ -92,6 +97,94 @@ def resident(
     durl, known = found
     share = (action.index, action.count) if part else (0, 1)
     return ResidentTable(known, durl, action, columns, share, dict(within or {}))
+
+
+def reduced(
+    paths: Sequence[str],
+    columns: Mapping[str, str],
+    action: Action,
+    *,
+    rows: int,
+    within: Mapping[str, tuple[int | None, int | None]] | None = None,
+    nulls: Sequence[str] = (),
+    keys: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
+) -> ParquetSource | LoadedTable:
+    """The rows of a base table with certain keys, read into memory; the whole table, to be read
+    by the kernel, where these are too many.
+
+    Parameters
+    ----------
+    columns
+        Names and types of the columns to read.
+    rows
+        The most that may be held.
+    within
+        Ranges of stored integers outside of which rows do not matter, by column.
+    nulls
+        Columns in which only NULL matters.
+    keys
+        By column a statement that gives the integers that are wanted, and what it reads.
+    """
+    whole = table(paths)
+    room = action.limits.mem - held_data() - _READER
+    if room < 0:
+        return whole
+    from operators.parquet_filter import held_per_row, read_filtered, reader_threads
+
+    if reader_threads() > max(1, int(action.limits.cpu)):
+        return whole  # the reader's pool belongs to the process: it would take more than its share
+    kernel = remote_frame.warm_kernel(action)
+    wanted = {}
+    for column, (statement, reads) in (keys or {}).items():
+        fragment, supplied = _fragment(statement, reads, _KEY, action)
+        (values,) = kernel.table(fragment, supplied).combine_chunks().columns
+        if len(values) <= MOST_KEYS:
+            wanted[column] = values
+    schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns.items()))
+    # Decimals may be held twice, wide and narrow.
+    rows = min(rows, int(room / (2 * held_per_row(schema.types))))
+    found = read_filtered(paths, schema, within or {}, wanted, rows, nulls)
+    return whole if found is None else LoadedTable(found)
+
+
+_KEY = (("key", "int64"),)
+# What the reader holds beside its rows: threads, columns of the row groups that it decodes. It ends
+# the process, not the statement, where it cannot have memory.
+_READER = 128 << 20
+
+
+class LoadedTable:
+    """Rows in this element's own memory, for the kernel."""
+
+    def __init__(self, data: pa.Table) -> None:
+        self._data = data
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+        return self._data.schema
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return int(self._data.num_rows)
+
+    def resident_batches(self, columns: Sequence[str]) -> InMemory:
+        """The named columns, and the ranges of their values."""
+        chosen = self._data.select(list(columns) or self._data.column_names[:1])
+        return InMemory(chosen.schema, chosen.to_batches(), [_ends(c) for c in chosen.columns])
+
+
+def _ends(column: pa.ChunkedArray) -> tuple[int, int] | None:
+    import pyarrow.compute as pc
+    import pyarrow.types as pt
+
+    if pt.is_date32(column.type):
+        column = column.cast("int32")
+    elif not pt.is_signed_integer(column.type):
+        return None
+    ends = pc.min_max(column).as_py()
+    return None if ends["min"] is None else (ends["min"], ends["max"])
 
 
 def read_all(
@@ -191,7 +284,7 @@ def run(
             and table.prunable(column)
             and all(_asked_quickly(given[r], table) for r in reads)
         ):
-            fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _ENDS, action)
+            fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _KEY_ENDS, action)
             (row,) = kernel.table(fragment, supplied).to_pylist()
             given[name] = table.narrowed(column, row["low"], row["high"])
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
@@ -208,7 +301,7 @@ def _asked_quickly(small: ParquetSource | FrameReader | ResidentTable, big: Resi
     return not isinstance(small, ParquetSource) and small.rows <= min(_QUICK_ROWS, big.rows)
 
 
-_ENDS = (("low", "int64"), ("high", "int64"))
+_KEY_ENDS = (("low", "int64"), ("high", "int64"))
 
 
 def _fragment(

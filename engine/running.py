@@ -123,7 +123,7 @@ def _run_at(
         try:
             execution = run(attempt)
         except QueryFailedError as failure:
-            if failure.kind not in ("limit", "minimum"):
+            if failure.kind not in ("limit", "minimum", "aborted"):
                 raise
             retries += 1
             if not sizes.exceeded(shape, grain, memory, failure.element):

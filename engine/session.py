@@ -20,7 +20,7 @@ import pyarrow as pa
 
 import remote_frame
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, build_application
+from engine.codegen import CodegenSettings, ReductionSettings, build_application
 from engine.errors import EngineError
 from engine.execution import Execution, QueryFailedError, execute
 from engine.local_tables import LocalTables
@@ -185,8 +185,12 @@ class Session:
         self._parallelism = parallelism
         self._cores: int | None = None
         self._compute_memory = memory
+        roomy = memory is None or memory >= _LEAST_DEFAULT_MEMORY
         self._codegen = CodegenSettings(
-            exchange_memory=parse_size(exchange_memory), resident=resident is not None
+            exchange_memory=parse_size(exchange_memory),
+            resident=resident is not None,
+            # The reader alone takes 44 MB of every worker.
+            reduction=ReductionSettings() if roomy and resident is None else None,
         )
         self._policy: Policy = policy
         self._sizes = Sizes() if sizes is None else sizes
@@ -335,7 +339,9 @@ class Session:
 
         def run(attempt: Attempt) -> Execution:
             name = f"query-{uuid4().hex[:12]}"
-            app = build_application(name, attempt.stages, attempt.settings, parameters)
+            app = build_application(
+                name, attempt.stages, attempt.settings, parameters, query.estimates
+            )
             return execute(
                 control,
                 app,
@@ -523,7 +529,8 @@ class Session:
             return HttpControlPlane(self._apihost)
         from openwhisk.control import EmbeddedControlPlane
 
-        return EmbeddedControlPlane(preimport=PREIMPORT)
+        reader = () if self._codegen.reduction is None else ("operators.parquet_filter",)
+        return EmbeddedControlPlane(preimport=(*PREIMPORT, *reader))
 
     def _ready(self) -> tuple[ControlPlane, str]:
         """The control plane and the id of a session there whose lease has just begun."""

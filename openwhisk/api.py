@@ -145,8 +145,8 @@ class Activation(msgspec.Struct, kw_only=True):
     error
         What went wrong: a line, then the element's traceback if it raised.
     error_kind
-        ``element``, ``limit``, ``minimum``, ``result``, ``timeout``, ``lost``, ``capacity``,
-        ``memory``, ``session``, ``cancelled`` or ``internal``.
+        ``element``, ``limit``, ``aborted``, ``minimum``, ``result``, ``timeout``, ``lost``,
+        ``capacity``, ``memory``, ``session``, ``cancelled`` or ``internal``.
     logs
         ``TIME STREAM: [element[index]] text``, in the order in which the elements ended.
     """

@@ -132,7 +132,19 @@ class _Column:
             # Dictionary pages hold each string once, so this errs on the small side: bound it.
             width = max(self.raw / rows - 4, 8.0) if rows else None
         null_fraction = self.nulls / rows if rows else 0.0
-        return ColumnStats(low, high, null_fraction, self._distinct(low, high, filled), width)
+        group_share = None
+        if low is not None and high is not None and low < high:
+            ends = zip(self.lows, self.highs, strict=False)
+            spans = [b - a for a, b in ends if a is not None and b is not None]
+            group_share = sum(spans) / len(spans) / (high - low)
+        return ColumnStats(
+            low,
+            high,
+            null_fraction,
+            self._distinct(low, high, filled),
+            width,
+            group_share=group_share,
+        )
 
     def _distinct(self, low: float | None, high: float | None, filled: int) -> float | None:
         if not filled:

@@ -55,7 +55,8 @@ class ColumnStats(NamedTuple):
     `domain` is how many distinct values its table had before rows were filtered: against it, a
     filtered key of a dimension says which share of another table's rows finds a partner. `origin`
     is the scan that a column comes from and the rows that it gives: columns of one scan have no
-    more combinations than that.
+    more combinations than that. `group_share` is the share of the range that an average row
+    group has: 1 where values lie anywhere, little where rows lie in their order.
     """
 
     min: float | None = None
@@ -65,6 +66,7 @@ class ColumnStats(NamedTuple):
     width: float | None = None
     domain: float | None = None
     origin: tuple[int, float] | None = None
+    group_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,14 @@
 
 from engine.codegen.application import CodegenSettings, build_application
 from engine.codegen.fragment import lower_stage
+from engine.codegen.reduction import ReductionSettings
 from engine.codegen.text import element_code, quoted_text
 
-__all__ = ["CodegenSettings", "build_application", "element_code", "lower_stage", "quoted_text"]
+__all__ = [
+    "CodegenSettings",
+    "ReductionSettings",
+    "build_application",
+    "element_code",
+    "lower_stage",
+    "quoted_text",
+]

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.codegen.fragment import lower_stage
+from engine.codegen.reduction import Reduction, ReductionSettings, reduce_scans
 from engine.codegen.text import element_code
+from engine.stages.fragments import Estimator
 from engine.stages.model import Exchange, Stage, StagePlan
 from openwhisk.app import Application, ComputeElement, Corunning, Limits, MemoryElement
 from operators.rel import ParquetSource
@@ -41,6 +43,9 @@ class CodegenSettings:
         `compute_memory`.
     resident
         Whether elements look for base-table columns in resident memory before they read files.
+    reduction
+        When elements read of large tables only the rows whose keys are wanted; None: never. Has no
+        effect on resident tables, or without estimates.
     """
 
     compute_memory: int = 1 << 30
@@ -50,6 +55,7 @@ class CodegenSettings:
     storage: int = 0
     stage_memory: Mapping[str, int] = field(default_factory=dict)
     resident: bool = False
+    reduction: ReductionSettings | None = field(default_factory=ReductionSettings)
 
     def memory_of(self, stage: str) -> int:
         """Bytes that each copy of a stage reserves."""
@@ -61,9 +67,17 @@ def build_application(
     plan: StagePlan,
     settings: CodegenSettings | None = None,
     parameters: Mapping[str, Any] | None = None,
+    estimates: Estimator | None = None,
 ) -> Application:
     """The application that computes `plan`; the last stage is its only sink, `result` holds the
-    answer. `parameters` go to the elements that read base tables.
+    answer.
+
+    Parameters
+    ----------
+    parameters
+        For the elements that read base tables.
+    estimates
+        Of the relations of `plan`; without them elements read large tables whole.
 
     Raises
     ------
@@ -71,20 +85,31 @@ def build_application(
         If a stage cannot be expressed in the kernel's SQL.
     """
     settings = settings or CodegenSettings()
-    compute = [_compute(plan, stage, settings, parameters or {}) for stage in plan.stages]
+    compute = [
+        _compute(plan, stage, settings, parameters or {}, estimates) for stage in plan.stages
+    ]
     memory = [_memory(plan, stage.output, settings) for stage in plan.stages]
     return Application(name, [*compute, *memory])
 
 
 def _compute(
-    plan: StagePlan, stage: Stage, settings: CodegenSettings, parameters: Mapping[str, Any]
+    plan: StagePlan,
+    stage: Stage,
+    settings: CodegenSettings,
+    parameters: Mapping[str, Any],
+    estimates: Estimator | None,
 ) -> ComputeElement:
+    reductions: dict[str, Reduction] = {}
+    if estimates is not None and settings.reduction is not None and not settings.resident:
+        stage, reductions = reduce_scans(
+            stage, estimates, settings.compute_memory, settings.reduction
+        )
     fragment = lower_stage(stage)
     tables = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
     memory = dict.fromkeys([*(i.exchange for i in stage.inputs), stage.output.name])
     return ComputeElement(
         stage.name,
-        element_code(plan, stage, fragment, resident=settings.resident),
+        element_code(plan, stage, fragment, resident=settings.resident, reductions=reductions),
         parents=tuple(p.name for p in plan.parents(stage)),
         dependents=tuple(r.name for r in plan.readers(stage.output.name)),
         corunning={m: Corunning(m) for m in memory},

@@ -7,10 +7,11 @@ Nothing of the query is pasted into Python syntax unquoted: names, paths and num
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from engine.codegen.reduction import Reduction
 from engine.errors import EngineError
 from engine.resident.keys import key_ranges
 from engine.resident.needs import ranges
@@ -46,13 +47,31 @@ def quoted_text(text: str) -> str:
 
 
 def element_code(
-    plan: StagePlan, stage: Stage, fragment: Fragment, *, resident: bool = False
+    plan: StagePlan,
+    stage: Stage,
+    fragment: Fragment,
+    *,
+    resident: bool = False,
+    reductions: Mapping[str, Reduction] | None = None,
 ) -> str:
     """The Python source of a stage's element, without the `#@` lines.
 
-    With `resident` it reads base tables from resident columns, where the invocation has them.
+    Parameters
+    ----------
+    resident
+        Read base tables from resident columns, where the invocation has them.
+    reductions
+        Inputs of the stage that are base tables of which some rows are read.
     """
-    lines = [f"{i.name!r}: {_read(plan, stage, i, resident)}," for i in fragment.inputs]
+    lines = []
+    statements: list[str] = []
+    for table in fragment.inputs:
+        name = getattr(table.source, "name", "")
+        if reductions and name in reductions:
+            text = _reduced(plan, stage, table, reductions[name], statements)
+        else:
+            text = _read(plan, stage, table, resident)
+        lines.append(f"{table.name!r}: {text},")
     tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
     keys = _keys(stage, fragment) if resident else ""
@@ -62,6 +81,7 @@ def element_code(
         f"{_docstring(plan, stage)}\n\n"
         "from engine import element\n\n"
         f"SQL = {quoted_text(fragment.sql.strip())}\n\n"
+        f"{''.join(statements)}"
         f"COLUMNS = {_columns(stage.output)}\n{keys}\n\n"
         "def main(params, action):\n"
         f"    tables = {tables}\n"
@@ -136,6 +156,39 @@ def _read(plan: StagePlan, stage: Stage, table: FragmentInput, resident: bool) -
                 chosen = f", columns={_list(table.columns)}"
             return f"element.read_{needed.mode}(params[{writer.name!r}], action{chosen})"
     raise EngineError(f"an element cannot read a {type(table.source).__name__}")
+
+
+def _reduced(
+    plan: StagePlan,
+    stage: Stage,
+    table: FragmentInput,
+    reduction: Reduction,
+    statements: list[str],
+) -> str:
+    """The expression that reads some rows of a base table; `statements` gets constants for the
+    queries that give their keys.
+    """
+    keys = []
+    for one in reduction.keys:
+        constant = f"KEYS_{len(statements) + 1}"
+        statements.append(f"{constant} = {quoted_text(one.fragment.sql.strip())}\n\n")
+        reads = [f"{i.name!r}: {_read(plan, stage, i, False)}" for i in one.fragment.inputs]
+        keys.append(f"{one.column!r}: ({constant}, {{{', '.join(reads)}}}),\n")
+    types = {f.name: type_to_text(f.type) for f in reduction.schema}
+    columns = {name: types[name] for name in table.columns}
+    lines = [
+        f"{_list(reduction.source.paths)},\n",
+        f"{columns!r},\n",
+        "action,\n",
+        f"rows={reduction.rows},\n",
+    ]
+    if reduction.within:
+        lines.append(f"within={reduction.within!r},\n")
+    if reduction.nulls:
+        lines.append(f"nulls={list(reduction.nulls)!r},\n")
+    if keys:
+        lines.append(f"keys={{\n{textwrap.indent(''.join(keys), '    ')}}},\n")
+    return f"element.reduced(\n{textwrap.indent(''.join(lines), '    ')})"
 
 
 def _keys(stage: Stage, fragment: Fragment) -> str:

@@ -37,6 +37,10 @@ class Estimates:
         """Bytes of an average row as it stands in a memory element."""
         return max(1.0, bytes_per_row(schema.types))
 
+    def column(self, rel: Rel, position: int) -> ColumnStats:
+        """What is known of a column of `rel`."""
+        return self._estimate(rel).columns[position]
+
     def note(self, name: str, like: Rel) -> None:
         """Remember that `InputSource(name)` carries the rows of `like`."""
         self._exchanges[name] = self._estimate(like)

@@ -17,7 +17,7 @@ from operators.rel import Filter, ParquetSource, Rel, Scan
 from operators.rewrite import conjuncts
 from operators.schema import Schema
 
-__all__ = ["Needs", "columns_wanted", "ranges"]
+__all__ = ["Needs", "columns_wanted", "ranges", "scan_nulls", "scan_ranges"]
 
 Needs = dict[tuple[str, ...], dict[str, pa.DataType]]
 """Wanted columns and their types, by the files of a table."""
@@ -54,16 +54,38 @@ def ranges(plan: Rel, source: ParquetSource) -> Within:
             and isinstance(node.input, Scan)
             and node.input.source == source
         ):
-            below = node.input
-            filtered.add(id(below))
-            names = [below.source_schema[c].name for c in below.columns]
-            inner = _within(below.predicate, below.source_schema, below.source_schema.names)
-            found.append(_both(inner, _within(node.predicate, below.schema, names)))
+            filtered.add(id(node.input))
+            found.append(scan_ranges(node.input, node))
     for scan in _scans([plan]):
         if scan.source == source and id(scan) not in filtered:
-            schema = scan.source_schema
-            found.append(_within(scan.predicate, schema, schema.names))
+            found.append(scan_ranges(scan))
     return _either(found)
+
+
+def scan_ranges(scan: Scan, above: Filter | None = None) -> Within:
+    """Ranges of every row that a scan, and a filter right above it, leave."""
+    names = scan.source_schema.names
+    within = _within(scan.predicate, scan.source_schema, names)
+    if above is None:
+        return within
+    shown = [names[c] for c in scan.columns]
+    return _both(within, _within(above.predicate, scan.schema, shown))
+
+
+def scan_nulls(scan: Scan, above: Filter | None = None) -> tuple[str, ...]:
+    """Columns that are NULL in every row that a scan, and a filter right above it, leave."""
+    names = scan.source_schema.names
+    found = [names[c] for c in _null(scan.predicate)]
+    if above is not None:
+        found += [names[scan.columns[c]] for c in _null(above.predicate)]
+    return tuple(dict.fromkeys(found))
+
+
+def _null(predicate: Expr | None) -> Iterator[int]:
+    for term in conjuncts(predicate):
+        match term:
+            case Call(function="is_null", args=(Column(index=position),)):
+                yield position
 
 
 def _scans(plans: Sequence[Rel]) -> Iterator[Scan]:

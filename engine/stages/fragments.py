@@ -45,6 +45,7 @@ from operators.rel import (
     walk,
 )
 from operators.schema import Schema
+from operators.stats import ColumnStats
 
 __all__ = ["CutSettings", "Estimator", "Fragment", "Keys", "Placement", "Workshop", "all_relations"]
 
@@ -64,6 +65,9 @@ class Estimator(Protocol):
 
     def width(self, schema: Schema) -> float:
         """Bytes of an average row."""
+
+    def column(self, rel: Rel, position: int) -> ColumnStats:
+        """What is known of a column of `rel`."""
 
     def note(self, name: str, like: Rel) -> None:
         """Remember that `InputSource(name)` carries the rows of `like`."""

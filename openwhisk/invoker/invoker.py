@@ -337,6 +337,16 @@ class Invoker:
         if self._pending.pop(run, None) is not None:
             self._events.append(WorkerLost(time.monotonic(), run, reason))
 
+    def _aborted(self, run: RunId) -> None:
+        """Fail a run that ended its own process: it would do so again."""
+        if self._pending.pop(run, None) is not None:
+            message = (
+                "native code ended the worker (SIGABRT), as libraries in Rust and C++ do that "
+                "cannot have memory: perhaps limits.mem is too small"
+            )
+            failure = Failure("aborted", message, element=run.element, index=run.index)
+            self._events.append(TaskFailed(time.monotonic(), run, failure))
+
     # -- workers and their zygote ----------------------------------------------------------------
 
     def _start_zygote(self) -> None:
@@ -408,7 +418,9 @@ class Invoker:
         reason = worker.reason or f"its worker {_how(status)}"
         stillborn = worker.state is State.FORKING
         run = self._pool.exited(worker)
-        if run is not None:
+        if run is not None and status == -signal.SIGABRT and not worker.reason:
+            self._aborted(run)
+        elif run is not None:
             self._lost(run, reason)
         if stillborn:
             self._stillborn_workers += 1

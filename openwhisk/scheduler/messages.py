@@ -33,6 +33,7 @@ class MemoryId(NamedTuple):
 FailureKind = Literal[
     "element",  # user code raised, or gave back something that is no result
     "limit",  # the element exceeded its memory limit
+    "aborted",  # native code ended its worker, as some does that cannot have memory
     "minimum",  # its memory limit is less than what a worker holds before it begins
     "result",  # the result is too large
     "timeout",

@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.catalog import Catalog
-from engine.codegen import build_application
+from engine.codegen import CodegenSettings, ReductionSettings, build_application
 from engine.execution import export
 from engine.frontend import plan_sql
 from engine.optimizer import Estimates, optimize
 from engine.stages import CutSettings, StagePlan, cut
 from libd import LibdAction, Transport
+from operators.parquet_filter import reader_threads
 from operators.types import canonical
 from remote_frame import open_reader
 
@@ -34,12 +35,21 @@ FINE = {"whole_rows": 1.0, "gather_rows": 4.0}
 """Cut settings under which small tables are treated as large ones are."""
 
 
-def run_elements(plan: StagePlan, resources: dict[str, Any]) -> pa.Table:
+EAGER = ReductionSettings(
+    large_rows=1.0, statement=-1e6, selective=9.0, least=-9.0, cheap=1e9, scattered=0.0
+)
+"""Under these, every table that can be is read by its keys."""
+
+
+def run_elements(
+    plan: StagePlan, resources: dict[str, Any], estimates: Estimates | None = None
+) -> pa.Table:
     """The answer of a plan's application, its elements run one after the other.
 
-    `resources` are what a worker would keep warm; hand the same dict in again and again.
+    `resources` are what a worker would keep warm; hand the same dict in again and again. With
+    `estimates` tables are read by their keys (`engine.codegen.reduction`).
     """
-    app = build_application("query", plan)
+    app = build_application("query", plan, CodegenSettings(reduction=EAGER), estimates=estimates)
     action = LibdAction(
         "query", transports=[f"{m};rdma_local;size,256MB;elastic,true;" for m in app.memory]
     )
@@ -73,7 +83,9 @@ class _Action:
     index: int
     count: int
     resources: dict[str, Any]
-    limits: Any = field(default_factory=lambda: SimpleNamespace(cpu=1.0, mem=1 << 30))
+    limits: Any = field(
+        default_factory=lambda: SimpleNamespace(cpu=float(reader_threads()), mem=1 << 40)
+    )
 
     def get_transport(self, name: str, type: str) -> Transport:
         return self.libd.get_transport(name, type)
@@ -126,11 +138,21 @@ class Differential:
         self.duck.execute(f"create or replace view \"{quoted}\" as from '{path}'")
 
     def ours(self, sql: str, parallelism: int = 3, **settings: float) -> pa.Table:
-        plan = self.plan(sql, parallelism, **settings)
-        return run_elements(plan, self.resources)
-
-    def plan(self, sql: str, parallelism: int = 3, **settings: float) -> StagePlan:
         estimates = Estimates()
+        plan = self.plan(sql, parallelism, estimates, **settings)
+        return self.run(plan, estimates)
+
+    def run(self, plan: StagePlan, estimates: Estimates) -> pa.Table:
+        return run_elements(plan, self.resources, estimates)
+
+    def plan(
+        self,
+        sql: str,
+        parallelism: int = 3,
+        estimates: Estimates | None = None,
+        **settings: float,
+    ) -> StagePlan:
+        estimates = estimates or Estimates()
         optimized = optimize(plan_sql(sql, self.catalog), estimates)
         return cut(optimized, estimates, CutSettings(parallelism, **{**FINE, **settings}))
 

@@ -38,8 +38,8 @@ def climb(
         attempts.append(one)
         stopped = run(one)
         if stopped is not None:
-            kind = "minimum" if stopped == "minimum" else "limit"
-            raise QueryFailedError("out of memory", stopped, "a", kind=kind)
+            element, _, kind = stopped.partition(": ")
+            raise QueryFailedError("out of memory", element, "a", kind=kind or "limit")
         activation = Activation(activation_id="a", name="q", start=0.0)
         return Execution(None, activation)  # type: ignore[arg-type]
 
@@ -102,9 +102,15 @@ def test_what_fails_while_it_may_spill_fails() -> None:
 
 
 def test_a_limit_below_what_a_worker_holds_is_not_tried_again() -> None:
-    attempts, end = climb(lambda a: "minimum")
+    attempts, end = climb(lambda a: "s1_many: minimum")
     assert len(attempts) == 1
     assert isinstance(end, QueryFailedError)
+
+
+def test_native_code_that_ends_its_worker_is_given_more() -> None:
+    attempts, end = climb(lambda a: "s1_many: aborted" if a.grain.copies == 1 else None)
+    assert [a.grain.copies for a in attempts] == [1, 2]
+    assert isinstance(end, Outcome)
 
 
 def test_another_failure_is_not_tried_again() -> None:

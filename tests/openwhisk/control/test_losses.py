@@ -119,6 +119,18 @@ def test_an_element_that_always_dies_fails_the_application(
     assert "exited with status 7" in (activation.error or "")
 
 
+def test_an_element_that_aborts_is_not_tried_again(
+    plane: EmbeddedControlPlane, compute: Compute, run: Run
+) -> None:
+    code = "import os\ndef main(p, a):\n    os.abort()\n"
+    activation = run(plane, [compute("e", code)])
+    assert activation.status == "failed"
+    assert activation.error_kind == "aborted"
+    assert activation.elements[0].attempts == 1
+    assert "limits.mem" in (activation.error or "")
+    assert plane.info().memory_reserved == 0
+
+
 def test_a_killed_memory_server_between_steps(
     fresh: EmbeddedControlPlane, compute: Compute, memory: Memory, run: Run, marker: str
 ) -> None:

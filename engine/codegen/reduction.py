@@ -1,0 +1,450 @@
+"""Large tables of which an element reads only the rows whose keys its small tables have.
+
+`sales JOIN (items WHERE …) JOIN (dates WHERE …)`: no row of `sales` matters whose keys are not
+among those that the filters leave. The element asks for these keys first, which costs little, and
+reads only the rows of `sales` that have them (`operators.parquet_filter`). Nothing of the plan
+changes but the source of the scan: all conditions still apply to what is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+
+import pyarrow.types as pt
+
+from engine.optimizer.expressions import has_window, map_subqueries, subqueries_of, with_inputs
+from engine.resident.layout import Within
+from engine.resident.needs import scan_nulls, scan_ranges
+from engine.stages.fragments import Estimator
+from engine.stages.model import Stage
+from operators import build
+from operators.duckdb import Fragment, lower
+from operators.expr import Cast, Column, Expr
+from operators.parquet_filter import filterable, held_per_row
+from operators.rel import (
+    Aggregation,
+    Filter,
+    InputSource,
+    Join,
+    ParquetSource,
+    Project,
+    Rel,
+    Scan,
+    SetOperation,
+)
+from operators.schema import Schema
+
+__all__ = ["MOST_KEYS", "KeySet", "Reduction", "ReductionSettings", "reduce_scans"]
+
+MOST_KEYS = 500_000
+"""Keys of one column beyond which they are not looked for one by one."""
+
+# Joins through which a row of one side goes as it is, or not at all.
+_LEFT_ROWWISE = ("inner", "left", "semi", "anti", "mark", "cross")
+_RIGHT_ROWWISE = ("inner", "right", "cross")
+
+
+@dataclass(frozen=True, slots=True)
+class ReductionSettings:
+    """When to read a table by its keys. Answers are right whatever these are.
+
+    Attributes
+    ----------
+    large_rows
+        Smaller tables are read whole in less time than it takes to ask for keys.
+    kernel_value, reader_value, row, statement
+        CPU seconds that it takes the kernel to read a value from Parquet, the reader to do so,
+        a row to be looked up in a hash table, and any statement to be run. Measured with TPC-DS at
+        scale factor 10.
+    page
+        Times its share of the rows, a filter has the reader decode this share of the values.
+    least
+        Of what the kernel would take, the share that has to be saved.
+    asked
+        Of what the kernel would take, the most that may go into asking for keys of one column.
+    selective
+        Keys that leave more than this share of the rows are not asked for.
+    scattered
+        Columns of which a row group has less than this share of the range are ordered: by
+        conditions on them the kernel leaves out row groups, too.
+    cheap
+        Tables that are read for keys have at most this share of the rows that they save.
+    memory
+        Of an element's memory, the share that its reduced tables may take, all together.
+    """
+
+    large_rows: float = 1_000_000.0
+    kernel_value: float = 11e-9
+    reader_value: float = 9e-9
+    row: float = 10e-9
+    statement: float = 4e-3
+    page: float = 4.0
+    least: float = 0.4
+    asked: float = 0.1
+    selective: float = 0.6
+    scattered: float = 0.5
+    cheap: float = 0.2
+    memory: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """`fragment` gives the values of `column` that matter, at most one more than `MOST_KEYS`."""
+
+    column: str
+    fragment: Fragment
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A base table that stands in a plan as `InputSource(name)` and is read in part.
+
+    Attributes
+    ----------
+    schema
+        Of the table's files.
+    within, nulls
+        Ranges that columns lie in, and columns that are NULL, in the rows that matter.
+    rows
+        The most rows that the element should hold; it reads the table otherwise if there are more.
+    """
+
+    name: str
+    source: ParquetSource
+    schema: Schema
+    within: Within
+    nulls: tuple[str, ...]
+    keys: tuple[KeySet, ...]
+    rows: int
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What is known about the rows of one scan that matter."""
+
+    scan: Scan
+    within: Within = field(default_factory=dict)
+    nulls: tuple[str, ...] = ()
+    kept: float = 1.0
+    keys: dict[str, _Asked] = field(default_factory=dict)
+    ordered: set[str] = field(default_factory=set)
+
+    def share(self, keys: Collection[str], *, ordered: bool | None = None) -> float:
+        """Of the table's rows, the share that is left by its own filter and these keys; with
+        `ordered` by conditions on ordered columns only, or on all others.
+        """
+        share = math.prod(self.keys[c].share for c in keys if ordered in (None, c in self.ordered))
+        own = {*self.within, *self.nulls}
+        if own and ordered in (None, own <= self.ordered):
+            share *= self.kept
+        return share
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Keys of a column that matter: their share of the rows, values to read for them, how, and of
+    which relation they are a column.
+    """
+
+    share: float
+    values: float
+    keys: Rel
+    small: Rel
+
+
+def reduce_scans(
+    stage: Stage,
+    estimates: Estimator,
+    memory: int,
+    settings: ReductionSettings | None = None,
+) -> tuple[Stage, dict[str, Reduction]]:
+    """The stage with large tables replaced by inputs, and how to read those, by name.
+
+    Parameters
+    ----------
+    memory
+        Bytes that the element may hold.
+    """
+    reducer = _Reducer(stage.plan, estimates, settings or ReductionSettings())
+    taken = {i.name for i in stage.inputs}
+    reductions: dict[str, Reduction] = {}
+    sources: dict[int, InputSource] = {}
+    for scan, reduction in reducer.reductions(memory, taken):
+        reductions[reduction.name] = reduction
+        sources[id(scan)] = InputSource(reduction.name)
+    if not sources:
+        return stage, {}
+    return replace(stage, plan=_with_sources(stage.plan, sources)), reductions
+
+
+class _Reducer:
+    """Collects what a plan's joins and filters say about its large scans."""
+
+    def __init__(self, plan: Rel, estimates: Estimator, settings: ReductionSettings) -> None:
+        self._estimates = estimates
+        self._settings = settings
+        self._readers = _Readers(plan)
+        self._wanted: dict[int, _Wanted] = {}
+        for node in self._readers.relations:
+            self._note(node)
+
+    def reductions(self, memory: int, taken: set[str]) -> Iterator[tuple[Scan, Reduction]]:
+        """The scans for which it pays; `taken` are names that no input may have."""
+        budget = memory * self._settings.memory / max(1, len(self._wanted))
+        for one in self._wanted.values():
+            chosen = self._choose(one)
+            if not (chosen or one.within or one.nulls):
+                continue
+            whole = self._rows(one.scan)
+            most = budget / held_per_row(one.scan.schema.types)
+            if self._gain(one, chosen) < self._settings.least or one.share(chosen) * whole > most:
+                continue
+            source = one.scan.source
+            assert isinstance(source, ParquetSource)
+            keys = tuple(KeySet(c, _statement(one.keys[c].keys)) for c in chosen)
+            name = _fresh(source.table, taken)
+            taken.add(name)
+            schema = one.scan.source_schema
+            yield (
+                one.scan,
+                Reduction(name, source, schema, one.within, one.nulls, keys, int(most)),
+            )
+
+    def _choose(self, one: _Wanted) -> list[str]:
+        """The keys that are worth asking for: they leave out much and cost little. Of keys that
+        are several columns the most selective one says nearly all.
+        """
+        s = self._settings
+        most = s.asked * self._kernel_cost(one)
+        chosen: dict[int, str] = {}
+        for column, asked in sorted(one.keys.items(), key=lambda item: item[1].share):
+            if asked.share <= s.selective and self._asked_cost(asked) <= most:
+                chosen.setdefault(id(asked.small), column)
+        return list(chosen.values())
+
+    def _gain(self, one: _Wanted, keys: Collection[str]) -> float:
+        """CPU seconds that are saved by reading rows with these keys only, as a share of what the
+        kernel would take.
+        """
+        s = self._settings
+        columns = len(one.scan.columns)
+        first = min(len({*keys, *one.within, *one.nulls}), columns)
+        left = one.share(keys, ordered=False)
+        # Of pages with a few wanted rows each, all values are decoded.
+        rest = (columns - first) * min(1.0, s.page * left)
+        reader = s.reader_value * ((1 + first) / 2 + rest) + 2 * s.row * left
+        reader *= self._rows(one.scan) * one.share(keys, ordered=True)
+        asked = sum(self._asked_cost(one.keys[c]) for c in keys)
+        kernel = self._kernel_cost(one)
+        return (kernel - reader - asked) / kernel
+
+    def _kernel_cost(self, one: _Wanted) -> float:
+        # By all conditions on ordered columns, whether asked for or not, it leaves out row groups
+        # as it joins.
+        rows = self._rows(one.scan) * one.share(one.keys, ordered=True)
+        return rows * (self._settings.kernel_value * len(one.scan.columns) + self._settings.row)
+
+    def _asked_cost(self, asked: _Asked) -> float:
+        return self._settings.statement + self._settings.kernel_value * asked.values
+
+    def _note(self, node: Rel) -> None:
+        """Note what `node` says about the scans below it."""
+        match node:
+            case Filter(input=Scan() as scan) if self._readers.alone(scan) and self._large(scan):
+                self._note_ranges(scan, node)
+            case Scan(predicate=predicate) if predicate is not None and self._large(node):
+                self._note_ranges(node, None)
+            case Join(kind="inner" | "semi"):
+                for scan, column, small, key in _sides(node, self._readers):
+                    if self._large(scan):
+                        self._note_keys(scan, column, small, key)
+
+    def _note_ranges(self, scan: Scan, above: Filter | None) -> None:
+        one = self._wanted.setdefault(id(scan), _Wanted(scan))
+        types = {f.name: f.type for f in scan.source_schema}
+        within = {c: ends for c, ends in scan_ranges(scan, above).items() if _plain(types[c])}
+        nulls = scan_nulls(scan, above)
+        if (within or nulls) and not (one.within or one.nulls):
+            one.within, one.nulls = within, nulls
+            columns = scan.source_schema.names
+            for name in within:
+                self._note_order(one, columns.index(name))
+            one.kept = self._estimates.rows(above or scan) / self._rows(scan)
+
+    def _note_keys(self, scan: Scan, column: int, small: Rel, key: int) -> None:
+        scans = [r for r in _Readers(small).relations if isinstance(r, Scan)]
+        read = sum(map(self._rows, scans))
+        if self._estimates.rows(small) > MOST_KEYS or read > self._settings.cheap * self._rows(
+            scan
+        ):
+            return
+        joined = build.join(scan, small, "semi", on=[(column, key)])
+        share = self._estimates.rows(joined) / self._estimates.rows(scan)
+        # A calendar has more days than the table, and those that are asked for are in the table.
+        used = self._estimates.column(scan, column).distinct
+        if used:
+            share = min(1.0, max(share, self._estimates.rows(small) / used))
+        name = scan.source_schema[scan.columns[column]].name
+        one = self._wanted.setdefault(id(scan), _Wanted(scan))
+        if name not in one.keys or share < one.keys[name].share:
+            values = sum(self._rows(r) * len(r.columns) for r in scans)
+            keys = build.project(small, [build.col(small.schema, key)], ["key"])
+            one.keys[name] = _Asked(share, values, keys, small)
+            # Days that a calendar leaves lie together; what a large table leaves lies anywhere.
+            if read < self._settings.large_rows:
+                self._note_order(one, scan.columns[column])
+
+    def _note_order(self, one: _Wanted, column: int) -> None:
+        """Note whether the table's rows lie in the order of a column."""
+        names = one.scan.source_schema.names
+        whole = build.scan(one.scan.source, one.scan.source_schema)
+        share = self._estimates.column(whole, column).group_share
+        if share is not None and share < self._settings.scattered:
+            one.ordered.add(names[column])
+
+    def _large(self, scan: Scan) -> bool:
+        match scan.source:
+            case ParquetSource(part=None, hive=()):
+                types = [scan.source_schema[c].type for c in scan.columns]
+                return all(map(filterable, types)) and (
+                    self._rows(scan) >= self._settings.large_rows
+                )
+        return False
+
+    def _rows(self, scan: Scan) -> float:
+        """Rows of the whole table."""
+        return self._estimates.rows(replace(scan, predicate=None))
+
+
+class _Readers:
+    """The relations of a plan, each once, parents first; and how many read each."""
+
+    def __init__(self, plan: Rel) -> None:
+        relations: dict[int, Rel] = {}
+        self._count: Counter[int] = Counter()
+
+        def visit(rel: Rel) -> None:
+            if id(rel) in relations:
+                return
+            relations[id(rel)] = rel
+            for below in (*rel.inputs(), *subqueries_of(rel)):
+                self._count[id(below)] += 1
+                visit(below)
+
+        visit(plan)
+        self.relations = tuple(relations.values())
+
+    def alone(self, rel: Rel) -> bool:
+        """Whether one other relation reads `rel`, and no more."""
+        return self._count[id(rel)] == 1
+
+
+def _plain(type: object) -> bool:
+    """Whether stored integers are the values themselves, or days."""
+    return bool(pt.is_signed_integer(type) or pt.is_date32(type))
+
+
+def _statement(keys: Rel) -> Fragment:
+    distinct = build.aggregation(keys, [build.col(keys.schema, 0)], [])
+    return lower(build.limit(distinct, MOST_KEYS + 1))
+
+
+def _fresh(base: str, taken: set[str]) -> str:
+    name, n = base, 1
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name
+
+
+# Which scan a key comes from
+
+
+def _sides(join: Join, readers: _Readers) -> Iterator[tuple[Scan, int, Rel, int]]:
+    """Scans whose rows the join keeps only if a key is among those of the other side: the scan,
+    position of the key in it, the other side, position of the key there.
+    """
+    sides = [(join.left, join.right, join.left_keys, join.right_keys)]
+    if join.kind == "inner":
+        sides.append((join.right, join.left, join.right_keys, join.left_keys))
+    for big, small, big_keys, small_keys in sides:
+        if not _can_be_asked(small):
+            continue
+        for a, b, nulls in zip(big_keys, small_keys, join.null_equal, strict=True):
+            if nulls or not pt.is_signed_integer(small.schema[b].type):
+                continue
+            for scan, column in _origins(big, a, readers):
+                if pt.is_signed_integer(scan.schema[column].type):
+                    yield scan, column, small, b
+
+
+def _can_be_asked(rel: Rel) -> bool:
+    """Whether `rel` reads base tables alone, row by row, and leaves out some of its keys."""
+    selective = False
+    for node in _Readers(rel).relations:
+        match node:
+            case Scan(source=ParquetSource(part=None), predicate=predicate):
+                selective = selective or predicate is not None
+            case Filter():
+                selective = True
+            case Project(exprs=exprs) if not has_window(exprs):
+                pass
+            case Join(kind="inner" | "semi"):
+                pass
+            case _:
+                return False
+    return selective
+
+
+def _origins(rel: Rel, position: int, readers: _Readers) -> Iterator[tuple[Scan, int]]:
+    """The scans, and the positions in them, that a column of `rel` is, as far as their rows reach
+    `rel` one by one, or in groups of that column, and go nowhere else.
+    """
+    if not readers.alone(rel):
+        return
+    match rel:
+        case Scan():
+            yield rel, position
+        case Filter(input=below):
+            yield from _origins(below, position, readers)
+        case Project(input=below, exprs=exprs) if not has_window(exprs):
+            yield from _origins_of(exprs[position], below, readers)
+        case Aggregation(input=below, keys=keys, grouping_sets=None) if position < len(keys):
+            yield from _origins_of(keys[position], below, readers)
+        case SetOperation(operation="union", operands=operands):
+            for operand in operands:
+                yield from _origins(operand, position, readers)
+        case Join(left=left, right=right, kind=kind):
+            width = len(left.schema)
+            if position < width:
+                if kind in _LEFT_ROWWISE:
+                    yield from _origins(left, position, readers)
+            elif kind in _RIGHT_ROWWISE:
+                yield from _origins(right, position - width, readers)
+
+
+def _origins_of(expr: Expr, below: Rel, readers: _Readers) -> Iterator[tuple[Scan, int]]:
+    if isinstance(expr, Cast) and pt.is_integer(expr.type):
+        expr = expr.arg  # the same number; of other than integers no keys are asked for
+    if isinstance(expr, Column):
+        yield from _origins(below, expr.index, readers)
+
+
+def _with_sources(plan: Rel, sources: dict[int, InputSource]) -> Rel:
+    """The plan with scans of other sources, relations that several read still one object."""
+    done: dict[int, tuple[Rel, Rel]] = {}
+
+    def visit(rel: Rel) -> Rel:
+        if id(rel) not in done:
+            node = rel
+            if isinstance(rel, Scan) and id(rel) in sources:
+                node = replace(rel, source=sources[id(rel)])
+            node = map_subqueries(node, visit)
+            node = with_inputs(node, [visit(i) for i in node.inputs()])
+            done[id(rel)] = rel, node
+        return done[id(rel)][1]
+
+    return visit(plan)
