@@ -296,7 +296,23 @@ class _Reducer:
             columns = scan.source_schema.names
             for name in within:
                 self._note_order(one, columns.index(name))
-            one.kept = self._estimates.rows(above or scan) / self._rows(scan)
+            one.kept = self._kept(scan, within, nulls)
+
+    def _kept(self, scan: Scan, within: Within, nulls: Collection[str]) -> float:
+        """The share of a table's rows that these conditions leave, which are not all there are."""
+        whole = build.scan(scan.source, scan.source_schema)
+        names = scan.source_schema.names
+        share = 1.0
+        for name, (low, high) in within.items():
+            known = self._estimates.column(whole, names.index(name))
+            if known.min is None or known.max is None:
+                continue
+            first = known.min if low is None else max(low, known.min)
+            last = known.max if high is None else min(high, known.max)
+            share *= max(0.0, last - first + 1) / (known.max - known.min + 1)
+        for name in nulls:
+            share *= self._estimates.column(whole, names.index(name)).null_fraction
+        return share
 
     def _note_keys(self, scan: Scan, column: int, small: Rel, key: int) -> None:
         scans = [r for r in _Readers(small).relations if isinstance(r, Scan)]
