@@ -105,6 +105,7 @@ def reduced(
     action: Action,
     *,
     rows: int,
+    reader: int,
     within: Mapping[str, tuple[int | None, int | None]] | None = None,
     nulls: Sequence[str] = (),
     keys: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None,
@@ -118,6 +119,9 @@ def reduced(
         Names and types of the columns to read.
     rows
         The most that may be held.
+    reader
+        Bytes that the reader takes beside them. Without these the kernel reads the table: the
+        reader ends the process, not the statement, where it cannot have memory.
     within
         Ranges of stored integers outside of which rows do not matter, by column.
     nulls
@@ -126,7 +130,7 @@ def reduced(
         By column a statement that gives the integers that are wanted, and what it reads.
     """
     whole = table(paths)
-    room = action.limits.mem - held_data() - _READER
+    room = action.limits.mem - held_data() - reader
     if room < 0:
         return whole
     from operators.parquet_filter import held_per_row, read_filtered, reader_threads
@@ -148,9 +152,6 @@ def reduced(
 
 
 _KEY = (("key", "int64"),)
-# What the reader holds beside its rows: threads, columns of the row groups that it decodes. It ends
-# the process, not the statement, where it cannot have memory.
-_READER = 128 << 20
 
 
 class LoadedTable:

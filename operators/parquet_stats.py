@@ -60,7 +60,9 @@ def parquet_stats(paths: Sequence[str]) -> TableStats:
                     column.add(chunks.column(i), looked_into)
                 number += 1
     rows = sum(f.num_rows for f in footers)
-    return TableStats(float(rows), tuple(c.stats(rows) for c in columns))
+    groups = [f.row_group(g).num_rows for f in footers for g in range(f.num_row_groups)]
+    columns_stats = tuple(c.stats(rows) for c in columns)
+    return TableStats(float(rows), columns_stats, max(groups, default=0))
 
 
 @contextmanager
@@ -118,7 +120,7 @@ class _Column:
             distinct = min(self.counts[-1][0], chunk.num_values)  # as in the last one looked into
         if distinct:
             self.counts.append((distinct, max(chunk.num_values - nulls, distinct)))
-            if low is not None and high is not None:
+            if low is not None and high is not None and math.isfinite(high - low):
                 self.spread.append((low, high, distinct))
 
     def stats(self, rows: int) -> ColumnStats:
@@ -133,7 +135,7 @@ class _Column:
             width = max(self.raw / rows - 4, 8.0) if rows else None
         null_fraction = self.nulls / rows if rows else 0.0
         group_share = None
-        if low is not None and high is not None and low < high:
+        if low is not None and high is not None and 0 < high - low < math.inf:
             ends = zip(self.lows, self.highs, strict=False)
             spans = [b - a for a, b in ends if a is not None and b is not None]
             group_share = sum(spans) / len(spans) / (high - low)

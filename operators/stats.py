@@ -71,10 +71,13 @@ class ColumnStats(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TableStats:
-    """Rows of a relation and what is known of its columns, in order."""
+    """Rows of a relation and what is known of its columns, in order; of files the rows of the
+    largest row group, too.
+    """
 
     rows: float
     columns: tuple[ColumnStats, ...]
+    row_group: int | None = None
 
 
 Lookup = Callable[[Source], TableStats | None]

@@ -39,6 +39,11 @@ from operators.schema import Schema
 
 __all__ = ["MOST_KEYS", "KeySet", "Reduction", "ReductionSettings", "reduce_scans"]
 
+# What the reader holds beside its rows: threads and packed pages; and of so many row groups the
+# columns that decide.
+_READER = 96 << 20
+_AT_ONCE = 3
+
 MOST_KEYS = 500_000
 """Keys of one column beyond which they are not looked for one by one."""
 
@@ -109,7 +114,9 @@ class Reduction:
     within, nulls
         Ranges that columns lie in, and columns that are NULL, in the rows that matter.
     rows
-        The most rows that the element should hold; it reads the table otherwise if there are more.
+        The most rows that the element should hold; the kernel reads the table if there are more.
+    reader
+        Bytes that the reader takes beside them.
     """
 
     name: str
@@ -119,6 +126,7 @@ class Reduction:
     nulls: tuple[str, ...]
     keys: tuple[KeySet, ...]
     rows: int
+    reader: int
 
 
 @dataclass(slots=True)
@@ -204,14 +212,30 @@ class _Reducer:
                 continue
             source = one.scan.source
             assert isinstance(source, ParquetSource)
-            keys = tuple(KeySet(c, _statement(one.keys[c].keys)) for c in chosen)
+            reader = self._reader_bytes(one, chosen)
+            if reader > memory / 2:
+                continue
             name = _fresh(source.table, taken)
             taken.add(name)
-            schema = one.scan.source_schema
             yield (
                 one.scan,
-                Reduction(name, source, schema, one.within, one.nulls, keys, int(most)),
+                Reduction(
+                    name,
+                    source,
+                    one.scan.source_schema,
+                    one.within,
+                    one.nulls,
+                    tuple(KeySet(c, _statement(one.keys[c].keys)) for c in chosen),
+                    int(most),
+                    reader,
+                ),
             )
+
+    def _reader_bytes(self, one: _Wanted, keys: Collection[str]) -> int:
+        first = {*keys, *one.within, *one.nulls}
+        types = [f.type for f in one.scan.source_schema if f.name in first]
+        row = held_per_row(types)
+        return _READER + int(_AT_ONCE * self._estimates.row_group(one.scan.source) * row)
 
     def _choose(self, one: _Wanted) -> list[str]:
         """The keys that are worth asking for: they leave out much and cost little. Of keys that
@@ -272,7 +296,23 @@ class _Reducer:
             columns = scan.source_schema.names
             for name in within:
                 self._note_order(one, columns.index(name))
-            one.kept = self._estimates.rows(above or scan) / self._rows(scan)
+            one.kept = self._kept(scan, within, nulls)
+
+    def _kept(self, scan: Scan, within: Within, nulls: Collection[str]) -> float:
+        """The share of a table's rows that these conditions leave, which are not all there are."""
+        whole = build.scan(scan.source, scan.source_schema)
+        names = scan.source_schema.names
+        share = 1.0
+        for name, (low, high) in within.items():
+            known = self._estimates.column(whole, names.index(name))
+            if known.min is None or known.max is None:
+                continue
+            first = known.min if low is None else max(low, known.min)
+            last = known.max if high is None else min(high, known.max)
+            share *= max(0.0, last - first + 1) / (known.max - known.min + 1)
+        for name in nulls:
+            share *= self._estimates.column(whole, names.index(name)).null_fraction
+        return share
 
     def _note_keys(self, scan: Scan, column: int, small: Rel, key: int) -> None:
         scans = [r for r in _Readers(small).relations if isinstance(r, Scan)]

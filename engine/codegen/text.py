@@ -181,6 +181,7 @@ def _reduced(
         f"{columns!r},\n",
         "action,\n",
         f"rows={reduction.rows},\n",
+        f"reader={reduction.reader},\n",
     ]
     if reduction.within:
         lines.append(f"within={reduction.within!r},\n")

@@ -41,6 +41,11 @@ class Estimates:
         """What is known of a column of `rel`."""
         return self._estimate(rel).columns[position]
 
+    def row_group(self, source: Source) -> int:
+        """Rows of the largest row group of a table; 0 if that is not known."""
+        stats = self._look_up(source)
+        return 0 if stats is None else stats.row_group or 0
+
     def note(self, name: str, like: Rel) -> None:
         """Remember that `InputSource(name)` carries the rows of `like`."""
         self._exchanges[name] = self._estimate(like)

@@ -41,6 +41,7 @@ from operators.rel import (
     Project,
     Rel,
     Scan,
+    Source,
     Values,
     walk,
 )
@@ -68,6 +69,9 @@ class Estimator(Protocol):
 
     def column(self, rel: Rel, position: int) -> ColumnStats:
         """What is known of a column of `rel`."""
+
+    def row_group(self, source: Source) -> int:
+        """Rows of the largest row group of a table; 0 if that is not known."""
 
     def note(self, name: str, like: Rel) -> None:
         """Remember that `InputSource(name)` carries the rows of `like`."""

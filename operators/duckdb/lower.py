@@ -193,7 +193,10 @@ class _Lowering:
         if self._names[base] == 1:
             return base
         name = f"{base}_{self._names[base]}"
-        return name if name not in self._names else self._fresh(name)
+        if name in self._names:
+            return self._fresh(name)
+        self._names[name] = 1
+        return name
 
     # Relations
 

@@ -150,3 +150,16 @@ def test_no_dictionary_page_where_there_is_none(tmp_path: Path) -> None:
         path.write_bytes(content)
         with path.open("rb") as file:
             assert read_dictionary_page(file.fileno(), 0) is None
+
+
+def test_infinite_values_have_no_range(tmp_path: Path) -> None:
+    path = tmp_path / "infinite.parquet"
+    inf = float("inf")
+    rows = [[-inf, 1.0, 1.0], [2.0, 2.0, 3.0], [inf, inf, inf]]
+    for listed in (rows, rows[:1], rows[2:]):
+        table = pa.table({"x": [v for one in listed for v in one]})
+        pq.write_table(table, path, row_group_size=3)
+        (column,) = parquet_stats([str(path)]).columns
+        assert column.distinct is not None
+        assert 1 <= column.distinct <= len(table)
+        assert column.group_share is None

@@ -459,3 +459,17 @@ def test_a_constant_is_null_where_an_outer_join_finds_no_partner(
     )
     plan = build.join(constant, other, kind, on=[(1, 1)], build=built)
     assert Counter(answer(kernel, plan)) == Counter(rows(plan))
+
+
+def test_names_that_were_made_are_not_made_again() -> None:
+    """A source may have the name that another one's second reading was given."""
+    schema = pa.schema([("a", pa.int64())])
+    one = build.scan(InputSource("t"), schema)
+    again = build.scan(InputSource("t"), schema)
+    wanted = build.filter(again, build.call("is_null", build.col(again.schema, 0)))
+    other = build.scan(InputSource("t_2"), schema)
+    fragment = lower(build.set_operation("union", [one, wanted, other], all=True))
+    data = {"t": pa.table({"a": [1, None]}), "t_2": pa.table({"a": [5]})}
+    with Kernel.open(1, 1 << 28) as kernel:
+        rows = kernel.table(fragment, data).column(0).to_pylist()
+    assert rows == [1, None, None, 5]
