@@ -70,10 +70,13 @@ class Catalog:
     ----------
     versions
         The states in which data files were registered.
+    generation
+        Another number after every change of what names stand for.
     """
 
     def __init__(self) -> None:
         self.versions = FileVersions()
+        self.generation = 0
         self._tables: dict[str, Table] = {}
         self._resources: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -107,6 +110,7 @@ class Catalog:
             table = _arrow(name, source)
         with self._lock:
             self._tables[name.lower()] = table
+            self.generation += 1
         return table
 
     def _files(self, name: str, source: FileSet) -> Table:
@@ -144,6 +148,7 @@ class Catalog:
         self._find(name)
         with self._lock:
             del self._tables[name.lower()]
+            self.generation += 1
 
     def __getitem__(self, name: str) -> Table:
         return self._find(name)

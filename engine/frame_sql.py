@@ -32,7 +32,7 @@ class _FramePlanner:
 
     def __init__(self, catalog: Catalog) -> None:
         self._tables = _Tables(catalog)
-        self._front_end = FrontEnd(self._tables)
+        self._front_end = FrontEnd(self._tables, kept=0)
         self._lock = threading.Lock()
 
     def plan(self, text: str, frames: Mapping[str, Rel]) -> Rel:

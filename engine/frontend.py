@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 from sqlglot import exp
 
 from engine.catalog import Catalog
-from engine.dialect import Oracle, QueryBinder, Signatures
+from engine.dialect import Mentions, NarrowTables, Oracle, QueryBinder, Signatures
+from engine.dialect.syntax import function_names
 from engine.dialect.types import ir_type
 from engine.errors import PlanningError, UnsupportedSqlError
-from engine.substrait import Planner, PlanReader
+from engine.recent import Recent
+from engine.substrait import Planner, PlanReader, TableSource
 from operators.expr import Cast, Column, Expr
 from operators.rel import Project, Rel
 from operators.schema import Field, Schema
 from operators.types import same_type
 
 __all__ = ["FrontEnd", "plan_sql"]
+
+_KEPT = 256
 
 
 def plan_sql(text: str, catalog: Catalog) -> Rel:
@@ -47,57 +51,92 @@ def plan_sql(text: str, catalog: Catalog) -> Rel:
 class FrontEnd:
     """The front end of one catalog: DuckDB as the authority on the dialect, DataFusion as the
     planner.
+
+    Attributes
+    ----------
+    kept
+        How many plans are kept for texts that come again, as long as no table is registered. Those
+        that depend on the time are not.
     """
 
     catalog: Catalog
+    kept: int = _KEPT
     oracle: Oracle = field(default_factory=Oracle)
     signatures: Signatures = field(default_factory=Signatures)
     _planner: Planner | None = None
+    _plans: Recent[str, Rel] = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._plans = Recent(self.kept)
 
     def plan(self, text: str) -> Rel:
         """Plan one query; see `plan_sql`."""
-        tree = self.oracle.parse(text)
-        self._define_tables(tree)
+        generation = self.catalog.generation
+        plan = self._plans.get(text, generation)
+        if plan is None:
+            tree = self.oracle.parse(text)
+            lasting = self.kept and self._is_stable(tree)
+            plan = self._plan(text, tree)
+            if lasting:
+                self._plans.put(text, generation, plan)
+        return plan
+
+    def _plan(self, text: str, tree: exp.Expr) -> Rel:
+        tables = self._tables(tree)
+        for name in tables:
+            self.oracle.define_table(name, self.catalog[name].schema)
         described = self.oracle.describe(text)
-        bound = QueryBinder(self.oracle, self.signatures, self.catalog).bind(tree)
+        mentions = Mentions.of(tree)
+        lookup = NarrowTables(self.catalog, mentions)
+        bound = QueryBinder(self.oracle, self.signatures, lookup).bind(tree)
         if len(bound.outputs) != len(described):
             raise PlanningError(
                 f"{len(bound.outputs)} columns were bound where DuckDB sees {len(described)}"
             )
-        planner = self._ready_planner(tree)
-        data = planner.plan(bound.text)
-        rel = PlanReader(data, self.signatures, self.catalog.source).plan()
+        sources = {name: self._source(name, mentions) for name in tables}
+        planner = self._ready_planner()
+        data = planner.plan(bound.text, {n: s.narrowed() for n, s in sources.items()})
+        rel = PlanReader(data, self.signatures, sources.__getitem__).plan()
         return _named(rel, [(n, ir_type(t)) for n, t in described])
 
     def close(self) -> None:
         """Close the private DuckDB connection."""
         self.oracle.close()
 
-    def _define_tables(self, tree: exp.Expr) -> None:
+    def _is_stable(self, tree: exp.Expr) -> bool:
+        """Whether a statement means the same whenever it is planned."""
+        return self.oracle.unstable_functions.isdisjoint(function_names(tree))
+
+    def _tables(self, tree: exp.Expr) -> list[str]:
+        """Registered tables that the query may mean (a CTE of the same name may hide one).
+
+        Raises
+        ------
+        TableNotFoundError
+            If it names one that is not registered.
+        """
         ctes = {c.alias.lower() for c in tree.find_all(exp.CTE)}
+        names = set()
         for table in tree.find_all(exp.Table):
             if not isinstance(table.this, exp.Identifier):
                 name = table.this.sql(dialect="duckdb")
                 raise UnsupportedSqlError(f"the table function {name} is not supported")
+            names.add(table.name.lower())
             known = table.db or table.name.lower() in ctes or table.name in self.catalog
             if not known:
                 raise self.catalog.missing(table.name)
-        for name in self._tables(tree):
-            self.oracle.define_table(name, self.catalog[name].schema)
+        return [t for t in self.catalog if t.lower() in names]
 
-    def _ready_planner(self, tree: exp.Expr) -> Planner:
+    def _source(self, name: str, mentions: Mentions) -> TableSource:
+        table = self.catalog[name]
+        return TableSource(table.source, table.schema, mentions.columns(name, table.schema.names))
+
+    def _ready_planner(self) -> Planner:
         with self._lock:
             if self._planner is None:
                 self._planner = Planner(self.signatures, self.oracle)
-        for table in self._tables(tree):
-            self._planner.define_table(table, self.catalog[table].schema)
-        return self._planner
-
-    def _tables(self, tree: exp.Expr) -> list[str]:
-        """Registered tables that the query may mean (a CTE of the same name may hide one)."""
-        names = {t.name.lower() for t in tree.find_all(exp.Table)}
-        return [t for t in self.catalog if t.lower() in names]
+            return self._planner
 
 
 def _named(rel: Rel, columns: list[tuple[str, object]]) -> Rel:

@@ -7,47 +7,37 @@ It is the `Executor` of the frames that it makes.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
-from uuid import uuid4
 
 import pyarrow as pa
 
 import remote_frame
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, ReductionSettings, build_application
+from engine.connection import LEAST_DEFAULT_MEMORY, PREIMPORT, Connection
 from engine.errors import EngineError
-from engine.execution import Execution, QueryFailedError, execute
-from engine.local_tables import LocalTables
-from engine.optimizer import Estimates, optimize
-from engine.policy import POLICIES, Grain, Ladder, Policy, Sizes, stage_need
-from engine.resident.needs import columns_wanted
-from engine.resident.store import Lease, ResidentColumns, ResidentUse
-from engine.running import Attempt, run_under_policy
-from engine.stages import CutSettings, StagePlan, cut
+from engine.executor import QueryExecutor, Run
+from engine.policy import POLICIES, Policy, Sizes
+from engine.preparation import Preparation
+from engine.resident.store import ResidentColumns
+from engine.stages import StagePlan
 from libd._core import available_memory
-from libd.errors import ScadError
 from libd.units import format_size, parse_size
 from operators.rel import Rel
-from operators.shape import shape
-from operators.stats import TableStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.report import QueryProfile
-    from openwhisk.api import Activation, ControlPlane, Usage
+    from openwhisk.api import Activation, ControlPlane
     from openwhisk.app import Application
     from remote_frame import RemoteFrame
 
-__all__ = ["Run", "Session"]
-
-_LEAST_DEFAULT_MEMORY = 1 << 30
+__all__ = ["PREIMPORT", "Run", "Session"]
 
 # What an element needs before it has read a single row: the worker's own memory and DuckDB's.
 LEAST_COMPUTE_MEMORY = 64 << 20
@@ -55,57 +45,6 @@ LEAST_COMPUTE_MEMORY = 64 << 20
 # Seconds without a query after which a session's memory goes; longer where columns are to stay.
 _LEASE = 60.0
 _RESIDENT_LEASE = 900.0
-
-# Imported once per worker pool, so that an element starts in milliseconds. DuckDB imports
-# pyarrow.dataset and, where it is installed, pandas when it is first given Arrow data: half a
-# second of CPU in every worker otherwise.
-PREIMPORT = (
-    "pandas",
-    "pyarrow.dataset",
-    "libd.action",
-    "remote_frame.executor",
-    "remote_frame.opening",
-    "remote_frame.storage",
-    "operators.duckdb",
-    "engine.element",
-    "engine.resident.load",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the last query cost.
-
-    Attributes
-    ----------
-    activation
-        The control plane's record, one entry per compute element among it.
-    stages
-        Stages that the query was cut into.
-    elements
-        Compute elements, parallel copies counted one by one.
-    grain
-        How finely the query was cut, and the most that its elements might hold.
-    retries
-        Runs before this one that ended because an element's memory did not suffice.
-    resident
-        What it had of resident columns; None if none are kept.
-    plan
-        The stages themselves; with `activation` it makes a profile (`engine.report.profile`).
-    """
-
-    activation: Activation
-    stages: int
-    elements: int
-    grain: Grain
-    plan: StagePlan = field(repr=False)
-    retries: int = 0
-    resident: ResidentUse | None = None
-
-    @property
-    def usage(self) -> Usage:
-        """Reserved and used memory and cores."""
-        return self.activation.usage
 
 
 class Session:
@@ -180,21 +119,26 @@ class Session:
                 f"compute_memory {format_size(memory)} is too small: "
                 f"an element needs at least {format_size(LEAST_COMPUTE_MEMORY)} to start"
             )
+        if sizes is None:
+            sizes = Sizes()
         self.catalog = Catalog()
-        self._local = LocalTables(self.catalog)
-        self._parallelism = parallelism
-        self._cores: int | None = None
-        self._compute_memory = memory
-        roomy = memory is None or memory >= _LEAST_DEFAULT_MEMORY
+        roomy = memory is None or memory >= LEAST_DEFAULT_MEMORY
+        # The reader alone takes 44 MB of every worker.
+        reduction = ReductionSettings() if roomy and resident is None else None
         self._codegen = CodegenSettings(
             exchange_memory=parse_size(exchange_memory),
             resident=resident is not None,
-            # The reader alone takes 44 MB of every worker.
-            reduction=ReductionSettings() if roomy and resident is None else None,
+            reduction=reduction,
         )
-        self._policy: Policy = policy
-        self._sizes = Sizes() if sizes is None else sizes
-        self._resident: ResidentColumns | None = None
+        self._connection = Connection(
+            apihost,
+            control,
+            memory,
+            lease=_LEASE if resident is None else _RESIDENT_LEASE,
+            preimport=() if reduction is None else ("operators.parquet_filter",),
+        )
+        self._preparation = Preparation(self.catalog)
+        columns: ResidentColumns | None = None
         if resident is not None:
             budget = parse_size(resident)
             if apihost is None and control is None and budget > available_memory():
@@ -202,22 +146,24 @@ class Session:
                     f"a resident budget of {format_size(budget)} is more than the "
                     f"{format_size(available_memory())} of memory that are available"
                 )
-            self._resident = ResidentColumns(
+            columns = ResidentColumns(
                 budget,
                 transport,
                 lambda: self.cores,
-                lambda: min(self.compute_memory, _LEAST_DEFAULT_MEMORY),
+                lambda: min(self.compute_memory, LEAST_DEFAULT_MEMORY),
             )
-        self._transport = transport
-        self._on_progress = on_progress
-        self._apihost = apihost
-        self._control = control
-        self._owns_control = control is None
-        self._statistics: dict[tuple[str, ...], TableStats] = {}
-        self._lock = threading.RLock()
-        self._id: str | None = None
-        self._closed = False
-        self._last: Run | None = None
+        self._executor = QueryExecutor(
+            self.catalog,
+            self._connection,
+            self._preparation,
+            self._codegen,
+            policy,
+            parallelism,
+            sizes,
+            transport,
+            columns,
+            on_progress,
+        )
 
     # Tables and queries
 
@@ -311,72 +257,12 @@ class Session:
         DataError
             If a data file changed since it was registered.
         """
-        query = self._query(plan)
-        with self.catalog.unchanged(plan):
-            if self._resident is None:
-                return self._execute(query, None)
-            needs = columns_wanted([query.whole])
-            while True:
-                control, session = self._ready()
-                with self._resident.lease(control, session, needs) as lease:
-                    try:
-                        return self._execute(query, lease)
-                    except QueryFailedError:
-                        # Columns that died with their memory server are filled again, once per
-                        # server.
-                        if self._resident.check(control, session, lease):
-                            raise
-
-    def _query(self, plan: Rel) -> _Query:
-        estimates = Estimates(self._statistics)
-        resolved = self._local.resolve(plan)
-        whole = optimize(resolved, estimates)
-        return _Query(resolved, estimates, whole, shape(whole))
-
-    def _execute(self, query: _Query, lease: Lease | None) -> pa.Table:
-        control, session = self._ready()
-        parameters = None if lease is None else lease.parameters()
-
-        def run(attempt: Attempt) -> Execution:
-            name = f"query-{uuid4().hex[:12]}"
-            app = build_application(
-                name, attempt.stages, attempt.settings, parameters, query.estimates
-            )
-            return execute(
-                control,
-                app,
-                query.plan.schema,
-                sink=attempt.stages.result.name,
-                session=session,
-                transport=self._transport,
-                on_progress=self._on_progress,
-            )
-
-        done = run_under_policy(
-            self._ladder(),
-            self._sizes,
-            query.shape,
-            self._codegen,
-            query.cut,
-            lambda stage, grain: stage_need(stage, query.estimates, grain.threads),
-            run,
-        )
-        stages = done.attempt.stages
-        self._last = Run(
-            done.execution.activation,
-            len(stages.stages),
-            stages.elements,
-            done.attempt.grain,
-            stages,
-            done.retries,
-            None if lease is None else lease.use,
-        )
-        return done.execution.table
+        return self._executor.collect(plan)
 
     @property
     def resident(self) -> ResidentColumns | None:
         """The columns that stay in memory (``session.resident.stats()``); None if none do."""
-        return self._resident
+        return self._executor.resident
 
     def explain(self, query: str | RemoteFrame | Rel, *, analyze: bool = False) -> str:
         """The stages of a query as a tree, with estimated rows and bytes, and each stage's plan.
@@ -414,16 +300,15 @@ class Session:
         from engine.report import profile
 
         if query is None:
-            if self._last is None:
-                raise EngineError("no query has run in this session yet")
-            return profile(self._last.plan, self._last.activation, name=name, sql=sql)
+            last = self._ran()
+            return profile(last.plan, last.activation, name=name, sql=sql)
         sql = query if isinstance(query, str) else sql
         plan = self._plan(query)
         if not analyze:
             return profile(self.stages(plan), name=name, sql=sql)
         self.collect(plan)
-        assert self._last is not None
-        return profile(self._last.plan, self._last.activation, name=name, sql=sql)
+        last = self._ran()
+        return profile(last.plan, last.activation, name=name, sql=sql)
 
     def report(
         self, directory: str | os.PathLike[str], run: Run | None = None, *, name: str = "query"
@@ -451,9 +336,7 @@ class Session:
         """
         from engine.report import ReportWriter, profile
 
-        run = self._last if run is None else run
-        if run is None:
-            raise EngineError("no query has run in this session yet")
+        run = self._ran() if run is None else run
         return ReportWriter(directory).add(profile(run.plan, run.activation, name=name))
 
     def emit(self, query: str | RemoteFrame | Rel, directory: str | os.PathLike[str]) -> list[Path]:
@@ -468,38 +351,27 @@ class Session:
     @property
     def last_run(self) -> Run | None:
         """What the last query that succeeded cost; None before it."""
-        return self._last
+        return self._executor.last
 
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized and cut into stages."""
-        query = self._query(plan)
-        return query.cut(self._grain(query))
-
-    def _grain(self, query: _Query) -> Grain:
-        """The grain at which a query would be run now."""
-        grains = list(self._ladder().rungs())
-        return next((g for g in grains if not self._sizes.too_coarse(query.shape, g)), grains[-1])
-
-    def _ladder(self) -> Ladder:
-        return Ladder(self._policy, self.cores, self.compute_memory, self._parallelism)
+        return self._executor.stages(plan)
 
     @property
     def cores(self) -> int:
         """Cores that elements run on."""
-        if self._cores is None:
-            here = self._apihost is None and self._control is None
-            self._cores = (
-                len(os.sched_getaffinity(0)) if here else int(self._control_plane().info().cores)
-            )
-        return max(1, self._cores)
+        return self._connection.cores
 
     @property
     def compute_memory(self) -> int:
         """The most bytes that a compute element may hold."""
-        if self._compute_memory is None:
-            memory = self._control_plane().info().memory
-            self._compute_memory = max(_LEAST_DEFAULT_MEMORY, memory // 4)
-        return self._compute_memory
+        return self._connection.compute_memory
+
+    def _ran(self) -> Run:
+        """The last query that succeeded."""
+        if self._executor.last is None:
+            raise EngineError("no query has run in this session yet")
+        return self._executor.last
 
     def _plan(self, query: str | RemoteFrame | Rel) -> Rel:
         if isinstance(query, str):
@@ -514,57 +386,14 @@ class Session:
 
     # Life
 
-    def _control_plane(self) -> ControlPlane:
-        with self._lock:
-            if self._closed:
-                raise EngineError("the session is closed")
-            if self._control is None:
-                self._control = self._start()
-            return self._control
-
-    def _start(self) -> ControlPlane:
-        if self._apihost is not None:
-            from openwhisk.client import HttpControlPlane
-
-            return HttpControlPlane(self._apihost)
-        from openwhisk.control import EmbeddedControlPlane
-
-        reader = () if self._codegen.reduction is None else ("operators.parquet_filter",)
-        return EmbeddedControlPlane(preimport=(*PREIMPORT, *reader))
-
-    def _ready(self) -> tuple[ControlPlane, str]:
-        """The control plane and the id of a session there whose lease has just begun."""
-        from openwhisk.errors import NotFoundError
-
-        control = self._control_plane()
-        with self._lock:
-            if self._id is not None:
-                try:
-                    control.renew_session(self._id)
-                except NotFoundError:  # idle for longer than its lease
-                    self._id = None
-            if self._id is None:
-                lease = _LEASE if self._resident is None else _RESIDENT_LEASE
-                self._id = control.open_session(lease=lease).id
-            return control, self._id
-
     def close(self) -> None:
         """Give everything back: memory, workers, the control plane if this session started it."""
-        with self._lock:
-            self._closed = True
-            if self._resident is not None:
-                self._resident.close()
-            self._local.close()
-            self.catalog.close()
-            control, self._control = self._control, None
-            session, self._id = self._id, None
-            if control is None:
-                return
-            if session is not None:
-                with suppress(ScadError):
-                    control.close_session(session)
-            if self._owns_control:
-                control.close()
+        self._connection.refuse()
+        if self._executor.resident is not None:
+            self._executor.resident.close()
+        self._preparation.close()
+        self.catalog.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -576,33 +405,3 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-@dataclass(slots=True)
-class _Query:
-    """A plan on its way to being run: optimized, and cut where it has to be.
-
-    Attributes
-    ----------
-    plan
-        With its tables resolved.
-    whole
-        As a kernel gets it in one piece: joins are left to it, which sees the files.
-    shape
-        What learnt sizes are kept under.
-    """
-
-    plan: Rel
-    estimates: Estimates
-    whole: Rel
-    shape: str
-    _parted: Rel | None = None
-
-    def cut(self, grain: Grain) -> StagePlan:
-        """The stages at a grain."""
-        settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
-        if grain.whole:
-            return cut(self.whole, self.estimates, settings)
-        if self._parted is None:
-            self._parted = optimize(self.plan, self.estimates)
-        return cut(self._parted, self.estimates, settings)

@@ -224,6 +224,8 @@ def walk(rel: Rel) -> Iterator[Rel]:
     """`rel` and its inputs, parents before children; relations inside expressions are not
     visited.
     """
-    yield rel
-    for child in rel.inputs():
-        yield from walk(child)
+    waiting = [rel]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += reversed(node.inputs())

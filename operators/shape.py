@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -21,36 +23,44 @@ def shape(plan: Rel) -> str:
     Tables count with their files, so that the same query over other data has another shape; names
     of columns do not count. A relation that occurs several times is looked at once.
     """
-    known: dict[int, tuple[object, str]] = {}
+    known: dict[int, str] = {}
 
-    def digest(value: Any) -> str:
-        found = known.get(id(value))
-        if found is not None:
-            return found[1]
-        text = _describe(value, digest)
-        result = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-        # The value is kept, so that nothing else can have its identity meanwhile.
-        known[id(value)] = (value, result)
-        return result
+    def digest(rel: Rel) -> str:
+        found = known.get(id(rel))
+        if found is None:
+            text = _fields_text(rel, digest)
+            found = known[id(rel)] = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        return found
 
     return digest(plan)
 
 
-def _describe(value: Any, digest: Any) -> str:
+def _text(value: Any, digest: Callable[[Rel], str]) -> str:
     match value:
+        case Rel():
+            return digest(value)
+        case tuple():
+            return f"({','.join([_text(v, digest) for v in value])})"
+        case pa.DataType():
+            return _type_text(value)
         case Lit(type=kind):
-            return f"constant {kind}"
+            return f"constant {_type_text(kind)}"
         case ParquetSource(paths=paths):
             return f"files {paths!r}"
         case InputSource(name=name):
             return f"input {name!r}"
         case Schema():
-            return ",".join(str(f.type) for f in value.fields)
-        case tuple():
-            return "(" + ",".join(map(digest, value)) + ")"
-        case pa.DataType():
-            return str(value)
-    if dataclasses.is_dataclass(value):
-        parts = (digest(getattr(value, f.name)) for f in dataclasses.fields(value))
-        return f"{type(value).__name__}({','.join(parts)})"
+            return ",".join([_type_text(f.type) for f in value.fields])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields_text(value, digest)
     return repr(value)
+
+
+def _fields_text(value: Any, digest: Callable[[Rel], str]) -> str:
+    parts = [_text(getattr(value, name), digest) for name in value.__dataclass_fields__]
+    return f"{type(value).__name__}({','.join(parts)})"
+
+
+@lru_cache(maxsize=512)
+def _type_text(type: pa.DataType) -> str:
+    return str(type)

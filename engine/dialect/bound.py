@@ -14,7 +14,14 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.dialect.functions import AGGREGATES, DATE_PARTS, NEGATED, SCALARS
-from engine.dialect.literals import arrow_cast, datafusion_literal, duck_literal, plain_value
+from engine.dialect.literals import (
+    NOT_PLAIN,
+    arrow_cast,
+    datafusion_literal,
+    duck_literal,
+    plain_cast,
+    plain_value,
+)
 from engine.dialect.oracle import Oracle
 from engine.dialect.signatures import Signature, Signatures
 from engine.dialect.types import ir_type, is_integer_name, lossless, type_of_json
@@ -37,11 +44,14 @@ class Term:
         DuckDB's type.
     constant
         The same in DuckDB's SQL if it is a constant, else None.
+    value
+        A constant's value, as `Oracle.evaluate` gives it.
     """
 
     text: str
     type: str
     constant: str | None = None
+    value: Any = None
 
 
 _COMPARISONS: Mapping[str, str] = MappingProxyType(
@@ -65,17 +75,6 @@ class Translator:
         self._oracle = oracle
         self._signatures = signatures
         self._leaves = leaves
-        self._by_class: Mapping[str, Callable[[Node], Term]] = {
-            "BOUND_REF": self._reference,
-            "BOUND_COLUMN_REF": self._reference,
-            "BOUND_CONSTANT": self._constant,
-            "BOUND_CAST": self._cast,
-            "BOUND_FUNCTION": self._function,
-            "BOUND_COMPARISON": self._comparison,
-            "BOUND_CONJUNCTION": self._conjunction,
-            "BOUND_OPERATOR": self._operator,
-            "BOUND_CASE": self._case,
-        }
 
     def __call__(self, node: Node) -> Term:
         """Translate one bound expression.
@@ -86,10 +85,11 @@ class Translator:
             If the IR has no such function, type or kind of expression.
         """
         kind = node["expression_class"]
-        if kind not in self._by_class:
+        translate = _BY_CLASS.get(kind)
+        if translate is None:
             name = str(kind).removeprefix("BOUND_").lower()
             raise UnsupportedSqlError(f"{name} expressions are not supported here")
-        return self._by_class[kind](node)
+        return translate(self, node)
 
     def call(self, function: str, args: Sequence[Term], result: str) -> Term:
         """A call of an IR function through its stand-in."""
@@ -106,9 +106,12 @@ class Translator:
             return term
         if term.constant is not None:
             text = f"{'TRY_CAST' if try_cast else 'CAST'}({term.constant} AS {target})"
-            value = self._oracle.evaluate(text)
-            if value is not None:
-                return Term(datafusion_literal(target, value[1]), target, text)
+            value = plain_cast(term.value, term.type, target)
+            if value is not NOT_PLAIN:
+                return Term(datafusion_literal(target, value), target, text, value)
+            evaluated = self._oracle.evaluate(text)
+            if evaluated is not None:
+                return Term(datafusion_literal(target, evaluated[1]), target, text, evaluated[1])
         if lossless(term.type, target):
             return Term(arrow_cast(term.text, target), target)
         kind = Signature("try_cast" if try_cast else "cast", "", (term.type,), target)
@@ -141,12 +144,12 @@ class Translator:
         text = duck_literal(node["value"])
         type = type_of_json(node["value"]["type"])
         plain = plain_value(node["value"])
-        if plain is not None:
-            return Term(datafusion_literal(type, plain), type, text)
+        if plain is not None or node["value"].get("is_null"):
+            return Term(datafusion_literal(type, plain), type, text, plain)
         value = self._oracle.evaluate(text)
         if value is None:
             raise UnsupportedSqlError(f"the constant {text} is not supported")
-        return Term(datafusion_literal(type, value[1]), type, text)
+        return Term(datafusion_literal(type, value[1]), type, text, value[1])
 
     def _cast(self, node: Node) -> Term:
         return self.cast(
@@ -225,6 +228,21 @@ class Translator:
         )
         otherwise = f" ELSE {self(node['else_expr']).text}" if "else_expr" in node else ""
         return Term(f"(CASE {branches}{otherwise} END)", result)
+
+
+_BY_CLASS: Mapping[str, Callable[[Translator, Node], Term]] = MappingProxyType(
+    {
+        "BOUND_REF": Translator._reference,
+        "BOUND_COLUMN_REF": Translator._reference,
+        "BOUND_CONSTANT": Translator._constant,
+        "BOUND_CAST": Translator._cast,
+        "BOUND_FUNCTION": Translator._function,
+        "BOUND_COMPARISON": Translator._comparison,
+        "BOUND_CONJUNCTION": Translator._conjunction,
+        "BOUND_OPERATOR": Translator._operator,
+        "BOUND_CASE": Translator._case,
+    }
+)
 
 
 def _without_widening(node: Node) -> Node:

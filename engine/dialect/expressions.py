@@ -7,7 +7,7 @@ translator writes the bound tree for DataFusion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from engine.dialect.bound import Term, Translator
 from engine.dialect.functions import WINDOWS
 from engine.dialect.literals import arrow_cast, datafusion_literal, duck_literal
 from engine.dialect.oracle import Oracle
+from engine.dialect.plain import plain_condition, plain_constant
 from engine.dialect.scope import Scope
 from engine.dialect.signatures import Signatures
 from engine.dialect.syntax import (
@@ -112,14 +113,17 @@ class ExpressionBinder:
         template = attempt.cut(node)
         if isinstance(template, exp.Column) and len(attempt.leaves) == 1:
             return attempt.leaves[0]
+        plain = plain_condition(template, attempt.leaves, self._translator(attempt.leaves))
+        if plain is not None:
+            return plain
         try:
             return self._resolve(template, attempt.leaves)
         except UnsupportedSqlError:
             raise
         except SqlError:
             # Some functions insist on a literal where a folded constant is only a placeholder.
-            plain = _Attempt(self, clause, node, fold=False)
-            return self._resolve(plain.cut(node), plain.leaves)
+            unfolded = _Attempt(self, clause, node, fold=False)
+            return self._resolve(unfolded.cut(node), unfolded.leaves)
 
     def condition(self, node: exp.Expr, clause: Clause) -> str:
         """A condition that selects rows; its conjuncts are bound one by one."""
@@ -133,7 +137,7 @@ class ExpressionBinder:
             if isinstance(inner, exp.In) and inner.args.get("query") is not None:
                 return self._not_in(inner, clause)
         term = self.bind(node, clause)
-        return Translator(self._oracle, self._signatures, ()).cast(term, "BOOLEAN").text
+        return self.cast(term, "BOOLEAN").text
 
     def is_volatile(self, name: str) -> bool:
         """Whether a function's value differs from row to row."""
@@ -141,18 +145,21 @@ class ExpressionBinder:
 
     def translate(self, node: Mapping[str, Any], leaves: list[Term]) -> Term:
         """Translate a bound tree over given leaves."""
-        return Translator(self._oracle, self._signatures, leaves)(node)
+        return self._translator(leaves)(node)
 
     def cast(self, term: Term, target: str) -> Term:
         """A cast of a bound expression."""
-        return Translator(self._oracle, self._signatures, ()).cast(term, target)
+        return self._translator(()).cast(term, target)
+
+    def _translator(self, leaves: Sequence[Term]) -> Translator:
+        return Translator(self._oracle, self._signatures, leaves)
 
     def common(self, left: str, right: str) -> str:
         """The type in which DuckDB compares columns of two types."""
+        if left == right and left not in ("NULL", '"NULL"'):
+            return left
         node = self._oracle.bind(["c0 = c1"], [left, right])["expressions"][0]
-        leaves = [Term("l", left), Term("r", right)]
-        translator = Translator(self._oracle, self._signatures, leaves)
-        return translator(node["left"]).type
+        return self._translator([Term("l", left), Term("r", right)])(node["left"]).type
 
     def _resolve(self, template: exp.Expr, leaves: list[Term]) -> Term:
         plan = self._oracle.bind([duckdb_sql(template)], [leaf.type for leaf in leaves])
@@ -182,12 +189,15 @@ class ExpressionBinder:
     def constant(self, node: exp.Expr) -> Term | None:
         """A constant's value by DuckDB's rules; None if it has none."""
         text = f"({duckdb_sql(node)})"
+        plain = plain_constant(node)
+        if plain is not None:
+            return Term(datafusion_literal(*plain), plain[0], text, plain[1])
         stable = not any(n in self._oracle.unstable_functions for n in function_names(node))
         value = self._oracle.evaluate(text, cache=stable)
         if value is None:
             return None
         try:
-            return Term(datafusion_literal(*value), value[0], text)
+            return Term(datafusion_literal(*value), value[0], text, value[1])
         except UnsupportedSqlError:
             return None
 
@@ -229,8 +239,7 @@ class ExpressionBinder:
             extra = [Term(datafusion_literal("VARCHAR", separator), "VARCHAR")]
         if call["name"] in ("quantile_cont", "quantile_disc", "quantile"):
             extra = [self._quantile(call)]
-        translator = Translator(self._oracle, self._signatures, attempt.leaves)
-        function, args, result = translator.aggregate(call, extra)
+        function, args, result = self._translator(attempt.leaves).aggregate(call, extra)
         ordering = ""
         if order:
             keys = [self.sort_key(o, inner) for o in order]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -50,6 +50,8 @@ class Oracle:
         # Names are for the catalog alone to resolve: neither Python variables nor files are tables.
         self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
         self._connection.execute("SET python_enable_replacements = false")
+        # One row at most is ever computed.
+        self._connection.execute("PRAGMA disable_optimizer")
         self._lock = threading.Lock()
         self._bound: dict[str, list[dict[str, Any]]] = {}
         self._values: dict[str, Constant | None] = {}
@@ -133,25 +135,15 @@ class Oracle:
             self._connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} ({columns})")
         self._tables[name.lower()] = schema
 
-    @cached_property
+    @property
     def unstable_functions(self) -> frozenset[str]:
         """Functions whose value differs from row to row or from query to query, in lower case."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT DISTINCT function_name, stability FROM duckdb_functions() "
-                "WHERE stability <> 'CONSISTENT' AND function_type = 'scalar'"
-            ).fetchall()
-        return frozenset(str(name).lower() for name, _ in rows)
+        return _functions_by_stability()[0]
 
-    @cached_property
+    @property
     def volatile_functions(self) -> frozenset[str]:
         """Functions whose value differs from row to row, in lower case."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT DISTINCT function_name FROM duckdb_functions() "
-                "WHERE stability = 'VOLATILE' AND function_type = 'scalar'"
-            ).fetchall()
-        return frozenset(str(name).lower() for (name,) in rows)
+        return _functions_by_stability()[1]
 
     def _serialize(self, text: str) -> list[dict[str, Any]]:
         try:
@@ -172,6 +164,20 @@ class Oracle:
         if len(cache) >= _CACHE_LIMIT:
             cache.clear()
         cache[key] = value
+
+
+@cache
+def _functions_by_stability() -> tuple[frozenset[str], frozenset[str]]:
+    """Scalar functions that are not consistent, and those of them that are volatile.
+
+    DuckDB makes the list of all its functions anew each time that it is asked, which takes 30 ms.
+    """
+    with duckdb.connect(config={"threads": 1}) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT lower(function_name), stability FROM duckdb_functions() "
+            "WHERE stability <> 'CONSISTENT' AND function_type = 'scalar'"
+        ).fetchall()
+    return frozenset(n for n, _ in rows), frozenset(n for n, kind in rows if kind == "VOLATILE")
 
 
 def _python(scalar: pa.Scalar) -> Any:

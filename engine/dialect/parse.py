@@ -11,6 +11,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from engine.dialect.syntax import DUCKDB
 from engine.errors import SqlError, SqlSyntaxError, UnsupportedSqlError
 
 __all__ = ["parse"]
@@ -45,7 +46,7 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
     if kind != duckdb.StatementType.SELECT:
         raise UnsupportedSqlError(f"{kind.name} statements are not supported: only queries are")
     try:
-        tree = sqlglot.parse_one(text, read="duckdb")
+        tree = sqlglot.parse_one(text, read=DUCKDB)
     except SqlglotError as error:
         places = getattr(error, "errors", None) or [{}]
         line, column = places[0].get("line"), places[0].get("col")
@@ -53,7 +54,7 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
         raise UnsupportedSqlError(f"{where}this construct is not supported") from None
     if tree.find(exp.WithinGroup):
         raise UnsupportedSqlError("WITHIN GROUP is not supported")
-    return tree.transform(_plain_addition)
+    return tree.transform(_plain_addition, copy=False)
 
 
 def _plain_addition(node: exp.Expr) -> exp.Expr:

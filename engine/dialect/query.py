@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from engine.dialect.bound import Term
 from engine.dialect.expressions import Clause, ExpressionBinder
-from engine.dialect.oracle import Oracle, quote
+from engine.dialect.oracle import Constant, Oracle, quote
 from engine.dialect.outputs import BoundQuery, Output, TableLookup, renamed
 from engine.dialect.scope import Attribute, Item, Scope
 from engine.dialect.signatures import Signatures
@@ -394,7 +394,7 @@ class QueryBinder:
                 options.args.get("percent") or options.args.get("with_ties")
             ):
                 raise UnsupportedSqlError("LIMIT of a percentage or WITH TIES is not supported")
-            value = self.oracle.evaluate(f"CAST(({duckdb_sql(clause.expression)}) AS BIGINT)")
+            value = self._number(clause.expression)
             if value is None:
                 raise UnsupportedSqlError(f"{word} wants a constant number")
             if value[1] is not None:
@@ -402,6 +402,11 @@ class QueryBinder:
                     raise SqlError(f"{word} cannot be negative")
                 text += f" {word} {value[1]}"
         return text
+
+    def _number(self, node: exp.Expr) -> Constant | None:
+        if isinstance(node, exp.Literal) and node.is_int and len(node.name) < 18:
+            return "BIGINT", int(node.name)
+        return self.oracle.evaluate(f"CAST(({duckdb_sql(node)}) AS BIGINT)")
 
 
 def _listed(state: _Select) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 
 from engine.dialect.functions import AGGREGATES
 from engine.errors import UnsupportedSqlError
 
 __all__ = [
+    "DUCKDB",
     "REFUSED",
     "arguments",
     "dependent_nodes",
@@ -23,6 +25,9 @@ __all__ = [
     "ordering",
     "unwrap_aggregate",
 ]
+
+# By its name it would be made anew for every text.
+DUCKDB = Dialect.get_or_raise("duckdb")
 
 REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
     (exp.Lambda, "lambda functions"),
@@ -45,7 +50,7 @@ REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
 
 def duckdb_sql(node: exp.Expr) -> str:
     """A syntax tree in DuckDB's SQL."""
-    return node.sql(dialect="duckdb", comments=False)
+    return node.sql(dialect=DUCKDB, comments=False)
 
 
 def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:
@@ -83,14 +88,25 @@ def name_of(node: exp.Expr) -> str:
     return node.sql_name().lower() if isinstance(node, exp.Func) else ""
 
 
+_TIMES = (
+    exp.CurrentDate,
+    exp.CurrentTimestamp,
+    exp.CurrentTime,
+    exp.Localtime,
+    exp.Localtimestamp,
+)
+
+
 def function_names(node: exp.Expr, deep: bool = True) -> list[str]:
     """Names of the functions called in a tree, or by its root alone."""
     nodes = node.find_all(exp.Func) if deep else [node]
     names = []
     for n in nodes:
         names.append(name_of(n))
-        if isinstance(n, exp.CurrentDate | exp.CurrentTimestamp | exp.CurrentTime | exp.Rand):
-            names.append("random" if isinstance(n, exp.Rand) else "now")
+        if isinstance(n, exp.Rand):
+            names.append("random")
+        elif isinstance(n, _TIMES) or (names[-1] == "age" and len(arguments(n)) == 1):
+            names.append("now")
     return names
 
 

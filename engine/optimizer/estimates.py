@@ -29,6 +29,14 @@ class Estimates:
         self._exchanges: dict[str, TableStats] = {}
         self._known: dict[int, tuple[Rel, TableStats]] = {}
 
+    def with_own_exchanges(self) -> Estimates:
+        """The same estimates for another way to cut the query: exchanges have the same names in
+        each.
+        """
+        other = Estimates(self._tables)
+        other._known = dict(self._known)
+        return other
+
     def rows(self, rel: Rel) -> float:
         """Rows of `rel`, at least one."""
         return max(1.0, self._estimate(rel).rows)

@@ -291,9 +291,11 @@ class Workshop:
         final = _Draft(result, root.rel, self.settings.parallelism if root.parted else 1)
         order: list[_Draft] = []
         seen: set[str] = set()
+        inputs: dict[str, tuple[StageInput, ...]] = {}
 
         def add(draft: _Draft) -> None:
-            for needed in self._inputs_of(draft.rel):
+            inputs[draft.exchange.name] = self._inputs_of(draft.rel)
+            for needed in inputs[draft.exchange.name]:
                 if needed.exchange not in seen:
                     seen.add(needed.exchange)
                     add(self._drafts[needed.exchange])
@@ -305,10 +307,16 @@ class Workshop:
         renamed = {d.exchange.name: f"x{i}" for i, d in enumerate(order, 1)} | {"result": "result"}
         readers: dict[str, list[tuple[StageInput, int]]] = {}
         for draft in order:
-            for needed in self._inputs_of(draft.rel):
+            for needed in inputs[draft.exchange.name]:
                 readers.setdefault(needed.exchange, []).append((needed, draft.parallelism))
         stages = tuple(
-            self._stage(i, draft, renamed, readers.get(draft.exchange.name, []))
+            self._stage(
+                i,
+                draft,
+                inputs[draft.exchange.name],
+                renamed,
+                readers.get(draft.exchange.name, []),
+            )
             for i, draft in enumerate(order, 1)
         )
         return StagePlan(stages, schema)
@@ -317,14 +325,14 @@ class Workshop:
         self,
         number: int,
         draft: _Draft,
+        needed: Sequence[StageInput],
         renamed: Mapping[str, str],
         readers: Sequence[tuple[StageInput, int]],
     ) -> Stage:
         inputs = tuple(
-            StageInput(_renamed_input(i, renamed), renamed[i.exchange], i.mode)
-            for i in self._inputs_of(draft.rel)
+            StageInput(_renamed_input(i, renamed), renamed[i.exchange], i.mode) for i in needed
         )
-        sources = {i.name: _renamed_input(i, renamed) for i in self._inputs_of(draft.rel)}
+        sources = {i.name: _renamed_input(i, renamed) for i in needed}
         plan = rename_inputs(choose_builds(draft.rel, self.estimates), sources)
         plan = replace(plan, schema=draft.exchange.schema)
         output = replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.substrait.consumer import PlanReader
+from engine.substrait.consumer import PlanReader, TableSource
 from engine.substrait.planner import Planner
 
-__all__ = ["PlanReader", "Planner"]
+__all__ = ["PlanReader", "Planner", "TableSource"]

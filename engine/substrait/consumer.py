@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from substrait import algebra_pb2, plan_pb2
@@ -11,6 +12,7 @@ from engine.dialect.signatures import Signatures
 from engine.errors import PlanningError
 from engine.substrait.expressions import ExpressionReader
 from engine.substrait.joins import Side, make_join
+from engine.substrait.rewrite import remap
 from engine.substrait.types import type_of
 from operators.expr import Call, Column, Expr, Lit
 from operators.rel import (
@@ -31,8 +33,27 @@ from operators.types import BOOL, INT64
 
 __all__ = ["PlanReader", "TableSource"]
 
-TableSource = Callable[[str], tuple[Source, Schema]]
-"""Source and full schema of a registered table."""
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """A registered table as the planner saw it.
+
+    Attributes
+    ----------
+    source, schema
+        What a scan reads, and all of its columns.
+    columns
+        Positions of the columns that the planner saw.
+    """
+
+    source: Source
+    schema: Schema
+    columns: tuple[int, ...]
+
+    def narrowed(self) -> Schema:
+        """The columns that the planner saw."""
+        return self.schema.select(self.columns)
+
 
 _JOINS: Mapping[str, tuple[JoinKind, bool]] = {
     # Substrait's join type: the IR's, and whether the sides change places.
@@ -63,7 +84,9 @@ class PlanReader:
         Where tables come from.
     """
 
-    def __init__(self, data: bytes, signatures: Signatures, table: TableSource) -> None:
+    def __init__(
+        self, data: bytes, signatures: Signatures, table: Callable[[str], TableSource]
+    ) -> None:
         self._plan = plan_pb2.Plan()
         self._plan.ParseFromString(data)
         functions = {
@@ -104,16 +127,18 @@ class PlanReader:
     def _read(self, message: Any) -> Rel:
         if message.HasField("virtual_table"):
             return self._virtual_table(message)
-        source, schema = self._table(message.named_table.names[-1])
-        columns = tuple(range(len(schema)))
+        table = self._table(message.named_table.names[-1])
+        columns = table.columns
         if message.HasField("projection"):
-            columns = tuple(i.field for i in message.projection.select.struct_items)
+            columns = tuple(columns[i.field] for i in message.projection.select.struct_items)
+        positions = dict(enumerate(table.columns))
         conditions = [
-            self._expressions.read(getattr(message, name), schema)
+            remap(self._expressions.read(getattr(message, name), table.narrowed()), positions)
             for name in ("filter", "best_effort_filter")
             if message.HasField(name)
         ]
-        rel: Rel = Scan(schema.select(columns), source, schema, columns, _all_of(conditions))
+        schema = table.schema
+        rel: Rel = Scan(schema.select(columns), table.source, schema, columns, _all_of(conditions))
         return _emitted(message, rel)
 
     def _virtual_table(self, message: Any) -> Rel:

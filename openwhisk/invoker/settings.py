@@ -15,7 +15,10 @@ WORKER_ENVIRONMENT: dict[str, str] = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
-    # jemalloc in libraries written in Rust: address space that it keeps counts against the limit.
+    # DuckDB's allocator keeps the address space of what it freed, which RLIMIT_DATA counts: a
+    # worker that ran a query would be too fat for most other elements.
+    "DUCKDB_JE_MALLOC_CONF": "retain:false",
+    # jemalloc in libraries written in Rust: likewise.
     "_RJEM_MALLOC_CONF": "retain:false,narenas:2,dirty_decay_ms:200,muzzy_decay_ms:0",
     # Row groups that Polars fetches ahead of its decoder; 8 by default.
     "POLARS_ROW_GROUP_PREFETCH_SIZE": "2",

@@ -246,11 +246,10 @@ class _Lowering:
         outputs = []
         for text, name in zip(select.columns, _unique(names), strict=True):
             quoted = identifier(name)
-            outputs.append(
-                text
-                if re.fullmatch(rf"(\w+\.)?{re.escape(quoted)}", text)
-                else f"{text} AS {quoted}"
+            named = text == quoted or (
+                text.endswith(quoted) and _QUALIFIER.fullmatch(text.removesuffix(quoted))
             )
+            outputs.append(text if named else f"{text} AS {quoted}")
         listed = ", ".join(outputs) or "1 AS one"
         if len(listed) > 100:
             listed = "\n" + ",\n".join("  " + o for o in outputs)
@@ -541,6 +540,7 @@ class _Lowering:
 
 # A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is
 # "simple" is a constant, which SQL would take for a position.
+_QUALIFIER = re.compile(r"\w+\.")
 _REFERENCE = re.compile(r"""(\w+|"[^"]*")\.(\w+|"([^"]|"")*")""")
 
 

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -61,6 +62,7 @@ _RESERVED = frozenset((
 # fmt: on
 
 
+@lru_cache(maxsize=4096)
 def identifier(name: str) -> str:
     """`name` as an identifier, quoted where it must be."""
     if _PLAIN.fullmatch(name) and name not in _RESERVED:

@@ -294,7 +294,7 @@ def test_close_of_a_session_with_its_own_control_plane(folder: Path) -> None:
     session.read_parquet(folder / "t.parquet")
     assert session.sql(COUNT).collect().num_rows == 10
     thread, failed = in_the_background(session, ENDLESS)
-    control = session._control
+    control = session._connection._control
     assert control is not None
     assert until(lambda: control.info().cores_reserved > 0)
     session.close()

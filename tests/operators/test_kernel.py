@@ -296,3 +296,28 @@ def test_conditions_of_joins_over_streams_do_not_become_cross_products() -> None
     with Kernel.open(1, 256 << 20) as kernel:
         result = kernel.table(fragment, {f"t{i}": table for i in range(5)})
     assert result.column(0).to_pylist() == [3_000]
+
+
+def test_threads_go_after_a_fragment_and_are_back_for_the_next() -> None:
+    asked = Fragment(
+        "SELECT current_setting('threads') AS n", (), Schema((Field("n", pa.int64()),))
+    )
+    with Kernel.open(2, 300_000_000) as kernel:
+        before = len(os.listdir("/proc/self/task"))
+        assert kernel.table(asked).to_pydict() == {"n": [2]}
+        assert len(os.listdir("/proc/self/task")) < before
+        assert kernel.table(asked).to_pydict() == {"n": [2]}
+        kernel.limit(3, 300_000_000)
+        assert kernel.table(asked).to_pydict() == {"n": [3]}
+
+
+def test_limits_change_only_where_they_are_others() -> None:
+    asked = Fragment(
+        "SELECT current_setting('memory_limit') AS m", (), Schema((Field("m", pa.string()),))
+    )
+    with Kernel.open(1, 1 << 30) as kernel:
+        kernel.limit(1, 2 << 30)
+        assert kernel.table(asked).to_pydict() == {"m": ["2.0 GiB"]}
+        kernel.limit(1, 2 << 30)
+        kernel.limit(1, 1 << 30)
+        assert kernel.table(asked).to_pydict() == {"m": ["1.0 GiB"]}

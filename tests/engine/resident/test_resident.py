@@ -157,7 +157,7 @@ def test_a_dead_memory_server_costs_the_columns_not_the_answer(data: Path) -> No
             s.read_parquet(path)
         query = "select sum(price), max(note) from sales"
         check(s, data, query)
-        server = s._control_plane().info().memory_server  # type: ignore[attr-defined]
+        server = s._connection.control.info().memory_server
         os.kill(server, signal.SIGKILL)
         use = check(s, data, query)
         assert (use.hits, use.misses) == (0, 2)
@@ -195,8 +195,8 @@ def test_a_session_that_expired_fills_again(data: Path, control: EmbeddedControl
     with opened(data, control, "64MB") as s:
         query = "select sum(id) from sales"
         check(s, data, query)
-        assert s._id is not None
-        control.close_session(s._id)
+        assert s._connection._session is not None
+        control.close_session(s._connection._session)
         deadline = time.monotonic() + 10
         while control.info().sessions and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -1,0 +1,107 @@
+"""Which columns of which tables a statement can mean.
+
+Wide tables cost the planner as much as wide queries: it carries every column of every relation
+through every rule. A column that no identifier of the statement names, and no star covers, cannot
+matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from engine.dialect.outputs import TableLookup
+
+__all__ = ["Mentions", "NarrowTables"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """What the identifiers and stars of a statement may stand for; names are in lower case.
+
+    Attributes
+    ----------
+    names
+        All identifiers.
+    whole
+        Tables of which every column counts.
+    """
+
+    names: frozenset[str]
+    whole: frozenset[str]
+
+    @classmethod
+    def of(cls, tree: exp.Expr) -> Mentions:
+        """What a statement mentions."""
+        names: set[str] = set()
+        whole: set[str] = set()
+        for node in tree.find_all(exp.Identifier, exp.Star, exp.Columns, exp.Join, exp.Table):
+            match node:
+                case exp.Identifier():
+                    names.add(str(node.this).lower())
+                case exp.Star():
+                    whole |= _under(node, tree)
+                case exp.Columns():
+                    whole |= _tables(tree)
+                case exp.Join() if node.args.get("method"):  # NATURAL names no column
+                    whole |= _tables(node.parent or tree)
+                case exp.Table() if _all_of(node):
+                    whole.add(node.name.lower())
+        return cls(frozenset(names), frozenset(whole))
+
+    def columns(self, table: str, names: Sequence[str]) -> tuple[int, ...]:
+        """Positions of the columns that count, of a table that has columns of these names. One is
+        left where none is mentioned: its rows may be.
+        """
+        if table.lower() in self.whole:
+            return tuple(range(len(names)))
+        return tuple(i for i, n in enumerate(names) if n.lower() in self.names) or (0,)
+
+
+def _under(star: exp.Star, tree: exp.Expr) -> set[str]:
+    """Tables that a star may stand for all columns of."""
+    if isinstance(star.parent, exp.Count):
+        return set()
+    select = star.parent_select
+    if select is not None and isinstance(select.parent, exp.Exists):
+        return set()
+    if select is None:
+        return _tables(tree)
+    items = [select.args.get("from_"), *(select.args.get("joins") or ())]
+    # Subqueries among them have lists of columns, and perhaps stars, of their own.
+    return {
+        node.name.lower()
+        for item in items
+        if item is not None
+        for node in item.walk(prune=lambda n: isinstance(n, exp.Select))
+        if isinstance(node, exp.Table)
+    }
+
+
+def _all_of(table: exp.Table) -> bool:
+    """Whether every column of a table counts because of how it stands in the statement: alone, or
+    with its columns renamed in order.
+    """
+    alias = table.args.get("alias")
+    renamed = alias is not None and bool(alias.args.get("columns"))
+    return renamed or not isinstance(table.parent, exp.From | exp.Join)
+
+
+def _tables(node: exp.Expr) -> set[str]:
+    return {t.name.lower() for t in node.find_all(exp.Table)}
+
+
+class NarrowTables:
+    """The tables of a catalog, narrowed to the columns that one statement mentions."""
+
+    def __init__(self, tables: TableLookup, mentions: Mentions) -> None:
+        self._tables = tables
+        self._mentions = mentions
+
+    def resolve(self, name: str) -> tuple[str, Sequence[tuple[str, str]]]:
+        """See `TableLookup`."""
+        found, columns = self._tables.resolve(name)
+        kept = self._mentions.columns(found, [n for n, _ in columns])
+        return found, [columns[i] for i in kept]
