@@ -200,7 +200,7 @@ def test_a_memory_server_that_is_full(transport: Any) -> None:
 
 
 def test_an_element_that_exceeds_its_memory(control: EmbeddedControlPlane) -> None:
-    with Session(1, "256MB", control=control) as session:
+    with Session(1, "208MB", control=control) as session:
         session.register("t", pa.table({"x": range(3000)}))
         query = (
             "select count(*) from (select a.x * 3000 + b.x as y, count(*) from t a, t b group by 1)"
