@@ -93,10 +93,9 @@ def inflight(options: Options) -> Iterator[Case]:
 def scattered(options: Options) -> Iterator[Case]:
     """Random 4 KiB reads in SPAN bytes, one at a time and 16 outstanding, thousands a second."""
     depth = 16
-    cpus = [min(cpus, default=-1) for cpus in (c or () for c in placement.get().ends)]
     with served() as memory, compiled("loopback.c") as program:
         ours, again = memory.client("tcp"), memory.client("tcp")
-        loopback = ProgramTimer(program, PAGE, depth, SPAN, *cpus) if program else None
+        loopback = ProgramTimer(program, PAGE, depth, SPAN, *placement.processors()) if program else None
         single = Job("read", PAGE, 1, "one", 64, scattered=True)
 
         def many(way: str) -> Job:

@@ -41,6 +41,8 @@ class ArenaCache:
     def holds(self, tenant: int) -> bool:
         """Whether there is an arena of `tenant`, of whichever server; 0: of any tenant."""
         arenas = self._own()
+        if not arenas:
+            return False
         with self._lock:
             return any(tenant in (0, other) for _, other in arenas)
 

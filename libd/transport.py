@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from libd import _core
 from libd._core import Endpoint, Transport
@@ -42,12 +41,6 @@ Factory = Callable[[Durl, ArenaCache], Transport]
 """Makes a connected transport; raises `DurlError` if the durl lacks a setting."""
 
 
-class _Url(NamedTuple):
-    host: str
-    port: str
-    path: str
-
-
 def setting(durl: Durl, key: str) -> str:
     """Return a setting that `durl` must have."""
     try:
@@ -58,14 +51,14 @@ def setting(durl: Durl, key: str) -> str:
         ) from None
 
 
-def parse_url(url: str, what: str) -> _Url:
-    """Split ``tcp://HOST:PORT`` or ``unix://@NAME``."""
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme == "unix" and rest.startswith("@") and len(rest) > 1:
-        return _Url("", "", rest[1:])
+def parse_url(url: str, what: str) -> tuple[str, str, str]:
+    """Split ``tcp://HOST:PORT`` or ``unix://@NAME`` into host, port and name."""
+    if url.startswith("unix://@") and len(url) > 8:
+        return "", "", url[8:]
+    scheme, _, rest = url.partition("://")
     host, colon, port = rest.rpartition(":")
     if scheme == "tcp" and colon and port.isdecimal() and int(port) < 65536:
-        return _Url(host.removeprefix("[").removesuffix("]"), port, "")
+        return host.removeprefix("[").removesuffix("]"), port, ""
     raise DurlError(f"{what}: {url!r} is neither tcp://HOST:PORT nor unix://@NAME")
 
 
@@ -86,9 +79,9 @@ def endpoint(durl: Durl, scheme: str) -> Endpoint:
         )
     config = durl.config
     try:
-        timeout = float(config.get("timeout", CONNECT_TIMEOUT))
-        stall = float(config.get("stall", STALL))
-        key = bytes.fromhex(config.get("key", ""))
+        timeout = float(config["timeout"]) if "timeout" in config else CONNECT_TIMEOUT
+        stall = float(config["stall"]) if "stall" in config else STALL
+        key = bytes.fromhex(config["key"]) if "key" in config else b""
     except ValueError:
         raise DurlError(f"durl {durl.name!r}: timeout, stall or key is malformed") from None
     if not (0 < timeout < 1e6 and 0 < stall < 1e9):
