@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import placement
 from bench.elements import QUOTA, served
 from bench.harness import Case, Gauge, Options, Timer
-from bench.native import NO_COMPILER, ROOT, ProgramTimer, compiled
+from bench.native import CORE, NO_COMPILER, ProgramTimer, compiled
 from bench.peers import open_peers
 from bench.sizes import label
 from bench.work import KIB, MIB, SPAN, Job
@@ -79,9 +79,7 @@ class PythonCalls(Timer):
 
 def overhead(options: Options) -> Iterator[Case]:
     """What Python adds to an operation of 8 bytes in a memory element of the same process."""
-    sources = sorted((ROOT / "libd/csrc").glob("*.c"))
-    libraries = [[], ["-libverbs"], ["-libverbs", "-lrdmacm"]]
-    with served() as memory, compiled("calls.c", sources, libraries) as program:
+    with served() as memory, compiled("calls.c", CORE) as program:
         ours = memory.client("local")
         for kind in ("read", "write", "submit"):
             name = "submit and wait for a read" if kind == "submit" else kind
