@@ -167,6 +167,7 @@ class World:
     def are_lost(self, clients: list[Client]) -> None:
         """All learn that the server is gone, whatever they are doing, and none saw wrong bytes."""
         for client in clients:
+            client.process.wait(PATIENCE)
             status, said, err = client.end()
             assert status == LOST, (status, said, err)
 
