@@ -29,7 +29,8 @@ RDMA_TESTS ?= tests/rdma
 test-rdma: setup
 	$(BIN)/python -m tests.rdma.guest.suite $(RDMA_TESTS)
 
-# Everything: the long tests, all of tests/rdma and two guests, and the native core under the sanitizers.
+# Everything: the long tests (the soak among them: SCAD_SOAK_SECONDS), all of tests/rdma and two guests, and the native core under
+# the sanitizers.
 verify: setup lint
 	$(BIN)/python -m pytest
 	$(MAKE) sanitize
