@@ -101,7 +101,9 @@ class MemoryServerProcess:
                 pass_fds=[reader],
                 env=environment,
                 # Ctrl-C in a terminal is for the caller, who still needs the server to clean up.
-                start_new_session=True,
+                # A session of its own would do that too, but on kernels with autogroups (most desktops) the scheduler then
+                # gives each wakeup between it and its clients a turn among all other sessions of the machine.
+                process_group=0,
             )
         except BaseException:
             os.close(self._lifeline)
