@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["ArenaCache"]
 
 
+def _bury(arenas: dict[tuple[bytes, int], Memory]) -> None:
+    for dead in [k for k, m in arenas.items() if not m.alive]:
+        del arenas[dead]
+
+
 class ArenaCache:
     """One mapping per (server incarnation, tenant), kept for as long as the tenant lives.
 
@@ -50,16 +55,15 @@ class ArenaCache:
         """Keep `memory`, or return what another thread added meanwhile; forget dead arenas."""
         arenas = self._own()
         with self._lock:
-            for dead in [k for k, m in arenas.items() if not m.alive]:
-                del arenas[dead]
+            if arenas:
+                _bury(arenas)
             return arenas.setdefault(key, memory)
 
     def sweep(self) -> None:
         """Forget arenas whose tenant was dropped; views that are still alive keep theirs."""
         arenas = self._own()
         with self._lock:
-            for dead in [k for k, m in arenas.items() if not m.alive]:
-                del arenas[dead]
+            _bury(arenas)
 
     def clear(self) -> None:
         """Forget all arenas; transports and views that are still alive keep theirs."""
