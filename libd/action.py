@@ -59,6 +59,7 @@ class LibdAction:
         self.cache = ArenaCache() if cache is None else cache
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._durls: dict[str, Durl] = {}
         self._open: dict[str, Transport] = {}
         self._opening: set[str] = set()
@@ -155,7 +156,7 @@ class LibdAction:
             raise DurlError(
                 f"transport {name!r}: unknown interface {interface!r} (there is 'rdma')"
             )
-        deadline = time.monotonic() + (CONFIG_TIMEOUT if timeout is None else timeout)
+        deadline = None
         with self._lock:
             while True:
                 self._check_open()
@@ -167,7 +168,14 @@ class LibdAction:
                 if durl is not None and durl.configured and name not in self._opening:
                     self._opening.add(name)
                     break
-                if not self._changed.wait(deadline - time.monotonic()):
+                if deadline is None:
+                    deadline = time.monotonic() + (CONFIG_TIMEOUT if timeout is None else timeout)
+                self._waiting += 1
+                try:
+                    in_time = self._changed.wait(deadline - time.monotonic())
+                finally:
+                    self._waiting -= 1
+                if not in_time:
                     raise TransportTimeoutError(self._why_not(name, durl))
         try:
             transport = open_transport(durl, self.cache)
@@ -178,7 +186,8 @@ class LibdAction:
             raise
         with self._lock:
             self._opening.discard(name)
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
             if self._closed:
                 transport.close()
             self._check_open()
@@ -232,7 +241,7 @@ class LibdAction:
 def _start_server(durl: Durl) -> MemoryServer:
     from libd.server import MemoryServer
 
-    host, port, path = parse_url(setting(durl, "url"), f"durl {durl.name!r}")
+    host, port, path = parse_url(setting(durl, "url"), durl)
     if path:
         raise DurlError(f"durl {durl.name!r}: an {durl.type} needs a tcp:// url")
     token = durl.config.get("token")

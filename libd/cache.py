@@ -54,9 +54,10 @@ class ArenaCache:
     def add(self, key: tuple[bytes, int], memory: Memory) -> Memory:
         """Keep `memory`, or return what another thread added meanwhile; forget dead arenas."""
         arenas = self._own()
+        if not arenas:
+            return arenas.setdefault(key, memory)
         with self._lock:
-            if arenas:
-                _bury(arenas)
+            _bury(arenas)
             return arenas.setdefault(key, memory)
 
     def sweep(self) -> None:
