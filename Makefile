@@ -1,11 +1,11 @@
-# make setup | run | test | test-rdma | verify | sanitize | lint | wheel | clean. Needs Python >= 3.11 with venv, gcc and the Python headers.
+# make setup | run | test | test-rdma | verify | sanitize | sanitize-rdma | lint | wheel | clean. Needs Python >= 3.11 with venv, gcc and the Python headers.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Headers that are installed later make the build include verbs.
 STAMP  := $(VENV)/.scad-setup$(if $(wildcard /usr/include/infiniband/verbs.h),-verbs)
 
-.PHONY: setup run test test-rdma verify sanitize lint wheel clean
+.PHONY: setup run test test-rdma verify sanitize sanitize-rdma lint wheel clean
 
 setup: $(STAMP)
 
@@ -29,24 +29,33 @@ RDMA_TESTS ?= tests/rdma
 test-rdma: setup
 	$(BIN)/python -m tests.rdma.guest.suite $(RDMA_TESTS)
 
-# Everything: the long tests, all of tests/rdma and two guests, and the native core under the sanitizers.
+# Everything: the long tests (the soak among them: SCAD_SOAK_SECONDS), all of tests/rdma and two guests, and the native core under
+# the sanitizers.
 verify: setup lint
 	$(BIN)/python -m pytest
 	$(MAKE) sanitize
 
 # The native core under AddressSanitizer and UndefinedBehaviorSanitizer, built in a copy: the modules here stay as they are.
-# CPython itself leaks by design, so leaks are not looked for. SANITIZE_TESTS narrows what runs.
+# CPython itself leaks by design, so leaks are not looked for (but the guided fuzzer, without Python, has LeakSanitizer).
+# SANITIZE_TESTS narrows what runs. sanitize-rdma: the same over real verbs, in the guest.
 SANITIZE_TESTS ?= tests/libd
+SANITIZE_RDMA_TESTS ?= tests/rdma --ignore tests/rdma/test_queries.py
 SANITIZE_FLAGS := address,undefined
-sanitize: setup
-	copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
-	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && cp -r tests/__init__.py tests/libd "$$copy/tests" && \
+SANITIZED := copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
+	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && \
+	cp -r tests/__init__.py tests/conftest.py tests/libd tests/rdma "$$copy/tests" && \
 	find "$$copy" -name '*.so' -delete && \
 	python=$$(realpath -s $(BIN)/python) && cd "$$copy" && export SCAD_SANITIZE=$(SANITIZE_FLAGS) PYTHONPATH="$$copy" && \
-	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace && \
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	"$$python" -m pytest --capture=sys -p no:cacheprovider -m 'not slow' $(SANITIZE_TESTS)
+	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace
+SANITIZERS := LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+
+sanitize: setup
+	$(SANITIZED) && $(SANITIZERS) "$$python" -m pytest --capture=sys -p no:cacheprovider -m 'not slow' $(SANITIZE_TESTS)
+
+sanitize-rdma: setup
+	$(SANITIZED) && "$$python" -m tests.rdma.guest --memory 3072 --timeout 5400 -- env $(SANITIZERS) \
+	"$$python" -m pytest --capture=sys --timeout 900 -m 'not slow' $(SANITIZE_RDMA_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.elements import served
+from bench import placement
+from bench.elements import QUOTA, served
 from bench.harness import Case, Gauge, Options, Timer
-from bench.native import NO_COMPILER, ROOT, ProgramTimer, compiled
+from bench.native import CORE, NO_COMPILER, ProgramTimer, compiled
 from bench.peers import open_peers
 from bench.sizes import label
 from bench.work import KIB, MIB, SPAN, Job
@@ -18,6 +19,8 @@ from bench.worker import JobTimer, Worker
 __all__ = ["mapping", "memory", "overhead"]
 
 CLIENTS = 32
+TABLE = 4 * KIB + (1 << 18) * 32
+"""Bytes of a tenant's table of regions, which is attached with its arena."""
 
 
 class Attach(Timer):
@@ -32,13 +35,17 @@ class Attach(Timer):
 
 
 def mapping(options: Options) -> Iterator[Case]:
-    """`map` of an attached arena at three sizes, beside Ray's zero-copy ``get``; attaching."""
+    """`map` of an attached arena at three sizes, beside Ray's zero-copy ``get``; attaching, beside
+    the system calls that it cannot do without.
+    """
     sizes = [4 * KIB] if options.quick else [4 * KIB, MIB, SPAN]
-    with served() as memory:
+    with served() as memory, compiled("attach.c") as program:
         ours = memory.client("shm")
         again = memory.client("shm")
         yield Case(
-            "shm attach (connect, authenticate, map the arena)", "us", Attach(ours), "-",
+            "shm attach (connect, authenticate, map the arena)", "us", Attach(ours),
+            "its system calls, from C" if program else NO_COMPILER,
+            ProgramTimer(program, QUOTA, TABLE, *placement.processors()) if program else None,
             limit=100.0, repeat=0, table="shm map and attach",
         )  # fmt: skip
         smallest = Job("read", sizes[0], way="map")
@@ -72,9 +79,7 @@ class PythonCalls(Timer):
 
 def overhead(options: Options) -> Iterator[Case]:
     """What Python adds to an operation of 8 bytes in a memory element of the same process."""
-    sources = sorted((ROOT / "libd/csrc").glob("*.c"))
-    libraries = [[], ["-libverbs"], ["-libverbs", "-lrdmacm"]]
-    with served() as memory, compiled("calls.c", sources, libraries) as program:
+    with served() as memory, compiled("calls.c", CORE) as program:
         ours = memory.client("local")
         for kind in ("read", "write", "submit"):
             name = "submit and wait for a read" if kind == "submit" else kind

@@ -11,7 +11,10 @@ from bench.work import SPAN
 from bench.worker import Worker
 from libd import ElementGrant, MemoryServerProcess
 
-__all__ = ["Served", "served"]
+__all__ = ["QUOTA", "Served", "served"]
+
+QUOTA = 3 * SPAN
+"""Bytes of the tenant's arena."""
 
 _OURS = "bench.peers.ours"
 
@@ -41,7 +44,7 @@ def served() -> Iterator[Served]:
     with ExitStack() as stack:
         server = stack.enter_context(MemoryServerProcess(size=4 * SPAN))
         placement.place(server.pid, placement.get().server)
-        tenant = server.control.create_tenant("bench", 3 * SPAN)
+        tenant = server.control.create_tenant("bench", QUOTA)
         grant = server.control.create_element(tenant.name, "memory", 2 * SPAN)
         address = {"durl": grant.durl("memory", "rdma_shm"), "fill": True}
         with Worker(_OURS, "PeerClient", {"address": address}):

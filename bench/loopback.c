@@ -1,7 +1,7 @@
-/* What loopback itself takes to answer a batch of reads: `loopback SIZE DEPTH SPAN CLIENT SERVER COUNT` prints the
+/* What loopback itself takes to answer a batch of reads: `loopback SIZE DEPTH SPAN PLACES CLIENT SERVER COUNT` prints the
  * nanoseconds of COUNT round trips of a connection on which one side asks with 24 bytes for each of DEPTH pieces, and the
- * other answers with their SIZE bytes each, from random places of its SPAN bytes; one system call for each message on
- * each side. CLIENT and SERVER are processors to run on, or -1. Nothing is parsed, checked, or looked up. */
+ * other answers with their SIZE bytes each, from PLACES random places of its SPAN bytes, in turn; one system call for each
+ * message on each side. CLIENT and SERVER are processors to run on, or -1. Nothing is parsed, checked, or looked up. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <inttypes.h>
@@ -81,19 +81,23 @@ static int whole(int fd, struct iovec *iov, size_t count, int out)
     return 0;
 }
 
-static void serve(int fd, size_t size, size_t depth, size_t span)
+static void serve(int fd, size_t size, size_t depth, size_t span, size_t count)
 {
     char *data = memory(span), *request = memory(HEADER + depth * SEGMENT);
+    char **places = calloc(count, sizeof *places);
     uint64_t dice = 1;
+    size_t next = 0;
 
+    for (size_t i = 0; i < count; i++) {
+        dice = dice * UINT64_C(6364136223846793005) + 1;
+        places[i] = data + (dice >> 33) % (span / size) * size;
+    }
     for (;;) {
         struct iovec in = {request, HEADER + depth * SEGMENT}, out[DEPTH_MAX];
         if (whole(fd, &in, 1, 0))
             return;
-        for (size_t i = 0; i < depth; i++) {
-            dice = dice * UINT64_C(6364136223846793005) + 1;
-            out[i] = (struct iovec){data + (dice >> 33) % (span / size) * size, size};
-        }
+        for (size_t i = 0; i < depth; i++)
+            out[i] = (struct iovec){places[next++ % count], size};
         if (whole(fd, out, depth, 1))
             return;
     }
@@ -116,11 +120,12 @@ int main(int argc, char **argv)
     char *buffers[DEPTH_MAX];
     int one = 1;
 
-    if (argc != 7)
+    if (argc != 8)
         return 2;
     size_t size = strtoul(argv[1], NULL, 10), depth = strtoul(argv[2], NULL, 10), span = strtoul(argv[3], NULL, 10);
-    long count = atol(argv[6]);
-    if (depth < 1 || depth > DEPTH_MAX || size < 1 || span < size)
+    size_t places = strtoul(argv[4], NULL, 10);
+    long count = atol(argv[7]);
+    if (depth < 1 || depth > DEPTH_MAX || size < 1 || span < size || places < 1)
         return 2;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 1) != 0 ||
@@ -131,13 +136,13 @@ int main(int argc, char **argv)
         die("fork");
     if (server == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        run_on(atoi(argv[5]));
+        run_on(atoi(argv[6]));
         int fd = accept(listener, NULL, NULL);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        serve(fd, size, depth, span);
+        serve(fd, size, depth, span, places);
         _exit(0);
     }
-    run_on(atoi(argv[4]));
+    run_on(atoi(argv[5]));
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
         die("connect");

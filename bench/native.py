@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.harness import Timer
 
-__all__ = ["NO_COMPILER", "ProgramTimer", "compiled"]
+__all__ = ["CORE", "NO_COMPILER", "ProgramTimer", "compiled"]
 
 ROOT = Path(__file__).parent.parent
+CORE = sorted((ROOT / "libd/csrc").glob("*.c"))
+"""libd's native sources, for programs that use them without Python."""
 NO_COMPILER = "C loop (not there: apt-get install gcc)"
 
 
@@ -59,15 +61,30 @@ def compiled(
 
 
 class ProgramTimer(Timer):
-    """A program that takes a number of operations last and prints the nanoseconds they took."""
+    """A program that takes a number of operations last and prints the nanoseconds they took.
 
-    def __init__(self, *command: str | Path | int) -> None:
+    Parameters
+    ----------
+    command
+        The program and what it gets before that number.
+    environment
+        Set for it beside what this process has.
+    """
+
+    def __init__(
+        self, *command: str | Path | int, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.command = [str(part) for part in command]
+        self.environment = None if environment is None else {**os.environ, **environment}
 
     def seconds(self, repeat: int) -> float:
         """Seconds for `repeat` operations."""
         done = subprocess.run(
-            [*self.command, str(repeat)], capture_output=True, text=True, check=False
+            [*self.command, str(repeat)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.environment,
         )
         if done.returncode != 0:
             raise RuntimeError(f"{Path(self.command[0]).name}: {done.stderr.strip()[-500:]}")

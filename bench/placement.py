@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Placement", "get", "parse", "place", "prefix", "use"]
+__all__ = ["Placement", "get", "parse", "place", "prefix", "processors", "use"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,12 @@ def use(placement: Placement) -> None:
 def get() -> Placement:
     """What is in force."""
     return _current
+
+
+def processors() -> tuple[int, int]:
+    """A processor for the client of a C program and one for its server; -1: any."""
+    client, server = (min(cpus) if cpus else -1 for cpus in _current.ends)
+    return client, server
 
 
 def parse(text: str) -> Placement:

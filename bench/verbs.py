@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bench.elements import served
 from bench.harness import Case, Options, Side, Timer, Unavailable
-from bench.native import NO_COMPILER, ProgramTimer, compiled
+from bench.native import CORE, NO_COMPILER, ProgramTimer, compiled
 from bench.peers.perftest import PairError, run_pair
 from bench.peers.verbs_pyverbs import DEBIAN
 from bench.sizes import label
@@ -98,9 +99,13 @@ def verbs(options: Options) -> Iterator[Case]:
         )
     devices, gid = (found[0], found[-1]), gid_index(found[0])
     sizes = [8] if options.quick else SIZES
-    libraries = [["-libverbs"]]
-    with served() as memory, compiled("verbs_calls.c", libraries=libraries) as program:
+    with (
+        served() as memory,
+        compiled("verbs_calls.c", libraries=[["-libverbs"]]) as program,
+        compiled("transport_calls.c", CORE, [["-DLIBD_HAVE_VERBS", "-ldl"]]) as core,
+    ):
         ours = memory.client("uverbs")
+        secrets = {"BENCH_DURL": memory.grant.durl("memory", "rdma_uverbs")}
         for kind in ("read", "write"):
             for size in sizes:
                 small = size <= LATENCY_UP_TO
@@ -130,7 +135,15 @@ def verbs(options: Options) -> Iterator[Case]:
                 loop = (
                     ProgramTimer(program, *devices, str(gid), kind, str(size)) if program else None
                 )
-                yield case(one, "C loop" if program else NO_COMPILER, loop, 1.05 if first else None)
+                name = "C loop" if program else NO_COMPILER
+                yield case(one, name, loop, 1.05 if first else None)
+                if small and core:
+                    # What the transport takes by itself, without the interpreter that calls it.
+                    mine = ProgramTimer(core, "", kind, str(size), environment=secrets)
+                    yield replace(
+                        case(one, name, loop, 1.05 if first else None),
+                        name=f"verbs {kind} {label(size)}, from C", ours=mine,
+                    )  # fmt: skip
                 if DEBIAN.exists():
                     address = {"from": devices[0], "to": devices[1], "gid": gid}
                     module = "bench.peers.verbs_pyverbs"

@@ -132,7 +132,7 @@ def open_shm(str name, Endpoint endpoint, cache, str element=""):
     cdef int code
     try:
         key = ((<char *>t.who.incarnation)[:16], t.who.tenant)
-        memory = cache.get(key)
+        memory = cache.get(key) if attached is None else None
         if memory is None:
             if attached is None:
                 attached = Memory.__new__(Memory)

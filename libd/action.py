@@ -57,7 +57,9 @@ class LibdAction:
     ) -> None:
         self.activation_id = activation_id
         self.cache = ArenaCache() if cache is None else cache
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._durls: dict[str, Durl] = {}
         self._open: dict[str, Transport] = {}
         self._opening: set[str] = set()
@@ -84,7 +86,7 @@ class LibdAction:
                 f"durl {durl.name!r}: no transport of type {durl.type!r} "
                 f"(there are {', '.join([*transport_types(), *_SERVERS])})"
             )
-        with self._changed:
+        with self._lock:
             self._check_open()
             if durl.name in self._durls:
                 raise DurlError(
@@ -101,7 +103,7 @@ class LibdAction:
         `durl` may be a whole durl or only its settings (``size,65536;``). Its name and type must be
         the ones that the transport was added with.
         """
-        with self._changed:
+        with self._lock:
             self._check_open()
             known = self._durls.get(name)
             if known is None:
@@ -154,8 +156,8 @@ class LibdAction:
             raise DurlError(
                 f"transport {name!r}: unknown interface {interface!r} (there is 'rdma')"
             )
-        deadline = time.monotonic() + (CONFIG_TIMEOUT if timeout is None else timeout)
-        with self._changed:
+        deadline = None
+        with self._lock:
             while True:
                 self._check_open()
                 if name in self._open:
@@ -166,18 +168,26 @@ class LibdAction:
                 if durl is not None and durl.configured and name not in self._opening:
                     self._opening.add(name)
                     break
-                if not self._changed.wait(deadline - time.monotonic()):
+                if deadline is None:
+                    deadline = time.monotonic() + (CONFIG_TIMEOUT if timeout is None else timeout)
+                self._waiting += 1
+                try:
+                    in_time = self._changed.wait(deadline - time.monotonic())
+                finally:
+                    self._waiting -= 1
+                if not in_time:
                     raise TransportTimeoutError(self._why_not(name, durl))
         try:
             transport = open_transport(durl, self.cache)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._opening.discard(name)
                 self._changed.notify_all()
             raise
-        with self._changed:
+        with self._lock:
             self._opening.discard(name)
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
             if self._closed:
                 transport.close()
             self._check_open()
@@ -201,12 +211,12 @@ class LibdAction:
     @property
     def names(self) -> list[str]:
         """The transports' names, in the order in which they were added."""
-        with self._changed:
+        with self._lock:
             return list(self._durls)
 
     def close(self) -> None:
         """Close all transports and servers; whoever waits for one is woken. May be called twice."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             transports, self._open = list(self._open.values()), {}
             servers, self._servers = list(self._servers.values()), {}
@@ -231,7 +241,7 @@ class LibdAction:
 def _start_server(durl: Durl) -> MemoryServer:
     from libd.server import MemoryServer
 
-    host, port, path = parse_url(setting(durl, "url"), f"durl {durl.name!r}")
+    host, port, path = parse_url(setting(durl, "url"), durl)
     if path:
         raise DurlError(f"durl {durl.name!r}: an {durl.type} needs a tcp:// url")
     token = durl.config.get("token")

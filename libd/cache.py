@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["ArenaCache"]
 
 
+def _bury(arenas: dict[tuple[bytes, int], Memory]) -> None:
+    for dead in [k for k, m in arenas.items() if not m.alive]:
+        del arenas[dead]
+
+
 class ArenaCache:
     """One mapping per (server incarnation, tenant), kept for as long as the tenant lives.
 
@@ -41,23 +46,25 @@ class ArenaCache:
     def holds(self, tenant: int) -> bool:
         """Whether there is an arena of `tenant`, of whichever server; 0: of any tenant."""
         arenas = self._own()
+        if not arenas:
+            return False
         with self._lock:
             return any(tenant in (0, other) for _, other in arenas)
 
     def add(self, key: tuple[bytes, int], memory: Memory) -> Memory:
         """Keep `memory`, or return what another thread added meanwhile; forget dead arenas."""
         arenas = self._own()
+        if not arenas:
+            return arenas.setdefault(key, memory)
         with self._lock:
-            for dead in [k for k, m in arenas.items() if not m.alive]:
-                del arenas[dead]
+            _bury(arenas)
             return arenas.setdefault(key, memory)
 
     def sweep(self) -> None:
         """Forget arenas whose tenant was dropped; views that are still alive keep theirs."""
         arenas = self._own()
         with self._lock:
-            for dead in [k for k, m in arenas.items() if not m.alive]:
-                del arenas[dead]
+            _bury(arenas)
 
     def clear(self) -> None:
         """Forget all arenas; transports and views that are still alive keep theirs."""

@@ -100,8 +100,11 @@ class MemoryServerProcess:
                 stderr=subprocess.PIPE,
                 pass_fds=[reader],
                 env=environment,
-                # Ctrl-C in a terminal is for the caller, who still needs the server to clean up.
-                start_new_session=True,
+                # Ctrl-C in a terminal is for the caller, who still needs the server to clean up. A
+                # session of its own would see to that, too; but where the kernel groups sessions
+                # for scheduling (autogroup), each wakeup between the server and its clients then
+                # waits for a turn among all the machine's sessions.
+                process_group=0,
             )
         except BaseException:
             os.close(self._lifeline)

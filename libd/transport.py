@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from libd import _core
 from libd._core import Endpoint, Transport
@@ -38,34 +37,30 @@ STRIPES = 1
 
 MAX_STRIPES = 16
 
+_PATIENCE = frozenset({"timeout", "stall", "stripes"})
+_HERE = frozenset({"*", "localhost"})
+
 Factory = Callable[[Durl, ArenaCache], Transport]
 """Makes a connected transport; raises `DurlError` if the durl lacks a setting."""
 
 
-class _Url(NamedTuple):
-    host: str
-    port: str
-    path: str
-
-
 def setting(durl: Durl, key: str) -> str:
     """Return a setting that `durl` must have."""
-    try:
-        return durl.config[key]
-    except KeyError:
-        raise DurlError(
-            f"durl {durl.name!r} of type {durl.type!r} lacks the setting {key!r}"
-        ) from None
+    text = durl.config.get(key)
+    if text is None:
+        raise DurlError(f"durl {durl.name!r} of type {durl.type!r} lacks the setting {key!r}")
+    return text
 
 
-def parse_url(url: str, what: str) -> _Url:
-    """Split ``tcp://HOST:PORT`` or ``unix://@NAME``."""
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme == "unix" and rest.startswith("@") and len(rest) > 1:
-        return _Url("", "", rest[1:])
+def parse_url(url: str, whose: Durl | str) -> tuple[str, str, str]:
+    """Split ``tcp://HOST:PORT`` or ``unix://@NAME`` into host, port and name."""
+    if url.startswith("unix://@") and len(url) > 8:
+        return "", "", url[8:]
+    scheme, _, rest = url.partition("://")
     host, colon, port = rest.rpartition(":")
     if scheme == "tcp" and colon and port.isdecimal() and int(port) < 65536:
-        return _Url(host.removeprefix("[").removesuffix("]"), port, "")
+        return host.removeprefix("[").removesuffix("]"), port, ""
+    what = f"durl {whose.name!r}" if isinstance(whose, Durl) else whose
     raise DurlError(f"{what}: {url!r} is neither tcp://HOST:PORT nor unix://@NAME")
 
 
@@ -77,28 +72,43 @@ def number(durl: Durl, key: str) -> int:
     return int(text)
 
 
-def endpoint(durl: Durl, scheme: str) -> Endpoint:
-    """Return where `durl` leads and what it shows there."""
-    host, port, path = parse_url(setting(durl, "url"), f"durl {durl.name!r}")
-    if (scheme == "unix") != bool(path):
-        raise DurlError(
-            f"durl {durl.name!r}: a transport of type {durl.type!r} needs a {scheme}:// url"
-        )
+def _patience(durl: Durl) -> tuple[float, float, int]:
+    """The settings that have a default: seconds to connect and to stall, and stripes."""
     config = durl.config
     try:
         timeout = float(config.get("timeout", CONNECT_TIMEOUT))
         stall = float(config.get("stall", STALL))
-        key = bytes.fromhex(config.get("key", ""))
     except ValueError:
-        raise DurlError(f"durl {durl.name!r}: timeout, stall or key is malformed") from None
+        raise DurlError(f"durl {durl.name!r}: timeout or stall is malformed") from None
     if not (0 < timeout < 1e6 and 0 < stall < 1e9):
         raise DurlError(f"durl {durl.name!r}: timeout and stall must be positive seconds")
     stripes = number(durl, "stripes") if "stripes" in config else STRIPES
     if not 1 <= stripes <= MAX_STRIPES:
         raise DurlError(f"durl {durl.name!r}: stripes must be between 1 and {MAX_STRIPES}")
+    return timeout, stall, stripes
+
+
+def endpoint(durl: Durl, scheme: str) -> Endpoint:
+    """Return where `durl` leads and what it shows there.
+
+    Short for who has an address and a grant alone: it is a tenth of what attaching an arena takes.
+    """
+    config = durl.config
+    host, port, path = parse_url(setting(durl, "url"), durl)
+    if (scheme == "unix") != bool(path):
+        raise DurlError(
+            f"durl {durl.name!r}: a transport of type {durl.type!r} needs a {scheme}:// url"
+        )
+    timeout, stall, stripes = CONNECT_TIMEOUT, STALL, STRIPES
+    if not _PATIENCE.isdisjoint(config):
+        timeout, stall, stripes = _patience(durl)
     granted = "eid" in config
+    try:
+        key = bytes.fromhex(config.get("key", ""))
+    except ValueError:
+        raise DurlError(f"durl {durl.name!r}: key is malformed") from None
     return Endpoint(
-        host="127.0.0.1" if host in ("*", "localhost") else host,
+        host="127.0.0.1" if host in _HERE else host,
         port=port,
         path=path,
         kind=_core.KIND_ELEMENT if granted else _core.KIND_DEFAULT,

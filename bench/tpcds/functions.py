@@ -90,7 +90,12 @@ class RedisExchanges:
         self._written = 0
 
     def write(
-        self, rows: Any, transport: RedisTransport, *, budget: int | None = None
+        self,
+        rows: Any,
+        transport: RedisTransport,
+        action: object = None,
+        *,
+        budget: int | None = None,
     ) -> dict[str, Any]:
         """Write all rows as one frame."""
         keys = [
@@ -104,6 +109,7 @@ class RedisExchanges:
         transport: RedisTransport,
         keys: Sequence[int],
         partitions: int,
+        action: object = None,
         *,
         budget: int | None = None,
     ) -> dict[str, Any]:
@@ -116,6 +122,7 @@ class RedisExchanges:
         transport: RedisTransport,
         keys: Sequence[int],
         boundaries: pa.RecordBatch,
+        action: object = None,
         *,
         descending: Sequence[bool] = (),
         nulls_first: Sequence[bool] = (),

@@ -88,6 +88,7 @@ struct server {
     uint16_t port;
     pthread_t thread;
     unsigned generation;
+    uid_t user; /* who may come by the Unix socket */
     struct conn *conns, *graveyard;
     struct conn *queue, *queue_last; /* whose turn was over while they had more to do */
     uint64_t conn_count, greeting;

@@ -91,7 +91,7 @@ static int receive(int fd, struct arrivals *in, struct libd_error *err)
     if (n == 0)
         return libd_fail(err, LIBD_ECLOSED, 2, 0);
     if (n < 0)
-        return errno != EINTR ? lost(err, errno) : interrupted(err);
+        return errno != EINTR && errno != EAGAIN ? lost(err, errno) : interrupted(err);
     struct cmsghdr *h = CMSG_FIRSTHDR(&message);
     if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) {
         drop_descriptors(in); /* none of a server that passes some twice stay behind */
@@ -105,17 +105,14 @@ static int receive(int fd, struct arrivals *in, struct libd_error *err)
 /* The next `size` bytes, by `until`, however little comes at a time. */
 static int take(int fd, struct arrivals *in, void *data, size_t size, double until, struct libd_error *err)
 {
-    bool waited = false;
-
     if (size > sizeof in->bytes - in->used)
         return libd_fail(err, LIBD_EPROTO, 0, 0);
     while (in->got - in->used < size) {
         double left = until - libd_now();
         if (left <= 0)
             return lost(err, ETIMEDOUT);
-        if (waited)
+        if (left < SIGNAL_CHECK)
             set_deadline(fd, left);
-        waited = true;
         if (receive(fd, in, err))
             return err->code;
     }
@@ -230,7 +227,7 @@ int stream_connect(const struct libd_address *address, const struct held *held, 
         libd_fail(err, fd == -ETIMEDOUT ? LIBD_ETIMEOUT : LIBD_ECLOSED, fd == -ETIMEDOUT ? ETIMEDOUT : 3, (uint64_t)-fd);
         return -1;
     }
-    set_deadline(fd, address->timeout);
+    set_deadline(fd, SIGNAL_CHECK);
     int code = greet(fd, address, who, name, arena, until, err);
     for (size_t i = 0; i < held_count && !code; i++)
         code = hold(fd, &held[i], until, err);
@@ -238,6 +235,7 @@ int stream_connect(const struct libd_address *address, const struct held *held, 
         close(fd);
         return -1;
     }
-    set_deadline(fd, SIGNAL_CHECK);
+    if (until - libd_now() < SIGNAL_CHECK) /* it was shortened towards the end */
+        set_deadline(fd, SIGNAL_CHECK);
     return fd;
 }

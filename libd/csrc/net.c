@@ -190,7 +190,7 @@ static int connect_within(int fd, const struct sockaddr *address, socklen_t leng
         if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error)
             return -(error ? error : errno);
     }
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    fcntl(fd, F_SETFL, 0); /* nothing else was set */
     return 0;
 }
 

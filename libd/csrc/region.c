@@ -4,13 +4,17 @@
 
 #include "books.h"
 
-/* A slot for a new region, 0 if there is none. Freed slots are used again last-freed last, and only after all fresh ones,
- * so that an address that somebody kept by mistake stays dead for as long as possible. */
+#define RESTING 4096 /* slots that are free before one of them is used again */
+
+/* A slot for a new region, 0 if there is none. Freed slots are used again last-freed last, and not until so many others were
+ * freed after them that an address that somebody kept by mistake has long been found out; with all fresh ones first, a
+ * tenant that lives long would fill the table however little it holds. */
 static uint32_t slot_take(struct tenant *tenant)
 {
+    uint64_t resting = tenant->slots_used - 1 - tenant->regions_live;
     uint32_t slot;
 
-    if (tenant->slots_used < LIBD_SLOTS) {
+    if (tenant->slots_used < LIBD_SLOTS && resting < RESTING) {
         if (tenant->slots_used >= tenant->slots_room) {
             uint32_t room = tenant->slots_room ? tenant->slots_room * 2 : 64;
             struct region *more = realloc(tenant->regions, room * sizeof *more);

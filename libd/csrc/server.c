@@ -24,12 +24,12 @@
 
 /* ---- accepting --------------------------------------------------------------------------------------------------- */
 
-static bool allowed(int fd)
+static bool allowed(int fd, uid_t user)
 {
     struct ucred peer;
     socklen_t size = sizeof peer;
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == user;
 }
 
 static void take_connection(struct server *server, const struct watched *listener)
@@ -48,7 +48,7 @@ static void take_connection(struct server *server, const struct watched *listene
         return;
     }
     bool local = listener->kind == WATCH_UNIX;
-    struct conn *conn = local && !allowed(fd) ? NULL : calloc(1, sizeof *conn);
+    struct conn *conn = local && !allowed(fd, server->user) ? NULL : calloc(1, sizeof *conn);
     if (!conn) {
         server->refused++;
         close(fd);
@@ -335,6 +335,7 @@ int server_start(const struct server_options *options, struct server **out, stru
     server->outcome = -1;
     server->started = libd_now();
     server->generation = libd_generation();
+    server->user = geteuid();
     /* A token that could not be copied must not open the server to everybody. */
     if ((options->host && !server->options.host) || (options->path && !server->options.path) ||
         (options->token && !server->options.token) || (options->admin_token && !server->options.admin_token) ||

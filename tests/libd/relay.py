@@ -29,7 +29,11 @@ def relay(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
                 for sock in ready:
                     if sock is listener:
                         near, _ = listener.accept()
-                        far = socket.create_connection(("127.0.0.1", port))
+                        try:
+                            far = socket.create_connection(("127.0.0.1", port))
+                        except OSError:
+                            near.close()
+                            continue
                         peers[near], peers[far] = far, near
                         pairs.extend((near, far))
                         continue

@@ -184,6 +184,27 @@ report()
 """
 
 
+def test_numbers_of_regions_rest_and_come_again() -> None:
+    """The table of regions is as long as many rest, however many there have been."""
+    resting = 4096
+    with LibdAction("0", ["m;rdma_local;size,1MB;elastic,true;"]) as action:
+        trans = action.get_transport("m")
+        kept = trans.alloc(64)
+        seen = []
+        for _ in range(3 * resting):
+            addr = trans.alloc(64)
+            trans.free(addr)
+            seen.append(addr >> 40)
+        assert seen[:resting] == list(range(2, resting + 2))  # as long as they rest, all are fresh
+        assert max(seen) == resting + 1
+        last: dict[int, int] = {}
+        for i, region in enumerate(seen):  # and one rests as long as any other
+            assert i - last.get(region, -resting) >= resting
+            last[region] = i
+        held = [trans.alloc(64) for _ in range(resting + 10)]
+        assert len({addr >> 40 for addr in [kept, *held]}) == resting + 11
+
+
 @pytest.mark.parametrize(
     "cycles",
     [200, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],

@@ -158,11 +158,14 @@ def test_statistics(stand: Stand) -> None:
     trans.write_from(addr, bytes(300))
     trans.read_into(addr, bytearray(200))
     trans.free(trans.alloc(5000))
+    alone = stand.control.element_stats(tenant, grant.id)
     stats = stand.control.element_stats(tenant, grant.id)
     assert (stats.reserved, stats.regions, stats.limit) == (1024, 1, 1 << 20)
     assert stats.peak == 1024 + 5056
     assert (stats.bytes_read, stats.bytes_written) == (200, 300)
-    assert 1024 * stats.age * 0.1 < stats.byte_seconds <= stats.peak * stats.age
+    assert 0 < alone.byte_seconds <= alone.peak * alone.age
+    grown, passed = stats.byte_seconds - alone.byte_seconds, stats.age - alone.age
+    assert grown == pytest.approx(1024 * passed, rel=0.01)
     last = stand.control.drop_element(tenant, grant.id)
     assert last.peak == stats.peak
     assert last.byte_seconds >= stats.byte_seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -132,13 +133,14 @@ def test_who_asks_without_end_does_not_keep_others_waiting(
     stand: Stand, grant: ElementGrant
 ) -> None:
     """Turns of several at once that are over again and again: small requests, and large reads."""
-    over = threading.Event()
     answered = []
     pumps = []
+    socks = []
 
     def pump(block: bytes) -> None:
         with raw(stand, grant) as greedy:
             greedy.sock.settimeout(None)
+            socks.append(greedy.sock)
 
             def take() -> None:
                 with suppress(ConnectionError):
@@ -147,9 +149,10 @@ def test_who_asks_without_end_does_not_keep_others_waiting(
 
             reader = threading.Thread(target=take)
             reader.start()
-            while not over.is_set():
-                greedy.sock.sendall(block)
-            greedy.sock.shutdown(socket.SHUT_RDWR)
+            # Gigabytes are asked for by what fits into the sockets: it is not waited for them.
+            with suppress(ConnectionError):
+                while True:
+                    greedy.sock.sendall(block)
             reader.join(60)
             assert not reader.is_alive()
 
@@ -161,6 +164,8 @@ def test_who_asks_without_end_does_not_keep_others_waiting(
         pumps.append(threading.Thread(target=pump, args=(block,)))
     for thread in pumps:
         thread.start()
+    while len(socks) < len(pumps) or sum(answered) <= SIZE:
+        time.sleep(0.001)
     try:
         trans = stand.open(grant, "tcp")
         for _ in range(20):
@@ -169,8 +174,8 @@ def test_who_asks_without_end_does_not_keep_others_waiting(
             fleeting.sock.sendall(b"".join(request(READ, i, SIZE) for i in range(1, 40)))
         trans.flush()
     finally:
-        over.set()
+        for sock in socks:
+            sock.shutdown(socket.SHUT_RDWR)
         for thread in pumps:
             thread.join(60)
     assert not any(thread.is_alive() for thread in pumps)
-    assert sum(answered) > SIZE

@@ -169,10 +169,13 @@ def converse() -> Iterator[Callable[[list[str], list[str], int], tuple[str, str]
         if not port:
             time.sleep(1)
         asking = start(client)
-        said, _ = asking.communicate(timeout=LONGEST)
-        assert asking.returncode == 0, said
-        answered, _ = serving.communicate(timeout=LONGEST)
-        assert serving.returncode == 0, answered
+        try:
+            said, _ = asking.communicate(timeout=LONGEST)
+            assert asking.returncode == 0, said
+            answered, _ = serving.communicate(timeout=LONGEST)
+            assert serving.returncode == 0, answered
+        finally:
+            serving.kill()
         return answered, said
 
     yield run

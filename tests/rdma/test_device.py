@@ -63,6 +63,9 @@ def test_perftest_moves_data(pair: Any, converse: Converse, free_port: int, prog
         assert received(first.device) >= before + 20
 
 
+ATTEMPTS = 5
+
+
 @pytest.mark.slow
 def test_perftest_reads_all_sizes(pair: Any, converse: Converse, free_port: int) -> None:
     first, second = pair
@@ -72,7 +75,15 @@ def test_perftest_reads_all_sizes(pair: Any, converse: Converse, free_port: int)
         return ["ib_read_bw", *device, "-p", str(free_port), "-n", "5", "-a", *more]
 
     before = received(second.device)
-    _, said = converse(command(first), command(second, first.address), free_port)
+    for _ in range(ATTEMPTS):
+        try:
+            _, said = converse(command(first), command(second, first.address), free_port)
+            break
+        except AssertionError as error:  # it compares two clocks before it reports
+            if "Correlation coefficient" not in str(error):
+                raise
+    else:
+        pytest.skip("perftest's clocks do not agree here")
     sizes = [int(line.split()[0]) for line in said.splitlines() if line.split()[1:2] == ["5"]]
     assert sizes == [2**power for power in range(1, 24)], said
     if before is not None:

@@ -109,6 +109,11 @@ def test_processes_count_together(stand: Stand, domain: Any) -> None:
         subprocess.Popen([sys.executable, "-c", code, grant.durl("m", f"rdma_{kind}"), str(at)])
         for kind in kinds
     ]
-    assert [c.wait(100) for c in counters] == [0] * 3
+    try:
+        assert [c.wait(280) for c in counters] == [0] * 3
+    finally:
+        for counter in counters:
+            counter.kill()
+            counter.wait()
     assert trans.fetch_add(at, 0) == 3 * 300 * 3
     assert trans.fetch_add(at + 8, 0) == 300 * 3

@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 DEVICES = Path("/sys/class/infiniband")
 MEMORY = 3072  # MiB; the elements of one query are promised more than 1024
+TIMEOUT = 3600  # s, for a machine with others at work: each test has a limit of its own
 SCALE = 0.01
 
 
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(collected.stdout, collected.stderr, sep="", file=sys.stderr)
         return collected.returncode
     ensure(SCALE)
-    return guest(["--memory", str(MEMORY), "--", "python", "-m", "pytest", *tests])
+    own = ["--memory", str(MEMORY), "--timeout", str(TIMEOUT)]
+    return guest([*own, "--", "python", "-m", "pytest", *tests])
 
 
 if __name__ == "__main__":
