@@ -8,7 +8,9 @@ a person wrote. It must stay cheap to import: no planner is loaded in a worker.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
 
 import remote_frame
 from engine.resident.reader import ResidentTable, find
@@ -22,8 +24,6 @@ from remote_frame.handle import ExchangeHandle, load_handle, partition_of
 from remote_frame.types import type_from_text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from libd import Transport
     from openwhisk.runtime import Action
 
@@ -188,6 +188,10 @@ def _ends(column: pa.ChunkedArray) -> tuple[int, int] | None:
     return None if ends["min"] is None else (ends["min"], ends["max"])
 
 
+Table: TypeAlias = ParquetSource | FrameReader | ResidentTable | LoadedTable
+"""What a statement reads."""
+
+
 def read_all(
     handles: Handles,
     action: Action,
@@ -248,7 +252,7 @@ def _reader(
 
 def run(
     sql: str,
-    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
+    tables: Mapping[str, Table | pa.Table],
     columns: Sequence[tuple[str, str]],
     action: Action,
     *,
@@ -277,7 +281,7 @@ def run(
         Batches as DuckDB makes them; to be drained before the next `run`.
     """
     kernel = remote_frame.warm_kernel(action)
-    given = dict(tables)
+    given = {n: LoadedTable(t) if isinstance(t, pa.Table) else t for n, t in tables.items()}
     for name, column, reads, ends in keys:
         table = given[name]
         if (
@@ -298,7 +302,7 @@ def run(
 _QUICK_ROWS = 300_000
 
 
-def _asked_quickly(small: ParquetSource | FrameReader | ResidentTable, big: ResidentTable) -> bool:
+def _asked_quickly(small: Table, big: ResidentTable) -> bool:
     return not isinstance(small, ParquetSource) and small.rows <= min(_QUICK_ROWS, big.rows)
 
 
@@ -307,7 +311,7 @@ _KEY_ENDS = (("low", "int64"), ("high", "int64"))
 
 def _fragment(
     sql: str,
-    tables: Mapping[str, ParquetSource | FrameReader | ResidentTable],
+    tables: Mapping[str, Table],
     columns: Sequence[tuple[str, str]],
     action: Action,
     fixed_joins: bool = False,

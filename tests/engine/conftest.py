@@ -36,7 +36,7 @@ FINE = {"whole_rows": 1.0, "gather_rows": 4.0}
 
 
 EAGER = ReductionSettings(
-    large_rows=1.0, statement=-1e6, selective=9.0, least=-9.0, cheap=1e9, scattered=0.0
+    large_rows=1.0, large=0.0, statement=-1e6, selective=9.0, least=-9.0, cheap=1e9, scattered=0.0
 )
 """Under these, every table that can be is read by its keys."""
 

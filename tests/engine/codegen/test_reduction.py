@@ -17,7 +17,7 @@ from engine.stages.fragments import all_relations
 from operators.rel import InputSource, Scan
 
 EAGER = ReductionSettings(
-    large_rows=50.0, statement=-1e6, selective=9.0, least=-9.0, cheap=1e9, scattered=0.0
+    large_rows=50.0, large=0.0, statement=-1e6, selective=9.0, least=-9.0, cheap=1e9, scattered=0.0
 )
 
 
