@@ -204,6 +204,7 @@ def test_random_moments(
 
     killed, recomputed = 0, []
     for query in QUERIES * rounds:
+        assert rows(session.sql(query).collect()) == expected[query]  # its plan is kept
         begun = time.monotonic()
         assert rows(session.sql(query).collect()) == expected[query]
         usual = time.monotonic() - begun
