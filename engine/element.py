@@ -48,9 +48,6 @@ Condition = tuple[str, "conditions.Operator", Any]
 # the statement reads; rows and bytes of the frames that were written.
 ROWS_READ, ROWS_WRITTEN, BYTES_WRITTEN = "rows_read", "rows_written", "frame_bytes_written"
 
-# Keys of one column beyond which they are not looked for one by one.
-MOST_KEYS = 500_000
-
 Handles = Sequence[Mapping[str, Any]]
 """The results of all copies of a parent, as `params` has them."""
 
@@ -133,7 +130,12 @@ def reduced(
     room = action.limits.mem - held_data() - reader
     if room < 0:
         return whole
-    from operators.parquet_filter import held_per_row, read_filtered, reader_threads
+    from operators.parquet_filter import (
+        MOST_KEYS,
+        held_per_row,
+        read_filtered,
+        reader_threads,
+    )
 
     if reader_threads() > max(1, int(action.limits.cpu)):
         return whole  # the reader's pool belongs to the process: it would take more than its share

@@ -22,9 +22,14 @@ import pyarrow.types as pt
 from operators.schema import Schema
 from operators.stats import bytes_per_row
 
-__all__ = ["Within", "filterable", "held_per_row", "read_filtered", "reader_threads"]
+__all__ = ["MOST_KEYS", "Within", "filterable", "held_per_row", "read_filtered", "reader_threads"]
 
 log = logging.getLogger(__name__)
+
+MOST_KEYS = 500_000
+"""Keys of one column beyond which they are not looked for one by one. Whoever asks for keys asks
+for one more: so many say that there are others.
+"""
 
 # Polars counts rows in 32 bits.
 _MOST_ROWS = 2**32 - 3

@@ -23,7 +23,7 @@ from engine.stages.model import Stage
 from operators import build
 from operators.duckdb import Fragment, lower
 from operators.expr import Cast, Column, Expr
-from operators.parquet_filter import filterable, held_per_row
+from operators.parquet_filter import MOST_KEYS, filterable, held_per_row
 from operators.rel import (
     Aggregation,
     Filter,
@@ -37,15 +37,12 @@ from operators.rel import (
 )
 from operators.schema import Schema
 
-__all__ = ["MOST_KEYS", "KeySet", "Reduction", "ReductionSettings", "reduce_scans"]
+__all__ = ["KeySet", "Reduction", "ReductionSettings", "reduce_scans"]
 
 # What the reader holds beside its rows: threads and packed pages; and of so many row groups the
 # columns that decide.
 _READER = 96 << 20
 _AT_ONCE = 3
-
-MOST_KEYS = 500_000
-"""Keys of one column beyond which they are not looked for one by one."""
 
 # Rows of tables whose keys may lie together; those that a larger table leaves lie anywhere.
 _CALENDAR = 1_000_000

@@ -236,3 +236,16 @@ def test_a_file_that_vanished_is_the_kernels_to_report(tables: Any) -> None:
     Path(tables.folder, "sales.parquet").unlink()
     with pytest.raises(KernelError, match=r"sales\.parquet"):
         tables.run(plan, estimates)
+
+
+def test_more_keys_than_are_looked_for_are_not_taken_for_all(
+    tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement stops at one key more than that: the table is read without them."""
+    import engine.codegen.reduction as reduction
+    import operators.parquet_filter as parquet_filter
+
+    for module in (reduction, parquet_filter):
+        monkeypatch.setattr(module, "MOST_KEYS", 2)
+    monkeypatch.setattr(Estimates, "rows", lambda self, rel: 1.0)  # so that they are asked for
+    tables.check(SALES_OF + "join items on item = items.id where colour = 'c1'", copies=(1,))
