@@ -9,31 +9,27 @@ changes but the source of the scan: all conditions still apply to what is read.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import pyarrow.types as pt
 
-from engine.optimizer.expressions import has_window, map_subqueries, subqueries_of, with_inputs
+from engine.optimizer.expressions import map_subqueries, with_inputs
 from engine.resident.layout import Within
 from engine.resident.needs import scan_nulls, scan_ranges
 from engine.stages.fragments import Estimator
 from engine.stages.model import Stage
+from engine.stages.origins import KeyOrigin, Readers, key_origins
 from operators import build
 from operators.duckdb import Fragment, lower
-from operators.expr import Cast, Column, Expr
 from operators.parquet_filter import MOST_KEYS, filterable, held_per_row
 from operators.rel import (
-    Aggregation,
     Filter,
     InputSource,
     Join,
     ParquetSource,
-    Project,
     Rel,
     Scan,
-    SetOperation,
 )
 from operators.schema import Schema
 
@@ -46,10 +42,6 @@ _AT_ONCE = 3
 
 # Rows of tables whose keys may lie together; those that a larger table leaves lie anywhere.
 _CALENDAR = 1_000_000
-
-# Joins through which a row of one side goes as it is, or not at all.
-_LEFT_ROWWISE = ("inner", "left", "semi", "anti", "mark", "cross")
-_RIGHT_ROWWISE = ("inner", "right", "cross")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +188,7 @@ class _Reducer:
     def __init__(self, plan: Rel, estimates: Estimator, settings: ReductionSettings) -> None:
         self._estimates = estimates
         self._settings = settings
-        self._readers = _Readers(plan)
+        self._readers = Readers(plan)
         self._wanted: dict[int, _Wanted] = {}
         for node in self._readers.relations:
             self._note(node)
@@ -287,10 +279,10 @@ class _Reducer:
                 self._note_ranges(scan, node)
             case Scan(predicate=predicate) if predicate is not None and self._large(node):
                 self._note_ranges(node, None)
-            case Join(kind="inner" | "semi"):
-                for scan, column, small, key in _sides(node, self._readers):
-                    if self._large(scan):
-                        self._note_keys(scan, column, small, key)
+            case Join():
+                for one in key_origins(node, self._readers):
+                    if self._large(one.scan):
+                        self._note_keys(one)
 
     def _note_ranges(self, scan: Scan, above: Filter | None) -> None:
         one = self._wanted.setdefault(id(scan), _Wanted(scan))
@@ -320,8 +312,9 @@ class _Reducer:
             share *= self._estimates.column(whole, names.index(name)).null_fraction
         return share
 
-    def _note_keys(self, scan: Scan, column: int, small: Rel, key: int) -> None:
-        scans = [r for r in _Readers(small).relations if isinstance(r, Scan)]
+    def _note_keys(self, origin: KeyOrigin) -> None:
+        scan, column, small, key = origin.scan, origin.column, origin.small, origin.key
+        scans = [r for r in Readers(small).relations if isinstance(r, Scan)]
         read = sum(map(self._rows, scans))
         if self._estimates.rows(small) > MOST_KEYS or read > self._settings.cheap * self._rows(
             scan
@@ -364,29 +357,6 @@ class _Reducer:
         return self._estimates.rows(replace(scan, predicate=None))
 
 
-class _Readers:
-    """The relations of a plan, each once, parents first; and how many read each."""
-
-    def __init__(self, plan: Rel) -> None:
-        relations: dict[int, Rel] = {}
-        self._count: Counter[int] = Counter()
-
-        def visit(rel: Rel) -> None:
-            if id(rel) in relations:
-                return
-            relations[id(rel)] = rel
-            for below in (*rel.inputs(), *subqueries_of(rel)):
-                self._count[id(below)] += 1
-                visit(below)
-
-        visit(plan)
-        self.relations = tuple(relations.values())
-
-    def alone(self, rel: Rel) -> bool:
-        """Whether one other relation reads `rel`, and no more."""
-        return self._count[id(rel)] == 1
-
-
 def _plain(type: object) -> bool:
     """Whether stored integers are the values themselves, or days."""
     return bool(pt.is_signed_integer(type) or pt.is_date32(type))
@@ -403,79 +373,6 @@ def _fresh(base: str, taken: set[str]) -> str:
         n += 1
         name = f"{base}_{n}"
     return name
-
-
-# Which scan a key comes from
-
-
-def _sides(join: Join, readers: _Readers) -> Iterator[tuple[Scan, int, Rel, int]]:
-    """Scans whose rows the join keeps only if a key is among those of the other side: the scan,
-    position of the key in it, the other side, position of the key there.
-    """
-    sides = [(join.left, join.right, join.left_keys, join.right_keys)]
-    if join.kind == "inner":
-        sides.append((join.right, join.left, join.right_keys, join.left_keys))
-    for big, small, big_keys, small_keys in sides:
-        if not _can_be_asked(small):
-            continue
-        for a, b, nulls in zip(big_keys, small_keys, join.null_equal, strict=True):
-            if nulls or not pt.is_signed_integer(small.schema[b].type):
-                continue
-            for scan, column in _origins(big, a, readers):
-                if pt.is_signed_integer(scan.schema[column].type):
-                    yield scan, column, small, b
-
-
-def _can_be_asked(rel: Rel) -> bool:
-    """Whether `rel` reads base tables alone, row by row, and leaves out some of its keys."""
-    selective = False
-    for node in _Readers(rel).relations:
-        match node:
-            case Scan(source=ParquetSource(part=None), predicate=predicate):
-                selective = selective or predicate is not None
-            case Filter():
-                selective = True
-            case Project(exprs=exprs) if not has_window(exprs):
-                pass
-            case Join(kind="inner" | "semi"):
-                pass
-            case _:
-                return False
-    return selective
-
-
-def _origins(rel: Rel, position: int, readers: _Readers) -> Iterator[tuple[Scan, int]]:
-    """The scans, and the positions in them, that a column of `rel` is, as far as their rows reach
-    `rel` one by one, or in groups of that column, and go nowhere else.
-    """
-    if not readers.alone(rel):
-        return
-    match rel:
-        case Scan():
-            yield rel, position
-        case Filter(input=below):
-            yield from _origins(below, position, readers)
-        case Project(input=below, exprs=exprs) if not has_window(exprs):
-            yield from _origins_of(exprs[position], below, readers)
-        case Aggregation(input=below, keys=keys, grouping_sets=None) if position < len(keys):
-            yield from _origins_of(keys[position], below, readers)
-        case SetOperation(operation="union", operands=operands):
-            for operand in operands:
-                yield from _origins(operand, position, readers)
-        case Join(left=left, right=right, kind=kind):
-            width = len(left.schema)
-            if position < width:
-                if kind in _LEFT_ROWWISE:
-                    yield from _origins(left, position, readers)
-            elif kind in _RIGHT_ROWWISE:
-                yield from _origins(right, position - width, readers)
-
-
-def _origins_of(expr: Expr, below: Rel, readers: _Readers) -> Iterator[tuple[Scan, int]]:
-    if isinstance(expr, Cast) and pt.is_integer(expr.type):
-        expr = expr.arg  # the same number; of other than integers no keys are asked for
-    if isinstance(expr, Column):
-        yield from _origins(below, expr.index, readers)
 
 
 def _with_sources(plan: Rel, sources: dict[int, InputSource]) -> Rel:

@@ -9,25 +9,18 @@ tables, by their zone maps.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.types as pt
 
-from engine.optimizer.expressions import has_window
-from engine.stages.fragments import all_relations
 from engine.stages.model import Stage
+from engine.stages.origins import Readers, key_origins
 from operators import build
 from operators.duckdb import Fragment, lower
-from operators.expr import Cast, Column
-from operators.rel import Filter, InputSource, Join, ParquetSource, Project, Rel, Scan, Source
+from operators.rel import Join, ParquetSource, Rel, Scan
 
 __all__ = ["KeyRange", "key_ranges"]
-
-# Joins through which a row of one side goes as it is, or not at all.
-_LEFT_ROWWISE = ("inner", "left", "semi", "anti", "mark", "cross")
-_RIGHT_ROWWISE = ("inner", "right", "cross")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +39,21 @@ def key_ranges(stage: Stage) -> list[KeyRange]:
     small tables about big ones only.
     """
     whole = {i.name for i in stage.inputs if i.mode == "all"}
-    nodes = list(all_relations(stage.plan))
-    scans = [n.source for n in nodes if isinstance(n, Scan)]
+    readers = Readers(stage.plan)
     # A table that is scanned twice may be wanted whole by the other scan.
-    targets = {s for s in scans if isinstance(s, ParquetSource) and scans.count(s) == 1}
+    scanned = Counter(n.source for n in readers.relations if isinstance(n, Scan))
     found: dict[tuple[ParquetSource, str], KeyRange] = {}
-    for node in nodes:
-        if isinstance(node, Join):
-            for one in _of_join(node, targets, whole):
-                found.setdefault((one.source, one.column), one)
-    return list(found.values())
-
-
-def _of_join(join: Join, targets: Collection[Source], whole: Collection[str]) -> Iterator[KeyRange]:
-    if join.kind not in ("inner", "semi"):
-        return
-    sides = [(join.left, join.right, join.left_keys, join.right_keys)]
-    if join.kind == "inner":
-        sides.append((join.right, join.left, join.right_keys, join.left_keys))
-    for big, small, big_keys, small_keys in sides:
-        if not _small(small, whole):
+    for node in readers.relations:
+        if not isinstance(node, Join):
             continue
-        for a, b, nulls in zip(big_keys, small_keys, join.null_equal, strict=True):
-            origin = _origin(big, a)
-            if origin is None or nulls or not pt.is_integer(small.schema[b].type):
-                continue
-            source, name, type = origin
-            if source in targets and isinstance(source, ParquetSource) and pt.is_integer(type):
-                yield KeyRange(source, name, _ends(small, b))
+        for one in key_origins(node, readers, whole):
+            source = one.scan.source
+            if isinstance(source, ParquetSource) and scanned[source] == 1:
+                name = one.scan.source_schema[one.scan.columns[one.column]].name
+                if (source, name) not in found:
+                    ends = _ends(one.small, one.key)
+                    found[source, name] = KeyRange(source, name, ends)
+    return list(found.values())
 
 
 def _ends(small: Rel, key: int) -> Fragment:
@@ -82,44 +62,3 @@ def _ends(small: Rel, key: int) -> Fragment:
     ends = build.aggregation(small, [], measures)
     columns = [build.cast(build.col(ends.schema, i), pa.int64()) for i in range(2)]
     return lower(build.project(ends, columns, ["low", "high"]))
-
-
-def _small(rel: Rel, whole: Collection[str]) -> bool:
-    """Whether `rel` is cheap to compute before the statement, and leaves out some of its keys."""
-    selective = False
-    for node in all_relations(rel):
-        match node:
-            case Scan(source=ParquetSource(part=None), predicate=predicate):
-                selective = selective or predicate is not None
-            case Scan(source=InputSource(name=name)) if name in whole:
-                selective = True
-            case Filter():
-                selective = True
-            case Project(exprs=exprs) if not has_window(exprs):
-                pass
-            case Join(kind="inner" | "semi"):
-                pass
-            case _:
-                return False
-    return selective
-
-
-def _origin(rel: Rel, position: int) -> tuple[Source, str, pa.DataType] | None:
-    """The scanned column that a column of `rel` is, if the scan's rows reach `rel` one by one."""
-    match rel:
-        case Scan(source=source, source_schema=schema, columns=columns):
-            field = schema[columns[position]]
-            return source, field.name, field.type
-        case Filter(input=below):
-            return _origin(below, position)
-        case Project(input=below, exprs=exprs) if not has_window(exprs):
-            expr = exprs[position]
-            if isinstance(expr, Cast) and pt.is_integer(expr.type):
-                expr = expr.arg  # the same number; of other than integers no range is asked for
-            return _origin(below, expr.index) if isinstance(expr, Column) else None
-        case Join(left=left, right=right, kind=kind):
-            width = len(left.schema)
-            if position < width:
-                return _origin(left, position) if kind in _LEFT_ROWWISE else None
-            return _origin(right, position - width) if kind in _RIGHT_ROWWISE else None
-    return None
