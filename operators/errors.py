@@ -10,6 +10,7 @@ __all__ = [
     "KernelMemoryError",
     "OperatorError",
     "PlanError",
+    "UnsupportedPlan",
     "UnsupportedTypeError",
 ]
 
@@ -22,6 +23,14 @@ class PlanError(OperatorError):
     """A plan that makes no sense: an unknown function, a column out of range, types that do not
     fit.
     """
+
+
+class UnsupportedPlan(PlanError):  # noqa: N818 - says what the plan is, not what went wrong
+    """This kernel would not compute that exactly as DuckDB does; `construct` says what."""
+
+    def __init__(self, construct: str) -> None:
+        super().__init__(f"not exactly as DuckDB computes it: {construct}")
+        self.construct = construct
 
 
 class UnsupportedTypeError(OperatorError):

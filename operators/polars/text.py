@@ -1,0 +1,63 @@
+"""Text of Polars expressions that knows how tightly it binds and what its type is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = ["Strength", "Text", "quoted"]
+
+
+class Strength(IntEnum):
+    """How tightly Python binds, loosest first; calls, attributes and names bind tightest."""
+
+    COMPARE = 0
+    OR = 1
+    XOR = 2
+    AND = 3
+    SUM = 4
+    PRODUCT = 5
+    UNARY = 6
+    TIGHT = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Source of one expression.
+
+    Attributes
+    ----------
+    code
+        Python source.
+    strength
+        How tightly its outermost operator binds.
+    exact
+        Whether Polars gives it the very type that `polars_type` says, rather than one of the same
+        kind that holds the same values (a wider decimal, another width of integer).
+    bare
+        Whether it is a plain Python value, which has a type only beside an expression.
+    """
+
+    code: str
+    strength: Strength = Strength.TIGHT
+    exact: bool = True
+    bare: bool = False
+
+    def within(self, outer: Strength) -> str:
+        """The source, in parentheses where `outer` binds tighter."""
+        return f"({self.code})" if self.strength < outer else self.code
+
+    @property
+    def tight(self) -> str:
+        """The source as something that a method can be called on."""
+        return self.within(Strength.TIGHT)
+
+    def then(self, method: str, *, exact: bool = True) -> Text:
+        """The text with ``.method`` behind it."""
+        return Text(f"{self.tight}.{method}", exact=exact)
+
+
+def quoted(text: str) -> str:
+    """`text` as a Python string in double quotes."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\x7f")

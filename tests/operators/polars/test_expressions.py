@@ -1,0 +1,488 @@
+"""Random expressions, aggregates and windows: Polars answers as DuckDB does, or both raise."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from operators import build
+from operators.duckdb import Kernel, lower
+from operators.errors import KernelError, PlanError, UnsupportedPlan
+from operators.expr import Aggregate, Expr, FrameBound, Lit, SortKey, Window
+from operators.polars.expressions import Writer
+from operators.polars.types import NAMES, polars_type
+from operators.rel import InputSource
+from operators.schema import Schema
+from operators.types import HUGEINT, canonical, decimal
+
+TYPES = {
+    "k": pa.int32(),
+    "i8": pa.int8(),
+    "i32": pa.int32(),
+    "i64": pa.int64(),
+    "u8": pa.uint8(),
+    "hg": HUGEINT,
+    "d72": decimal(7, 2),
+    "d94": decimal(9, 4),
+    "d183": decimal(18, 3),
+    "d382": decimal(38, 2),
+    "f": pa.float64(),
+    "b": pa.bool_(),
+    "s": pa.string(),
+    "dt": pa.date32(),
+    "ts": pa.timestamp("us"),
+}
+SCHEMA = Schema.from_arrow(pa.schema(list(TYPES.items())))
+SCOPE: dict[str, Any] = {}
+for _statement in NAMES.values():
+    exec(_statement, SCOPE)
+
+
+def _integers(type: pa.DataType) -> st.SearchStrategy[int]:
+    signed = pa.types.is_signed_integer(type)
+    high = 2 ** (type.bit_width - signed) - 1
+    low = -high - 1 if signed else 0
+    small = st.integers(max(low, -4), min(high, 6))
+    return st.one_of(small, small, st.integers(low, high), st.sampled_from([low, high]))
+
+
+def _decimals(type: pa.DataType) -> st.SearchStrategy[Decimal]:
+    most = 10**type.precision - 1
+    raw = st.one_of(
+        st.integers(-300, 300), st.integers(-most, most), st.sampled_from([most, -most])
+    )
+    return raw.map(lambda n: Decimal((n < 0, [int(c) for c in str(abs(n))], -type.scale)))
+
+
+def values(type: pa.DataType) -> st.SearchStrategy[Any]:
+    """Nasty values of a type, NULL left out."""
+    if pa.types.is_integer(type):
+        return _integers(type)
+    if pa.types.is_decimal(type):
+        return _decimals(type)
+    if pa.types.is_floating(type):
+        nasty = [0.0, -0.0, 1.0, 2.5, -1.5, 1.005, 1e300, 5e-324, math.nan, math.inf, -math.inf]
+        return st.one_of(st.sampled_from(nasty), st.floats())
+    if pa.types.is_boolean(type):
+        return st.booleans()
+    if pa.types.is_date(type):
+        days = st.integers(-30_000, 30_000).map(
+            lambda n: datetime.date(1970, 1, 1) + datetime.timedelta(n)
+        )
+        return st.one_of(st.sampled_from(DATES), days, st.dates())
+    if pa.types.is_timestamp(type):
+        return st.one_of(
+            st.sampled_from([datetime.datetime(1969, 12, 31, 23, 59, 59, 999999)]), st.datetimes()
+        )
+    return st.one_of(st.sampled_from(STRINGS), st.text(max_size=4))
+
+
+DATES = [datetime.date(1960, 2, 29), datetime.date(2000, 1, 31), datetime.date(2000, 12, 31)]
+STRINGS = ["", "a", "ab", "a%b", "A_b", "héllo", "日本語", "a\nb", "Unknown x", " a ", "\\", "a.c"]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    rows = draw(st.integers(0, 7))
+    columns = []
+    for name, type in TYPES.items():
+        cell = values(type) if name != "k" else st.integers(0, 1)
+        cells = draw(st.lists(st.none() | cell, min_size=rows, max_size=rows))
+        columns.append(pa.array(cells, type))
+    return pa.table(columns, names=list(TYPES))
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel.open(1, 500_000_000) as k:
+        yield k
+
+
+# Both answers
+
+
+Rows = list[tuple[Any, ...]] | None
+
+
+def asked(kernel: Kernel, plan: Any, data: pa.Table) -> Rows:
+    """DuckDB's answer, None where it raises."""
+    try:
+        table = kernel.table(lower(plan), {"t": data})
+    except KernelError as error:
+        note(f"DuckDB: {error}")
+        return None
+    rows = list(zip(*(c.to_pylist() for c in table.columns), strict=True))
+    # What DuckDB can compute but not hold in a decimal of 38 digits is as good as an error.
+    return None if any(_too_long(v) for row in rows for v in row) else rows
+
+
+def _too_long(value: Any) -> bool:
+    return isinstance(value, Decimal) and len(value.as_tuple().digits) > 38
+
+
+def frame(data: pa.Table) -> pl.LazyFrame:
+    wide = [
+        c.cast(pa.decimal128(c.type.precision, c.type.scale)) if pa.types.is_decimal(c.type) else c
+        for c in data.columns
+    ]
+    return pl.DataFrame(pa.table(wide, names=data.column_names)).lazy()
+
+
+def collected(lazy: pl.LazyFrame, types: Sequence[pa.DataType]) -> Rows:
+    """Polars' answer, None where it raises; its types are those that `polars_type` says."""
+    flags = pl.QueryOptFlags(comm_subexpr_elim=False)
+    try:
+        table = lazy.collect(engine="streaming", optimizations=flags)
+    except pl.exceptions.PolarsError as error:
+        note(f"Polars: {type(error).__name__} {error}")
+        if not isinstance(error, pl.exceptions.ComputeError | pl.exceptions.InvalidOperationError):
+            raise
+        assert "overflow" in str(error) or "conversion" in str(error), error
+        return None
+    assert table.dtypes == [eval(polars_type(t), SCOPE) for t in types]
+    return table.rows()
+
+
+def source(text: str) -> pl.Expr:
+    note(text)
+    found = eval(text, SCOPE)
+    assert isinstance(found, pl.Expr)
+    return found
+
+
+def same(left: Any, right: Any, tolerance: float = 0.0) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        if math.isnan(left) or math.isnan(right):
+            return math.isnan(left) and math.isnan(right)
+        return left == right or math.isclose(left, right, rel_tol=tolerance)
+    return type(left) is type(right) and bool(left == right)
+
+
+def alike(left: Rows, right: Rows, tolerance: float = 0.0) -> bool:
+    if left is None or right is None:
+        return left is None and right is None
+    return len(left) == len(right) and all(
+        same(x, y, tolerance)
+        for a, b in zip(left, right, strict=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def scan(data: pa.Table) -> Any:
+    return build.scan(InputSource("t"), data.schema)
+
+
+def writer() -> Writer:
+    return Writer(SCHEMA.names, SCHEMA.types)
+
+
+def col(name: str) -> Expr:
+    return build.col(SCHEMA, name)
+
+
+# Random expressions
+
+
+def leaf(names: Sequence[str], constants: bool = True) -> st.SearchStrategy[Expr]:
+    columns = st.sampled_from(names).map(col)
+    if not constants:
+        return columns
+    literals = st.sampled_from(names).flatmap(
+        lambda n: (st.none() | values(TYPES[n])).map(lambda v: Lit(canonical(TYPES[n]), v))
+    )
+    return st.one_of(columns, columns, literals)
+
+
+NUMBERS = ["k", "i8", "i32", "i64", "u8", "hg", "d72", "d94", "d183", "d382", "f"]
+CASTS = [
+    *(TYPES[n] for n in NUMBERS),
+    *(decimal(5, 1), decimal(15, 4), decimal(38, 3), pa.int16(), pa.string()),
+]
+COMPARE = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]
+COMPARE += ["is_distinct_from", "is_not_distinct_from"]
+
+
+@st.composite
+def numbers(draw: st.DrawFn, depth: int) -> Expr:
+    if depth == 0:
+        return draw(leaf(NUMBERS))
+    a = draw(numbers(draw(st.integers(0, depth - 1))))
+    b = draw(numbers(draw(st.integers(0, depth - 1))))
+    match draw(st.integers(0, 9)):
+        case 0 | 1 | 2:
+            return build.call(draw(st.sampled_from(["add", "subtract", "multiply"])), a, b)
+        case 3:
+            name = draw(st.sampled_from(["divide", "integer_divide", "modulo"]))
+            return build.call(name, a, b)
+        case 4:
+            return build.call(draw(st.sampled_from(["negate", "abs", "ceil", "floor"])), a)
+        case 5:
+            return build.call("round", a, build.lit(draw(st.integers(0, 3))))
+        case 6:
+            return build.cast(a, draw(st.sampled_from(CASTS[:-1])))
+        case 7:
+            name = draw(st.sampled_from(["coalesce", "nullif", "greatest", "least"]))
+            return build.call(name, a, b)
+        case 8:
+            other = draw(st.sampled_from([b, None]))
+            return build.case([(draw(conditions(depth - 1)), a)], other)
+        case _:
+            name = draw(
+                st.sampled_from(["bitwise_and", "bitwise_or", "bitwise_xor", "shift_right"])
+            )
+            wide, bits = draw(leaf(["i32", "i64", "i8", "u8"])), build.lit(draw(st.integers(0, 6)))
+            return build.call(name, wide, bits)
+
+
+@st.composite
+def texts(draw: st.DrawFn, depth: int) -> Expr:
+    if depth == 0:
+        return draw(leaf(["s"]))
+    a, b = draw(texts(depth - 1)), draw(texts(depth - 1))
+    match draw(st.integers(0, 7)):
+        case 0:
+            start, length = draw(st.integers(-4, 4)), draw(st.integers(0, 4))
+            return build.call("substring", a, build.lit(start), build.lit(length))
+        case 1:
+            return build.call("substring", a, build.lit(draw(st.integers(-4, 4))))
+        case 2:
+            name = draw(st.sampled_from(["left", "right"]))
+            return build.call(name, a, build.lit(draw(st.integers(0, 3))))
+        case 3:
+            return build.call("concat_operator", a, b)
+        case 4:
+            return build.call("concat", a, b, draw(leaf(["i32", "d72", "b"])))
+        case 5:
+            return build.call(draw(st.sampled_from(["coalesce", "nullif", "greatest"])), a, b)
+        case 6:
+            return build.case([(draw(conditions(depth - 1)), a)], draw(st.sampled_from([b, None])))
+        case _:
+            return build.cast(draw(leaf(["i8", "i64", "d72", "hg", "d382", "b"])), pa.string())
+
+
+INTERVALS = [(1, 0, 0), (-13, 5, 0), (0, 30, 0), (0, -90, 3_000_000), (0, 0, -5_000_000_000)]
+
+
+@st.composite
+def moments(draw: st.DrawFn, depth: int) -> Expr:
+    if depth == 0:
+        return draw(leaf(["dt", "ts"]))
+    a = draw(moments(depth - 1))
+    match draw(st.integers(0, 4)):
+        case 0:
+            return build.call(draw(st.sampled_from(["add", "subtract"])), col("dt"), build.lit(30))
+        case 1:
+            months, days, nanoseconds = draw(st.sampled_from(INTERVALS))
+            span = Lit(pa.month_day_nano_interval(), (months, days, nanoseconds))
+            return build.call(draw(st.sampled_from(["add", "subtract"])), a, span)
+        case 2:
+            units = ["year", "quarter", "month", "week", "day"]
+            return build.call("date_trunc", build.lit(draw(st.sampled_from(units))), a)
+        case 3:
+            return build.cast(a, draw(st.sampled_from([pa.date32(), pa.timestamp("us")])))
+        case _:
+            return build.call("coalesce", a, draw(moments(depth - 1)))
+
+
+PARTS = ["year", "quarter", "month", "week", "day", "day_of_week", "iso_day_of_week", "day_of_year"]
+PATTERNS = ["a%", "%b", "%a%", "a_b", "%", "", "a", "a%b", "_", "a!%%", "%.c", "%o x", "__", "a!!"]
+
+
+@st.composite
+def conditions(draw: st.DrawFn, depth: int) -> Expr:
+    if depth == 0:
+        return draw(leaf(["b"]))
+    lower_ = draw(st.integers(0, depth - 1))
+    match draw(st.integers(0, 8)):
+        case 0 | 1:
+            pair = draw(st.sampled_from([numbers, texts, moments]))
+            name = draw(st.sampled_from(COMPARE))
+            return build.call(name, draw(pair(lower_)), draw(pair(0)))
+        case 2:
+            name = draw(st.sampled_from(["and", "or"]))
+            return build.call(name, draw(conditions(lower_)), draw(conditions(0)))
+        case 3:
+            return build.call("not", draw(conditions(lower_)))
+        case 4:
+            kind = draw(st.sampled_from(NUMBERS + ["s", "dt", "ts", "b"]))
+            some = st.none() | values(TYPES[kind])
+            options = draw(st.lists(some, min_size=1, max_size=3))
+            other = TYPES[draw(st.sampled_from([kind, "i64"]))] if kind == "i8" else TYPES[kind]
+            listed = [Lit(canonical(other if v in (0, 1) else TYPES[kind]), v) for v in options]
+            return build.in_list(col(kind), listed)
+        case 5:
+            pattern = draw(st.sampled_from(PATTERNS))
+            escape = [build.lit("!")] if "!" in pattern else []
+            return build.call("like", draw(texts(lower_)), build.lit(pattern), *escape)
+        case 6:
+            name = draw(st.sampled_from(["starts_with", "ends_with", "contains"]))
+            return build.call(name, draw(texts(lower_)), draw(leaf(["s"])))
+        case 7:
+            name = draw(st.sampled_from(["is_null", "is_not_null"]))
+            return build.call(name, draw(numbers(lower_)))
+        case _:
+            return build.call(
+                "greater", build.call(draw(st.sampled_from(PARTS)), col("dt")), Lit(pa.int32(), 3)
+            )
+
+
+@st.composite
+def expressions(draw: st.DrawFn) -> Expr:
+    kind = draw(st.sampled_from([numbers, numbers, texts, moments, conditions]))
+    try:
+        found = draw(kind(draw(st.integers(1, 3))))
+    except PlanError:
+        return draw(leaf(NUMBERS))
+    part = draw(st.sampled_from([None, None, *PARTS]))
+    if part is not None and pa.types.is_temporal(found.type):
+        return build.call(part, found)
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables(), expressions())
+def test_random_expressions(kernel: Kernel, data: pa.Table, expr: Expr) -> None:
+    try:
+        text = writer().write(expr)
+    except UnsupportedPlan as reason:
+        note(str(reason))
+        return
+    lazy = frame(data).with_columns(found=source(text)).select("found")
+    theirs = asked(kernel, build.project(scan(data), [expr]), data)
+    assert alike(collected(lazy, [expr.type]), theirs), theirs
+
+
+# Random aggregates
+
+
+DEVIATIONS = ["stddev_samp", "stddev_pop", "var_samp", "var_pop"]
+
+
+@st.composite
+def aggregates(draw: st.DrawFn) -> Aggregate:
+    function = draw(
+        st.sampled_from(
+            ["count", "sum", "sum", "avg", "min", "max", draw(st.sampled_from(DEVIATIONS))]
+        )
+    )
+    kept = draw(st.one_of(st.none(), conditions(1)))
+    if function == "count" and draw(st.booleans()):
+        return build.aggregate("count", filter=kept)
+    names = NUMBERS if function not in ("count", "min", "max") else list(TYPES)
+    if function in DEVIATIONS:
+        names = ["k", "i8", "u8", "i32", "d72"]
+    arg = draw(st.one_of(leaf(names), numbers(1) if function == "sum" else leaf(names)))
+    distinct = draw(st.booleans()) and function in ("count", "sum", "min", "max")
+    return build.aggregate(function, arg, distinct=distinct, filter=kept)
+
+
+def ordered(rows: Rows) -> Rows:
+    """Groups in the order of their keys, which are None, 0 and 1."""
+    return None if rows is None else sorted(rows, key=lambda r: -1 if r[0] is None else r[0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables(), aggregates(), st.booleans())
+def test_random_aggregates(
+    kernel: Kernel, data: pa.Table, measure: Aggregate, grouped: bool
+) -> None:
+    try:
+        text = writer().aggregate(measure, grouped=grouped)
+    except UnsupportedPlan as reason:
+        note(str(reason))
+        return
+    keys = [col("k")] if grouped else []
+    theirs = asked(kernel, build.aggregation(scan(data), keys, [measure]), data)
+    lazy = frame(data)
+    found = source(text).alias("found")
+    lazy = lazy.group_by("k").agg(found) if grouped else lazy.select(found)
+    mine = collected(lazy, [*(k.type for k in keys), measure.type])
+    if grouped:
+        mine, theirs = ordered(mine), ordered(theirs)
+    if mine is None and measure.function == "avg" and pa.types.is_decimal128(measure.args[0].type):
+        return  # its sum does not fit, and DuckDB is to be asked
+    assert alike(mine, theirs, _tolerance(measure.function, measure.type)), theirs
+
+
+def _tolerance(function: str, type: pa.DataType) -> float:
+    """How far sums of floats may be apart: they add in different orders."""
+    return 1e-12 if pa.types.is_floating(type) and function not in ("min", "max") else 0.0
+
+
+# Random windows
+
+
+@st.composite
+def keys(draw: st.DrawFn, least: int) -> list[SortKey]:
+    names = draw(
+        st.lists(st.sampled_from([n for n in TYPES if n != "b"]), min_size=least, max_size=2)
+    )
+    return [
+        build.sort_key(col(n), descending=draw(st.booleans()), nulls_first=draw(st.booleans()))
+        for n in names
+    ]
+
+
+WHOLE = ("rows", FrameBound("unbounded"), FrameBound("unbounded"))
+RUNNING = ("rows", FrameBound("unbounded"), FrameBound("current"))
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    function = draw(
+        st.sampled_from(
+            ["rank", "dense_rank", "row_number", "lag", "lead", "sum", "avg", "count", "min", "max"]
+        )
+    )
+    parts = [col(n) for n in draw(st.lists(st.sampled_from(["k", "b", "s", "f"]), max_size=2))]
+    if function in ("rank", "dense_rank"):
+        return build.window(function, partition_by=parts, order_by=draw(keys(1)))
+    # Rows that tie come in any order: the last key is unique.
+    order = [
+        *draw(keys(0)),
+        build.sort_key(build.col(NUMBERED, "n"), descending=draw(st.booleans())),
+    ]
+    if function == "row_number":
+        return build.window(function, partition_by=parts, order_by=order)
+    arg = draw(leaf([n for n in NUMBERS if n != "f"] + ["f"], constants=False))
+    if function in ("lag", "lead"):
+        args = [arg, *draw(st.sampled_from([[], [build.lit(2)], [build.lit(0)]]))]
+        return build.window(function, *args, partition_by=parts, order_by=order)
+    args = [arg] if function != "count" or draw(st.booleans()) else []
+    if draw(st.booleans()):
+        return build.window(function, *args, partition_by=parts, order_by=order, frame=RUNNING)
+    order = order if draw(st.booleans()) else []
+    frame_ = WHOLE if order else draw(st.sampled_from([None, WHOLE]))
+    return build.window(function, *args, partition_by=parts, order_by=order, frame=frame_)
+
+
+NUMBERED = Schema.from_arrow(pa.schema([*TYPES.items(), ("n", pa.int64())]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables(), windows(), st.booleans())
+def test_random_windows(kernel: Kernel, data: pa.Table, window: Window, knows_nulls: bool) -> None:
+    data = data.append_column("n", pa.array(range(len(data)), pa.int64()))
+    nullable = [c.null_count > 0 for c in data.columns] if knows_nulls else None
+    try:
+        text = Writer(NUMBERED.names, NUMBERED.types, nullable).window(window)
+    except UnsupportedPlan as reason:
+        note(str(reason))
+        return
+    plan = build.project(scan(data), [build.col(NUMBERED, "n"), window])
+    theirs = asked(kernel, build.sort(plan, [build.sort_key(build.col(plan.schema, 0))]), data)
+    lazy = frame(data).with_columns(found=source(text)).select("n", "found").sort("n")
+    tolerance = _tolerance(window.function, window.type)
+    if window.function in ("lag", "lead"):
+        tolerance = 0.0
+    assert alike(collected(lazy, [pa.int64(), window.type]), theirs, tolerance), theirs
