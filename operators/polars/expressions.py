@@ -21,7 +21,7 @@ from operators.errors import UnsupportedPlan
 from operators.expr import Aggregate, Column, Expr, FrameBound, SortKey, Window
 from operators.functions import literal_integer
 from operators.polars.scalars import Scalars, fold
-from operators.polars.text import Text
+from operators.polars.text import Strength, Text
 from operators.polars.types import polars_type
 from operators.rewrite import columns_used
 from operators.types import HUGEINT, canonical, is_hugeint
@@ -100,7 +100,7 @@ class Writer(Scalars):
         kind = canonical(arg.type)
         text = self.exact(arg)
         if filter is not None:
-            text = Text(f"pl.when({self._rows(filter).code}).then({text.code})")
+            text = text.then(f"filter({self._rows(filter).code})")
         if function == "count":
             text = text.then("drop_nulls().n_unique()" if distinct else "count()")
             return text.then("cast(pl.Int64)")
@@ -116,7 +116,16 @@ class Writer(Scalars):
             return Text(f"pl.when({text.tight}.count() > 0).then({total.code})")
         if function in ("avg", *_DEVIATIONS):
             values = text.then("unique()") if distinct else text
-            return _mean(kind, values) if function == "avg" else _deviation(function, kind, values)
+            if function != "avg":
+                found = _deviation(function, kind, values)
+                # Of no value at all the deviation is 0 to Polars.
+                some = not function.endswith("_pop")
+            elif pt.is_decimal(kind) and kind.scale:
+                found = _decimal_mean(kind, values)
+                some = grouped and filter is None and not self.may_be_null(arg)
+            else:
+                return _mean(kind, values)
+            return found if some else Text(f"pl.when({text.tight}.count() > 0).then({found.code})")
         raise UnsupportedPlan(f"the aggregate {function}")
 
     def _rows(self, filter: Expr) -> Text:
@@ -255,6 +264,13 @@ def _mean(kind: pa.DataType, text: Text) -> Text:
     if pt.is_float32(kind):
         text = text.then("cast(pl.Float64)")
     return text.then("mean()")
+
+
+def _decimal_mean(kind: pa.DataType, text: Text) -> Text:
+    """The mean of decimals as DuckDB has it, rounded once; ``mean`` would round twice."""
+    scale = 10**kind.scale
+    total = f"({text.tight}.sum() * {scale}).cast(pl.Int128)"
+    return Text(f"{total} / ({text.tight}.count().cast(pl.Int64) * {scale})", Strength.PRODUCT)
 
 
 def _deviation(function: str, kind: pa.DataType, text: Text) -> Text:

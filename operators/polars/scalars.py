@@ -30,7 +30,15 @@ from operators.polars.casts import cast
 from operators.polars.functions import FUNCTIONS
 from operators.polars.text import Strength, Text, quoted
 from operators.polars.types import literal, polars_type, value_text
-from operators.types import FLOAT64, as_decimal, canonical, common_type, is_hugeint, is_numeric
+from operators.types import (
+    FLOAT64,
+    HUGEINT,
+    as_decimal,
+    canonical,
+    common_type,
+    is_hugeint,
+    is_numeric,
+)
 
 __all__ = ["Scalars", "may_raise"]
 
@@ -42,6 +50,7 @@ _COMPARISONS = {
     "greater": ">",
     "greater_equal": ">=",
 }
+_CHOICES = ("coalesce", "nullif", "greatest", "least")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _BITWISE = {
@@ -49,6 +58,8 @@ _BITWISE = {
     "bitwise_or": ("|", Strength.OR),
     "bitwise_xor": ("^", Strength.XOR),
 }
+# Functions that are NULL where an argument is, whatever the others would be.
+_STRICT = frozenset((*_COMPARISONS, *_ARITHMETIC, "divide"))
 # Functions that raise for no value of their arguments; arithmetic is looked at more closely.
 _TOTAL = frozenset(
     (
@@ -187,6 +198,8 @@ class Scalars:
         if name in ("is_distinct_from", "is_not_distinct_from"):
             method = "ne_missing" if name == "is_distinct_from" else "eq_missing"
             left, right = self._comparable(*args)
+            if left.bare:
+                left, right = right, left
             return left.then(f"{method}({self.argument(right)})")
         if name in _ARITHMETIC and is_numeric(call.type):
             return self._arithmetic(_ARITHMETIC[name], call)
@@ -226,7 +239,11 @@ class Scalars:
             return texts
         if all(pt.is_integer(k) or pt.is_decimal(k) for k in kinds):
             common = common_type(*kinds)
+            if as_decimal(common)[1] < max(as_decimal(k)[1] for k in kinds):
+                raise UnsupportedPlan(f"a comparison of {kinds[0]} with {kinds[1]}")
             return _fitted(texts[0], left, common), _fitted(texts[1], right, common)
+        if all(map(is_numeric, kinds)) and FLOAT64 in kinds:
+            return self._floats(left, right, FLOAT64)
         raise UnsupportedPlan(f"a comparison of {kinds[0]} with {kinds[1]}")
 
     def _compare(self, sign: str, left: Expr, right: Expr) -> Text:
@@ -240,7 +257,7 @@ class Scalars:
         type = canonical(call.type)
         left, right = call.args
         if pt.is_floating(type):
-            return self._infix(sign, self._float(left, type), self._float(right, type), left, right)
+            return self._infix(sign, *self._floats(left, right, type))
         if pt.is_integer(type):
             wide = "pl.Int64" if type.bit_width < 64 and _narrow(left, right) else "pl.Int128"
             one, other = self.beside(left, right)
@@ -248,24 +265,35 @@ class Scalars:
                 other = other.then(f"cast({wide})")
             else:
                 one = one.then(f"cast({wide})")
-            done = self._infix(sign, one, other, left, right)
+            done = self._infix(sign, one, other)
             return done.then(f"cast({polars_type(type)})")
         one, other = self.beside(left, right)
+        if not any(pt.is_decimal(e.type) and not t.bare for e, t in ((left, one), (right, other))):
+            # Nothing here makes Polars compute with decimals, which do not wrap around.
+            if one.bare:
+                other = cast(other, right.type, HUGEINT)
+            else:
+                one = cast(one, left.type, HUGEINT)
         if sign == "*":
             one, other = _at_the_products_scale(call, one, other)
         else:
             one, other = _fitted(one, left, type), _fitted(other, right, type)
-        done = self._infix(sign, one, other, left, right)
+        done = self._infix(sign, one, other)
         natural = _natural_precision(call.function, call.args)
         if natural <= type.precision or type.precision == 38:
             return Text(done.code, done.strength, exact=type.precision == 38)
         return done.then(f"cast({polars_type(type)})")
 
     @staticmethod
-    def _infix(sign: str, one: Text, other: Text, left: Expr, right: Expr) -> Text:
+    def _infix(sign: str, one: Text, other: Text) -> Text:
         strength = Strength.PRODUCT if sign in "*/" else Strength.SUM
         after = Strength(strength + 1)
         return Text(f"{one.within(strength)} {sign} {other.within(after)}", strength)
+
+    def _floats(self, left: Expr, right: Expr, type: pa.DataType) -> tuple[Text, Text]:
+        """Operands as the floating-point `type`, one of them an expression."""
+        one, other = self._float(left, type), self._float(right, type)
+        return (Text(f"pl.lit({one.code})") if one.bare and other.bare else one), other
 
     def _float(self, expr: Expr, type: pa.DataType) -> Text:
         """`expr` as the floating-point `type`."""
@@ -285,10 +313,12 @@ class Scalars:
         if all(pt.is_integer(a.type) for a in (left, right)):
             one, other = self.beside(left, right)  # Polars' own `/` makes doubles of these
         else:
-            one, other = self._float(left, FLOAT64), self._float(right, FLOAT64)
-        if one.bare and other.bare:
-            one = Text(f"pl.lit({one.code})")
-        return self._infix("/", one, other, left, right)
+            one, other = self._floats(left, right, FLOAT64)
+        if _may_be_constant(right) and not one.bare:
+            # By what is the same in all rows, Polars multiplies with its rounded reciprocal.
+            same = other.within(Strength.UNARY)
+            other = Text(f"{one.tight}.is_not_null() * {same}", Strength.PRODUCT)
+        return self._infix("/", one, other)
 
     def _whole_division(self, call: Call) -> Text:
         """DuckDB truncates: both are taken of magnitudes, and the sign is put back."""
@@ -310,20 +340,25 @@ class Scalars:
             negative = f"{one.code} < 0"
         sign = "//" if call.function == "integer_divide" else "%"
         size = f"{one.code}.abs() {sign} {other}"
-        text = Text(f"pl.when({negative}).then(-({size})).otherwise({size})")
+        below = _negative(Text(size, Strength.PRODUCT), wide).code
+        text = Text(f"pl.when({negative}).then({below}).otherwise({size})")
         return text.then(f"cast({polars_type(type)})")
 
     def _signed(self, call: Call) -> Text:
         (arg,) = call.args
         type = canonical(call.type)
         text = self.text(arg)
+        if pt.is_unsigned_integer(type):
+            raise UnsupportedPlan(f"{call.function} of {type}")
+        wide = None
         if pt.is_integer(type):
-            text = text.then(f"cast({'pl.Int64' if type.bit_width < 64 else 'pl.Int128'})")
+            wide = "pl.Int64" if type.bit_width < 64 else "pl.Int128"
+            text = text.then(f"cast({wide})")
         if call.function == "abs":
             done = text.then("abs()", exact=text.exact)
         else:
-            done = Text(f"-{text.tight}", Strength.UNARY, exact=text.exact)
-        return done.then(f"cast({polars_type(type)})") if pt.is_integer(type) else done
+            done = _negative(text, wide)
+        return done.then(f"cast({polars_type(type)})") if wide else done
 
     def _coalesce(self, call: Call) -> Text:
         first, *rest = call.args
@@ -400,7 +435,7 @@ class Scalars:
         options = [fold(o) for o in expr.options]
         values = [o for o in options if not _is_null(o)]
         if not values:
-            raise UnsupportedPlan("IN with NULLs only")
+            return literal(Lit(expr.type, None))
         kind = canonical(arg.type)
         alike = all(
             isinstance(o, Lit)
@@ -408,7 +443,7 @@ class Scalars:
             for o in values
         )
         if alike and not isinstance(fold(arg), Lit):
-            listed = ", ".join(value_text(o).code for o in values if isinstance(o, Lit))
+            listed = ", ".join(_listed(o) for o in values if isinstance(o, Lit))
             text = self.text(arg).then(f"is_in([{listed}])")
         else:
             parts = [self._compare("==", arg, o).within(Strength.OR) for o in values]
@@ -420,6 +455,8 @@ class Scalars:
 
 def fold(expr: Expr) -> Expr:
     """`expr`, as a constant where it is the cast of one that changes no value."""
+    if isinstance(expr, Call) and expr.function in _STRICT and any(map(_is_null, expr.args)):
+        return Lit(canonical(expr.type), None)
     if not isinstance(expr, Cast) or expr.try_cast:
         return expr
     arg, type = fold(expr.arg), canonical(expr.type)
@@ -442,6 +479,21 @@ def fold(expr: Expr) -> Expr:
     return expr
 
 
+def _may_be_constant(expr: Expr) -> bool:
+    """Whether `expr` may have one value for all rows that Polars then keeps as one."""
+    if isinstance(expr, Lit | Case) or (isinstance(expr, Call) and expr.function in _CHOICES):
+        return True
+    return not isinstance(expr, Column) and all(map(_may_be_constant, expr.children()))
+
+
+def _listed(option: Lit) -> str:
+    """An option of IN; a list of Python's numbers would get the type of the first."""
+    text = value_text(option).code
+    if pt.is_decimal(option.type) and abs(option.value) >= 2**63:
+        return f'Decimal("{int(option.value)}")' if option.type.scale == 0 else text
+    return text
+
+
 def _fits(value: int, type: pa.DataType) -> bool:
     signed = pt.is_signed_integer(type)
     bits = type.bit_width - signed
@@ -462,6 +514,13 @@ def _plain_name(name: str) -> str:
 def _narrow(*exprs: Expr) -> bool:
     """Whether 64 bits hold any sum and product of two of these."""
     return all(pt.is_integer(e.type) and e.type.bit_width <= 32 for e in exprs)
+
+
+def _negative(text: Text, wide: str | None) -> Text:
+    """The negated text; Polars negates no `pl.Int128`."""
+    if wide == "pl.Int128":
+        return Text(f"0 - {text.within(Strength.PRODUCT)}", Strength.SUM)
+    return Text(f"-{text.tight}", Strength.UNARY, exact=text.exact)
 
 
 def _natural_precision(function: str, args: Sequence[Expr]) -> int:
