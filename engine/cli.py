@@ -149,6 +149,12 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
         default="auto",
         help="how finely the query is cut (default: auto, by cost)",
     )
+    how.add_argument(
+        "--kernel",
+        choices=("auto", "duckdb", "polars"),
+        default="auto",
+        help="what computes inside of elements (default: auto)",
+    )
     how.add_argument("--parallelism", type=_positive, metavar="N", help="copies of each stage")
     how.add_argument("--compute-memory", type=_size, metavar="SIZE", help="of each element")
     how.add_argument("--transport", choices=("auto", "shm", "tcp", "rdma"), default="auto")
@@ -217,6 +223,7 @@ def _run(options: argparse.Namespace) -> int:
         check_libraries()
     given: dict[str, Any] = {
         "policy": options.policy,
+        "kernel": options.kernel,
         "transport": options.transport,
         "apihost": options.apihost,
     }

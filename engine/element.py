@@ -7,7 +7,7 @@ a person wrote. It must stay cheap to import: no planner is loaded in a worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -15,7 +15,8 @@ import pyarrow as pa
 import remote_frame
 from engine.resident.reader import ResidentTable, find
 from openwhisk.worker.limits import held_data
-from operators.duckdb import Fragment, FragmentInput
+from operators.duckdb import Fragment
+from operators.fragment import FragmentInput
 from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
@@ -26,6 +27,7 @@ from remote_frame.types import type_from_text
 if TYPE_CHECKING:
     from libd import Transport
     from openwhisk.runtime import Action
+    from operators.polars.kernel import Query
 
 __all__ = [
     "exchange",
@@ -37,6 +39,7 @@ __all__ = [
     "reduced",
     "resident",
     "run",
+    "run_polars",
     "table",
     "write",
 ]
@@ -146,7 +149,7 @@ def reduced(
         (values,) = kernel.table(fragment, supplied).combine_chunks().columns
         if len(values) <= MOST_KEYS:
             wanted[column] = values
-    schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns.items()))
+    schema = _schema(columns.items())
     # Decimals may be held twice, wide and narrow.
     rows = min(rows, int(room / (2 * held_per_row(schema.types))))
     found = read_filtered(paths, schema, within or {}, wanted, rows, nulls)
@@ -300,6 +303,36 @@ def run(
     return kernel.run(fragment, supplied)
 
 
+def run_polars(
+    query: Query,
+    tables: Mapping[str, Table],
+    columns: Sequence[tuple[str, str]],
+    action: Action,
+) -> pa.RecordBatchReader:
+    """Run a function of Polars' lazy frames.
+
+    Parameters
+    ----------
+    query
+        Takes a frame for each table, in their order, and gives one.
+    tables
+        What it reads.
+    columns
+        Names and types (`remote_frame.types.type_from_text`) of its output.
+
+    Returns
+    -------
+    pyarrow.RecordBatchReader
+        Batches as Polars makes them.
+    """
+    from operators.polars import kernel
+
+    read = sum(t.rows for t in tables.values() if not isinstance(t, ParquetSource))
+    action.record_metric(ROWS_READ, read)
+    frames = {name: kernel.scan(source) for name, source in tables.items()}
+    return kernel.run(query, frames, _schema(columns))
+
+
 # Rows of a table that is asked for its keys before the statement: a millisecond or two.
 _QUICK_ROWS = 300_000
 
@@ -327,8 +360,11 @@ def _fragment(
         else:
             inputs.append(FragmentInput(name, InputSource(name), tuple(source.schema.names)))
             supplied[name] = _Views(source, action) if isinstance(source, FrameReader) else source
-    schema = Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
-    return Fragment(sql, tuple(inputs), schema, fixed_joins), supplied
+    return Fragment(sql, tuple(inputs), _schema(columns), fixed_joins), supplied
+
+
+def _schema(columns: Iterable[tuple[str, str]]) -> Schema:
+    return Schema(tuple(Field(name, type_from_text(type)) for name, type in columns))
 
 
 class _Views:

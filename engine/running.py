@@ -65,6 +65,8 @@ def run_under_policy(
         If an element fails for another reason, or for want of memory at the last grain, too.
     """
     grains = list(ladder.rungs())
+    if sizes.aborts(shape):
+        settings = _without_polars(settings)
     # The last grain may spill and is tried whatever is known.
     rung = next((i for i, g in enumerate(grains) if not sizes.too_coarse(shape, g)), -1)
     retries = 0
@@ -126,12 +128,28 @@ def _run_at(
             if failure.kind not in ("limit", "minimum", "aborted"):
                 raise
             retries += 1
+            reserved = memory.get(failure.element or "", 0)
+            if failure.kind == "aborted" and reserved >= grain.memory and _polars(settings):
+                # DuckDB spills and frees where Polars ends the process.
+                log.info("%s goes without Polars: %s", failure.element, failure)
+                sizes.aborted(shape)
+                settings = _without_polars(settings)
+                continue
             if not sizes.exceeded(shape, grain, memory, failure.element):
                 raise _TooCoarse(failure, retries) from failure
             log.info("%s had %d bytes: %s", failure.element, memory[failure.element or ""], failure)
         else:
             sizes.learn(shape, grain, execution.activation.elements)
             return Outcome(attempt, execution, retries)
+
+
+def _polars(settings: CodegenSettings) -> bool:
+    """Whether elements may use Polars, for fragments or to read tables by their keys."""
+    return settings.kernel != "duckdb" or settings.reduction is not None
+
+
+def _without_polars(settings: CodegenSettings) -> CodegenSettings:
+    return replace(settings, kernel="duckdb", reduction=None)
 
 
 def _runs_once(stages: StagePlan, element: str | None) -> bool:

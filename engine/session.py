@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import pyarrow as pa
 
 import remote_frame
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, ReductionSettings, build_application
+from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings, build_application
 from engine.connection import LEAST_DEFAULT_MEMORY, PREIMPORT, Connection
 from engine.errors import EngineError
 from engine.executor import QueryExecutor, Run
@@ -45,6 +45,8 @@ LEAST_COMPUTE_MEMORY = 64 << 20
 # Seconds without a query after which a session's memory goes; longer where columns are to stay.
 _LEASE = 60.0
 _RESIDENT_LEASE = 900.0
+
+_POLARS = ("operators.parquet_filter", "operators.polars.kernel")
 
 
 class Session:
@@ -75,6 +77,10 @@ class Session:
     resident
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
+    kernel
+        What computes inside of elements: ``duckdb``; ``polars`` wherever it answers as DuckDB does; ``auto``,
+        Polars where an element may hold much more than it is expected to need. Elements of less
+        than 1 GiB, parts of tables and resident columns are always DuckDB's.
     on_progress
         Called a few times per second, while a query runs, with the record of its activation so
         far, on the thread that waits for the answer.
@@ -103,6 +109,7 @@ class Session:
         policy: Policy = "auto",
         sizes: Sizes | None = None,
         resident: int | str | None = None,
+        kernel: KernelChoice = "auto",
         on_progress: Callable[[Activation], None] | None = None,
     ) -> None:
         if parallelism is not None and parallelism < 1:
@@ -113,6 +120,8 @@ class Session:
             raise EngineError("give either apihost or control, not both")
         if policy not in POLICIES:
             raise EngineError(f"there is no policy {policy!r}: use {', '.join(POLICIES)}")
+        if kernel not in get_args(KernelChoice):
+            raise EngineError(f"there is no kernel {kernel!r}: use {', '.join(get_args(KernelChoice))}")
         memory = None if compute_memory is None else parse_size(compute_memory)
         if memory is not None and memory < LEAST_COMPUTE_MEMORY:
             raise EngineError(
@@ -129,13 +138,14 @@ class Session:
             exchange_memory=parse_size(exchange_memory),
             resident=resident is not None,
             reduction=reduction,
+            kernel="duckdb" if reduction is None else kernel,
         )
         self._connection = Connection(
             apihost,
             control,
             memory,
             lease=_LEASE if resident is None else _RESIDENT_LEASE,
-            preimport=() if reduction is None else ("operators.parquet_filter",),
+            preimport=() if reduction is None else _POLARS,
         )
         self._preparation = Preparation(self.catalog)
         columns: ResidentColumns | None = None

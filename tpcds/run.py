@@ -69,6 +69,7 @@ class Options:
     generator: str
     verify: bool
     policy: str
+    kernel: str
     compare: list[str]
     parallelism: int | None
     compute_memory: int | None
@@ -172,6 +173,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         "(default: a quarter of the memory)",
     )
     how.add_argument(
+        "--kernel",
+        choices=("auto", "duckdb", "polars"),
+        default="auto",
+        help="what computes inside of elements: duckdb, polars (wherever it gives the same answers), "
+        "auto (default: polars where there is memory to spare)",
+    )
+    how.add_argument(
         "--sizes",
         type=Path,
         metavar="FILE",
@@ -238,6 +246,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         generator=parsed.generator,
         verify=parsed.verify,
         policy=parsed.policy,
+        kernel=parsed.kernel,
         compare=parsed.compare,
         parallelism=parsed.parallelism,
         compute_memory=parsed.compute_memory,
@@ -332,6 +341,7 @@ def _run(options: Options, unwinding: Unwinding) -> int:
         "transport": options.transport,
         "apihost": options.apihost,
         "policy": options.policy,
+        "kernel": options.kernel,
     }
     if options.sizes is not None:
         given["sizes"] = Sizes(options.sizes)
@@ -405,6 +415,7 @@ def _run(options: Options, unwinding: Unwinding) -> int:
         settings = {
             "verify": options.verify,
             "policy": options.policy,
+            "kernel": options.kernel,
             "compare": options.compare,
             "parallelism": options.parallelism,
             "compute_memory": options.compute_memory,

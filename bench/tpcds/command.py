@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--compute-memory", metavar="SIZE", help="limit of each compute element, such as 512MB"
     )
+    made.add_argument("--kernel", metavar="K", help="what computes in elements: duckdb, polars, auto")
     made.add_argument("--parallelism", type=int, metavar="N", help="copies of each stage")
     made.add_argument(
         "--resident", metavar="SIZE", default=DEFAULT_RESIDENT,
@@ -186,6 +187,8 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if arguments.policy is not None:
         settings["policy"] = arguments.policy
+    if arguments.kernel is not None:
+        settings["kernel"] = arguments.kernel
     if arguments.compute_memory is not None:
         settings["compute_memory"] = parse_size(arguments.compute_memory)
     if arguments.parallelism is not None:

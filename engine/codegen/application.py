@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.codegen.fragment import lower_stage
+from engine.codegen.fragment import KernelChoice, lower_stage, lower_stage_to_polars
 from engine.codegen.reduction import Reduction, ReductionSettings, reduce_scans
-from engine.codegen.text import element_code
+from engine.codegen.text import element_code, polars_code
 from engine.stages.fragments import Estimator
 from engine.stages.model import Exchange, Stage, StagePlan
 from openwhisk.app import Application, ComputeElement, Corunning, Limits, MemoryElement
@@ -46,6 +46,8 @@ class CodegenSettings:
     reduction
         When elements read of large tables only the rows whose keys are wanted; None: never. Has no
         effect on resident tables, or without estimates.
+    kernel
+        What elements run their fragments in.
     """
 
     compute_memory: int = 1 << 30
@@ -56,6 +58,7 @@ class CodegenSettings:
     stage_memory: Mapping[str, int] = field(default_factory=dict)
     resident: bool = False
     reduction: ReductionSettings | None = field(default_factory=ReductionSettings)
+    kernel: KernelChoice = "duckdb"
 
     def memory_of(self, stage: str) -> int:
         """Bytes that each copy of a stage reserves."""
@@ -99,17 +102,11 @@ def _compute(
     parameters: Mapping[str, Any],
     estimates: Estimator | None,
 ) -> ComputeElement:
-    reductions: dict[str, Reduction] = {}
-    if estimates is not None and settings.reduction is not None and not settings.resident:
-        stage, reductions = reduce_scans(
-            stage, estimates, settings.compute_memory, settings.reduction
-        )
-    fragment = lower_stage(stage)
-    tables = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
+    code, tables = _code(plan, stage, settings, estimates)
     memory = dict.fromkeys([*(i.exchange for i in stage.inputs), stage.output.name])
     return ComputeElement(
         stage.name,
-        element_code(plan, stage, fragment, resident=settings.resident, reductions=reductions),
+        code,
         parents=tuple(p.name for p in plan.parents(stage)),
         dependents=tuple(r.name for r in plan.readers(stage.output.name)),
         corunning={m: Corunning(m) for m in memory},
@@ -122,6 +119,24 @@ def _compute(
         ),
         parameters=parameters if tables else {},
     )
+
+
+def _code(
+    plan: StagePlan, stage: Stage, settings: CodegenSettings, estimates: Estimator | None
+) -> tuple[str, bool]:
+    """The text of a stage's element, and whether it reads base tables."""
+    if settings.kernel != "duckdb" and not settings.resident:
+        in_polars = lower_stage_to_polars(stage)
+        if in_polars is not None:
+            return polars_code(plan, stage, in_polars), True
+    reductions: dict[str, Reduction] = {}
+    if estimates is not None and settings.reduction is not None and not settings.resident:
+        stage, reductions = reduce_scans(
+            stage, estimates, settings.compute_memory, settings.reduction
+        )
+    fragment = lower_stage(stage)
+    code = element_code(plan, stage, fragment, resident=settings.resident, reductions=reductions)
+    return code, any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
 
 
 def _memory(plan: StagePlan, exchange: Exchange, settings: CodegenSettings) -> MemoryElement:

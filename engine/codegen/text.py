@@ -17,11 +17,13 @@ from engine.errors import EngineError
 from engine.resident.keys import key_ranges
 from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
-from operators.duckdb import Fragment, FragmentInput
+from operators.duckdb import Fragment
+from operators.fragment import FragmentInput
+from operators.polars import NAMES, PolarsFragment
 from operators.rel import InputSource, ParquetSource
 from remote_frame.types import type_to_text
 
-__all__ = ["element_code", "quoted_text"]
+__all__ = ["element_code", "polars_code", "quoted_text"]
 
 _WIDTH = 96
 _PLAIN = re.compile(r'(?:[\n !#-\[\]-~]|"(?!""|\Z))*')
@@ -93,6 +95,32 @@ def element_code(
         f"    rows = element.run(SQL, tables, COLUMNS, action{fixed})\n"
         f"    return {_write(stage.output)}\n"
     )
+
+
+def polars_code(plan: StagePlan, stage: Stage, fragment: PolarsFragment) -> str:
+    """The Python source of the element of a stage that runs in Polars; see `element_code`."""
+    lines = [f"{t.name!r}: {_read(plan, stage, t, False)}," for t in fragment.inputs]
+    tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
+    return (
+        f"{_docstring(plan, stage)}\n\n"
+        f"{_imports(fragment.text)}\n\n"
+        "from engine import element\n\n\n"
+        f"{fragment.text}\n\n\n"
+        f"COLUMNS = {_columns(stage.output)}\n\n\n"
+        "def main(params, action):\n"
+        f"    tables = {tables}\n"
+        "    rows = element.run_polars(query, tables, COLUMNS, action)\n"
+        f"    return {_write(stage.output)}\n"
+    )
+
+
+def _imports(text: str) -> str:
+    """The statements that import what a text uses."""
+    used = set(re.findall(r"[A-Za-z_]+", text))
+    found = [statement for name, statement in NAMES.items() if name in used]
+    standard = sorted(s for s in found if s.startswith("from "))
+    others = [s for s in found if not s.startswith("from ")]
+    return "\n".join(standard) + ("\n\n" if standard else "") + "\n".join(others)
 
 
 def _docstring(plan: StagePlan, stage: Stage) -> str:

@@ -41,11 +41,12 @@ class _Peak(msgspec.Struct):
 
 
 class _Shape(msgspec.Struct):
-    """What is known of a shape: up to how many copies a grain is too coarse, and peaks by grain
-    and stage.
+    """What is known of a shape: up to how many copies a grain is too coarse, whether native code
+    ended its process, and peaks by grain and stage.
     """
 
     coarse: int = 0
+    aborts: bool = False
     peaks: dict[str, _Peak] = msgspec.field(default_factory=dict)
 
 
@@ -130,6 +131,17 @@ class Sizes:
                 again = False
         self._write()
         return again
+
+    def aborts(self, shape: str) -> bool:
+        """Whether native code ended its process with all the memory that an element may have."""
+        known = self._shapes.get(shape)
+        return known is not None and known.aborts
+
+    def aborted(self, shape: str) -> None:
+        """Remember that it did."""
+        with self._lock:
+            self._shapes.setdefault(shape, _Shape()).aborts = True
+        self._write()
 
     def _write(self) -> None:
         if self.path is None:

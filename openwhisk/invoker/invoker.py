@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import secrets
 import signal
@@ -357,6 +358,8 @@ class Invoker:
             list(settings.preimport),
             {
                 **WORKER_ENVIRONMENT,
+                # An element that has all cores may use them all in Polars, which reads this once.
+                "POLARS_MAX_THREADS": str(math.ceil(settings.cores)),
                 "PYTHONPATH": os.environ.get("PYTHONPATH"),
                 "SCAD_AUTH": None,  # the caller's key is none of an element's business
                 **settings.environment,

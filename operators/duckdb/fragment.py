@@ -6,30 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 
 from operators.errors import PlanError
-from operators.rel import InputSource, ParquetSource, Source
+from operators.fragment import FragmentInput
+from operators.rel import InputSource, ParquetSource
 from operators.schema import Schema
 
 __all__ = ["Fragment", "FragmentInput"]
-
-
-@dataclass(frozen=True, slots=True)
-class FragmentInput:
-    """A table that the statement names.
-
-    Attributes
-    ----------
-    name
-        The identifier (unquoted) under which the statement reads it; unique in the fragment.
-    source
-        What it is. The kernel reads `ParquetSource` itself; an `InputSource` is supplied by
-        whoever runs the fragment.
-    columns
-        Names of the columns that the statement uses, in the source's order.
-    """
-
-    name: str
-    source: Source
-    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

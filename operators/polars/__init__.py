@@ -1,1 +1,7 @@
-"""Polars as the kernel of a fragment: plans as text of Polars' lazy expressions."""
+"""Polars as a second kernel: `lower` writes a plan as a function of lazy frames."""
+
+from operators.polars.fragment import PolarsFragment
+from operators.polars.lower import lower
+from operators.polars.types import NAMES
+
+__all__ = ["NAMES", "PolarsFragment", "lower"]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, ReductionSettings, build_application
+from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings, build_application
 from engine.execution import export
 from engine.frontend import plan_sql
 from engine.optimizer import Estimates, optimize
@@ -42,14 +42,18 @@ EAGER = ReductionSettings(
 
 
 def run_elements(
-    plan: StagePlan, resources: dict[str, Any], estimates: Estimates | None = None
+    plan: StagePlan,
+    resources: dict[str, Any],
+    estimates: Estimates | None = None,
+    kernel: KernelChoice = "duckdb",
 ) -> pa.Table:
     """The answer of a plan's application, its elements run one after the other.
 
     `resources` are what a worker would keep warm; hand the same dict in again and again. With
     `estimates` tables are read by their keys (`engine.codegen.reduction`).
     """
-    app = build_application("query", plan, CodegenSettings(reduction=EAGER), estimates=estimates)
+    settings = CodegenSettings(reduction=EAGER, kernel=kernel)
+    app = build_application("query", plan, settings, estimates=estimates)
     action = LibdAction(
         "query", transports=[f"{m};rdma_local;size,256MB;elastic,true;" for m in app.memory]
     )
@@ -137,13 +141,22 @@ class Differential:
         quoted = name.replace('"', '""')
         self.duck.execute(f"create or replace view \"{quoted}\" as from '{path}'")
 
-    def ours(self, sql: str, parallelism: int = 3, **settings: float) -> pa.Table:
+    def ours(
+        self,
+        sql: str,
+        parallelism: int = 3,
+        *,
+        kernel: KernelChoice = "duckdb",
+        **settings: float,
+    ) -> pa.Table:
         estimates = Estimates()
         plan = self.plan(sql, parallelism, estimates, **settings)
-        return self.run(plan, estimates)
+        return self.run(plan, estimates, kernel)
 
-    def run(self, plan: StagePlan, estimates: Estimates) -> pa.Table:
-        return run_elements(plan, self.resources, estimates)
+    def run(
+        self, plan: StagePlan, estimates: Estimates, kernel: KernelChoice = "duckdb"
+    ) -> pa.Table:
+        return run_elements(plan, self.resources, estimates, kernel)
 
     def plan(
         self,

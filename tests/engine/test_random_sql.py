@@ -412,7 +412,7 @@ def queries(draw: Any) -> str:
     return Writer(draw).whole()
 
 
-def compare(differential: Any, sql: str, parallelism: int, **cut: float) -> None:
+def compare(differential: Any, sql: str, parallelism: int, **cut: Any) -> None:
     try:
         theirs = differential.theirs(sql)
     except duckdb.Error as error:
@@ -455,6 +455,22 @@ def test_random_queries(shared_differential: Any, examples: int) -> None:
     def check(sql: str, seed: int, parallelism: int, scatter: bool) -> None:
         fill(shared_differential, seed)
         compare(shared_differential, sql, parallelism, broadcast_bytes=0.0 if scatter else 1e9)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "examples", [EXAMPLES, pytest.param(4_000, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.timeout(3600)
+def test_random_queries_in_polars(shared_differential: Any, examples: int) -> None:
+    """Whole queries, wherever Polars is said to answer as DuckDB does."""
+
+    @settings(UNHURRIED, max_examples=examples)
+    @given(queries(), st.integers(0, 10_000))
+    def check(sql: str, seed: int) -> None:
+        fill(shared_differential, seed)
+        compare(shared_differential, sql, 1, kernel="polars")
 
     check()
 

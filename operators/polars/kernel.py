@@ -1,0 +1,108 @@
+"""Polars as a kernel: runs the functions that `operators.polars.lower` writes.
+
+Polars has one pool of threads per process (`POLARS_MAX_THREADS`) and no limit of memory: where it
+cannot have what it asks for, it ends the process. It is for elements that may hold what their
+fragment is expected to need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.types as pt
+
+from operators.errors import KernelError, KernelMemoryError
+from operators.kernel import ArrowStream
+from operators.polars.fragment import FUNCTION, PolarsFragment
+from operators.polars.types import NAMES
+from operators.rel import ParquetSource
+from operators.schema import Schema
+from operators.types import canonical
+
+__all__ = ["Query", "function", "run", "scan"]
+
+Query = Callable[..., pl.LazyFrame]
+"""Takes lazy frames, gives one."""
+
+
+def function(fragment: PolarsFragment) -> Query:
+    """The function that a fragment's text defines."""
+    namespace: dict[str, Any] = {}
+    text = "\n".join([*NAMES.values(), fragment.text])
+    exec(compile(text, "<fragment>", "exec"), namespace)
+    made: Query = namespace[FUNCTION]
+    return made
+
+
+def scan(source: ParquetSource | ArrowStream) -> pl.LazyFrame:
+    """A lazy frame over Parquet files, or over Arrow data, which is read whole."""
+    if isinstance(source, ParquetSource):
+        if source.part is not None or source.hive:
+            raise KernelError("Polars reads whole tables, without columns in their paths")
+        return pl.scan_parquet(list(source.paths), glob=False, hive_partitioning=False)
+    table = pa.RecordBatchReader.from_stream(source).read_all()
+    return pl.DataFrame(table).lazy()
+
+
+def run(query: Query, frames: Mapping[str, pl.LazyFrame], schema: Schema) -> pa.RecordBatchReader:
+    """Start a query; batches come as they are made.
+
+    Parameters
+    ----------
+    frames
+        What the function takes, in its order.
+    schema
+        Names and types of the answer's columns.
+
+    Raises
+    ------
+    KernelMemoryError
+        If it cannot have memory, and says so; mostly it ends the process.
+    KernelError
+        If it fails in any other way, also while the batches are read.
+    """
+    wanted = pa.schema([pa.field(f.name, canonical(f.type)) for f in schema])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with _translated():
+            for frame in query(*frames.values()).collect_batches(engine="streaming"):
+                yield from _converted(frame, wanted)
+
+    return pa.RecordBatchReader.from_batches(wanted, batches())
+
+
+def _converted(frame: pl.DataFrame, wanted: pa.Schema) -> list[pa.RecordBatch]:
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if len(table.schema) != len(wanted):
+        raise KernelError(f"{len(wanted)} columns expected, {len(table.schema)} came")
+    for have, want in zip(table.schema.types, wanted.types, strict=True):
+        if not _alike(have, want):
+            raise KernelError(f"a column is {have}, not {want}")
+    batches: list[pa.RecordBatch] = table.rename_columns(wanted.names).cast(wanted).to_batches()
+    return batches
+
+
+def _alike(have: pa.DataType, want: pa.DataType) -> bool:
+    """Whether two types differ in layout only. Others would mean that the lowering is wrong."""
+    if pt.is_decimal(have) and pt.is_decimal(want):
+        return bool(have.scale == want.scale)
+    return bool(have == want or canonical(have) == want or pt.is_null(have) or pt.is_null(want))
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Polars' errors as this room's."""
+    try:
+        yield
+    except (MemoryError, pa.ArrowMemoryError) as error:
+        raise KernelMemoryError(str(error)) from error
+    except (pl.exceptions.PolarsError, OSError, pa.ArrowException) as error:
+        if "Cannot allocate memory" in str(error):
+            raise KernelMemoryError(str(error)) from error
+        raise KernelError(str(error)) from error
+    except pl.exceptions.PanicException as error:
+        raise KernelError(f"Polars failed: {error}") from error
