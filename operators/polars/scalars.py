@@ -36,6 +36,7 @@ from operators.types import (
     as_decimal,
     canonical,
     common_type,
+    decimal,
     is_hugeint,
     is_numeric,
 )
@@ -209,8 +210,8 @@ class Scalars:
             return self._whole_division(call)
         if name in ("negate", "abs"):
             return self._signed(call)
-        if name in ("coalesce", "nullif", "greatest", "least"):
-            return getattr(self, f"_{name}")(call)
+        if name in _CHOICES:
+            return self._choice(call)
         if name in _BITWISE:
             return self._bitwise(call)
         if name in ("shift_left", "shift_right"):
@@ -360,6 +361,14 @@ class Scalars:
             done = _negative(text, wide)
         return done.then(f"cast({polars_type(type)})") if wide else done
 
+    def _choice(self, call: Call) -> Text:
+        match call.function:
+            case "coalesce":
+                return self._coalesce(call)
+            case "nullif":
+                return self._nullif(call)
+        return self._greatest(call)
+
     def _coalesce(self, call: Call) -> Text:
         first, *rest = call.args
         if not rest:
@@ -371,11 +380,11 @@ class Scalars:
                 text += f".when({code.tight}.is_not_null()).then({code.code})"
             return Text(f"{text}.otherwise({self.exact(call.args[-1]).code})")
         exact = not pt.is_decimal(call.type)
-        if len(rest) == 1 and isinstance(fold(rest[0]), Lit) and fold(rest[0]).value is not None:
-            # Polars' type for it is the column's, if the constant fits: it is of the same IR type.
-            return self.exact(first).then(
-                f"fill_null({value_text(fold(rest[0])).code})", exact=exact
-            )
+        last = fold(rest[0])
+        if len(rest) == 1 and isinstance(last, Lit) and last.value is not None:
+            # It is of the same IR type, and Polars gives it the column's.
+            value = value_text(last).code
+            return self.exact(first).then(f"fill_null({value})", exact=exact)
         listed = ", ".join(self.exact(a).code for a in call.args)
         return Text(f"pl.coalesce({listed})", exact=exact)
 
@@ -391,18 +400,20 @@ class Scalars:
         listed = ", ".join(self.exact(a).code for a in call.args)
         return Text(f"pl.{name}({listed})", exact=not pt.is_decimal(call.type))
 
-    _least = _greatest
-
     def _bitwise(self, call: Call) -> Text:
         sign, strength = _BITWISE[call.function]
         type = canonical(call.type)
         if not pt.is_integer(type):
             raise UnsupportedPlan(f"{call.function} of {type}")
+        one, other = self.beside(*call.args)
         parts = [
-            self.exact(a) if canonical(a.type) == type else cast(self.text(a), a.type, type)
-            for a in call.args
+            t if t.bare or canonical(a.type) == type else cast(t, a.type, type)
+            for t, a in zip((one, other), call.args, strict=True)
         ]
-        return Text(f"{parts[0].within(strength)} {sign} {parts[1].within(Strength.SUM)}", strength)
+        return Text(
+            f"{parts[0].within(strength)} {sign} {parts[1].within(Strength(strength + 1))}",
+            strength,
+        )
 
     def _shift(self, call: Call) -> Text:
         type = canonical(call.type)
@@ -420,15 +431,23 @@ class Scalars:
     # Choices
 
     def _case(self, case: Case) -> Text:
+        values = [v for _, v in case.branches]
+        # Plain numbers take the type of what stands beside them, which is the same in the IR.
+        plain = case.type in (pa.int32(), FLOAT64) or (
+            pt.is_integer(case.type) and not all(isinstance(fold(v), Lit) for v in values)
+        )
         text = "pl"
         for condition, value in case.branches:
-            text += f".when({self.text(condition).code}).then({self._chosen(value)})"
-        if case.otherwise is not None and not _is_null(case.otherwise):
-            text += f".otherwise({self._chosen(case.otherwise)})"
-        return Text(text, exact=False)
+            chosen = self._chosen(value, plain=plain)
+            text += f".when({self.text(condition).code}).then({chosen})"
+        if case.otherwise is not None and not _is_null(fold(case.otherwise)):
+            text += f".otherwise({self._chosen(case.otherwise, plain=plain)})"
+        return Text(text)
 
-    def _chosen(self, value: Expr) -> str:
-        return self.exact(value).code
+    def _chosen(self, value: Expr, *, plain: bool) -> str:
+        return (
+            self.operand(value) if plain and isinstance(fold(value), Lit) else self.exact(value)
+        ).code
 
     def _in_list(self, expr: InList) -> Text:
         arg = expr.arg
@@ -483,7 +502,9 @@ def _may_be_constant(expr: Expr) -> bool:
     """Whether `expr` may have one value for all rows that Polars then keeps as one."""
     if isinstance(expr, Lit | Case) or (isinstance(expr, Call) and expr.function in _CHOICES):
         return True
-    return not isinstance(expr, Column) and all(map(_may_be_constant, expr.children()))
+    if isinstance(expr, Column):
+        return False
+    return all(_may_be_constant(child) for child in expr.children())
 
 
 def _listed(option: Lit) -> str:
@@ -550,9 +571,17 @@ def _at_the_products_scale(call: Call, one: Text, other: Text) -> tuple[Text, Te
     (p1, s1), (p2, s2) = (as_decimal(canonical(a.type)) for a in call.args)
     if not s1 or not s2:
         return one, other
-    target = f"cast(pl.Decimal(38, {s1 + s2}))"
-    if p1 + s2 <= 38 and not one.bare:
-        return one.then(target), other
-    if p2 + s1 <= 38 and not other.bare:
-        return one, other.then(target)
+    left, right = map(fold, call.args)
+    if p1 + s2 <= 38 and (isinstance(left, Lit) or not isinstance(right, Lit)):
+        return _scaled(left, one, s1 + s2), other
+    if p2 + s1 <= 38:
+        return one, _scaled(right, other, s1 + s2)
     raise UnsupportedPlan(f"a product of {call.args[0].type} and {call.args[1].type}")
+
+
+def _scaled(expr: Expr, text: Text, scale: int) -> Text:
+    """A decimal with `scale` places."""
+    type = decimal(38, scale)
+    if text.bare and isinstance(expr, Lit):
+        return value_text(Lit(type, expr.value))
+    return text.then(f"cast({polars_type(type)})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Literal
@@ -149,14 +148,13 @@ def collected(lazy: pl.LazyFrame, types: Sequence[pa.DataType]) -> Rows:
     flags = pl.QueryOptFlags(comm_subexpr_elim=False)
     try:
         table = lazy.collect(engine="streaming", optimizations=flags)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.ComputeError, pl.exceptions.InvalidOperationError) as error:
         note(f"Polars: {type(error).__name__} {error}")
-        if not isinstance(error, pl.exceptions.ComputeError | pl.exceptions.InvalidOperationError):
-            raise
-        assert "overflow" in str(error) or "conversion" in str(error), error
         if "doesn't fit Decimal(38, " in str(error) or "decimal round" in str(error):
             return "too long"
-        return None
+        if "conversion from" in str(error):
+            return None
+        raise
     assert table.dtypes == [eval(polars_type(t), SCOPE) for t in types]
     return table.rows()
 
@@ -330,7 +328,7 @@ def conditions(draw: st.DrawFn, depth: int) -> Expr:
         case 3:
             return build.call("not", draw(conditions(lower_)))
         case 4:
-            kind = draw(st.sampled_from(NUMBERS + ["s", "dt", "ts", "b"]))
+            kind = draw(st.sampled_from([*NUMBERS, "s", "dt", "ts", "b"]))
             some = st.none() | values(TYPES[kind])
             options = draw(st.lists(some, min_size=1, max_size=3))
             other = TYPES[draw(st.sampled_from([kind, "i64"]))] if kind == "i8" else TYPES[kind]
@@ -406,7 +404,7 @@ def aggregates(draw: st.DrawFn) -> Aggregate:
 
 def ordered(rows: Rows) -> Rows:
     """Groups in the order of their keys, which are None, 0 and 1."""
-    return None if rows is None else sorted(rows, key=lambda r: -1 if r[0] is None else r[0])
+    return sorted(rows, key=lambda r: -1 if r[0] is None else r[0]) if type(rows) is list else rows
 
 
 @settings(max_examples=300, deadline=None)
@@ -429,9 +427,8 @@ def test_random_aggregates(
     mine = collected(lazy, [*(k.type for k in keys), measure.type])
     if grouped:
         mine, theirs = ordered(mine), ordered(theirs)
-    if measure.function == "avg" and pa.types.is_decimal128(measure.args[0].type):
-        if mine is None or theirs is None:
-            return  # the sum has too many digits for one of them
+    if measure.function == "avg" and theirs is None:
+        return  # HUGEINT cannot hold the sum
     assert alike(mine, theirs, _tolerance(measure.function, measure.type)), theirs
 
 
@@ -454,8 +451,9 @@ def keys(draw: st.DrawFn, least: int) -> list[SortKey]:
     ]
 
 
-WHOLE = ("rows", FrameBound("unbounded"), FrameBound("unbounded"))
-RUNNING = ("rows", FrameBound("unbounded"), FrameBound("current"))
+Frame = tuple[Literal["rows", "range"], FrameBound, FrameBound]
+WHOLE: Frame = ("rows", FrameBound("unbounded"), FrameBound("unbounded"))
+RUNNING: Frame = ("rows", FrameBound("unbounded"), FrameBound("current"))
 
 
 @st.composite
