@@ -26,7 +26,7 @@ class PlanError(OperatorError):
 
 
 class UnsupportedPlan(PlanError):
-    """A plan that a kernel would not compute exactly as DuckDB does; `construct` says what of it."""
+    """A plan that a kernel would not compute exactly as DuckDB does: `construct`."""
 
     def __init__(self, construct: str) -> None:
         super().__init__(f"not exactly as DuckDB computes it: {construct}")

@@ -20,7 +20,8 @@ import pyarrow.types as pt
 from operators.errors import UnsupportedPlan
 from operators.expr import Aggregate, Cast, Column, Expr, FrameBound, SortKey, Window
 from operators.functions import literal_integer
-from operators.polars.scalars import Scalars, fold
+from operators.polars.folding import fold
+from operators.polars.scalars import Scalars
 from operators.polars.text import Strength, Text
 from operators.polars.types import polars_type
 from operators.rewrite import columns_used
