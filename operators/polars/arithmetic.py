@@ -20,7 +20,7 @@ from operators.errors import UnsupportedPlan
 from operators.expr import Call, Cast, Expr, Lit
 from operators.functions import literal_integer
 from operators.polars.casts import cast
-from operators.polars.folding import fold, may_be_constant, natural_precision
+from operators.polars.folding import fold, natural_precision
 from operators.polars.text import Strength, Text
 from operators.polars.types import literal, polars_type, value_text
 from operators.types import FLOAT64, HUGEINT, as_decimal, canonical, decimal
@@ -103,7 +103,7 @@ def _divide(writer: Scalars, call: Call) -> Text:
         one, other = writer.beside(left, right)  # Polars' own `/` makes doubles of these
     else:
         one, other = floats(writer, left, right, FLOAT64)
-    if may_be_constant(right) and not one.bare:
+    if writer.may_be_constant(right) and not one.bare:
         # By what is the same in all rows, Polars multiplies with its rounded reciprocal.
         same = other.within(Strength.UNARY)
         other = Text(f"{one.tight}.is_not_null() * {same}", Strength.PRODUCT)

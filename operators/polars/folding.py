@@ -18,7 +18,6 @@ __all__ = [
     "CHOICES",
     "fold",
     "is_null",
-    "may_be_constant",
     "may_raise",
     "natural_precision",
 ]
@@ -66,15 +65,6 @@ def fold(expr: Expr) -> Expr:
     if pt.is_string(given) and pt.is_date(type) and _ISO_DATE.fullmatch(arg.value):
         return Lit(type, datetime.date.fromisoformat(arg.value))
     return expr
-
-
-def may_be_constant(expr: Expr) -> bool:
-    """Whether `expr` may have one value for all rows that Polars then keeps as one."""
-    if isinstance(expr, Lit | Case) or (isinstance(expr, Call) and expr.function in CHOICES):
-        return True
-    if isinstance(expr, Column):
-        return False
-    return all(may_be_constant(child) for child in expr.children())
 
 
 def _fits(value: int, type: pa.DataType) -> bool:

@@ -55,6 +55,9 @@ class Scalars:
         Their IR types.
     nullable
         Which of them may hold NULLs; all by default.
+    constant
+        Which of them may have one value for all rows of a batch that Polars keeps only once, as it
+        does constants, what a CASE chose, and Hive's columns; none by default.
     """
 
     def __init__(
@@ -62,10 +65,12 @@ class Scalars:
         columns: Sequence[str],
         types: Sequence[pa.DataType],
         nullable: Sequence[bool] | None = None,
+        constant: Sequence[bool] | None = None,
     ) -> None:
         self._columns = columns
         self._types = types
         self._nullable = nullable if nullable is not None else [True] * len(columns)
+        self._constant = constant if constant is not None else [False] * len(columns)
 
     def write(self, expr: Expr) -> str:
         """Source of a `pl.Expr` whose type is `polars_type(expr.type)`."""
@@ -121,6 +126,14 @@ class Scalars:
                 values = [v for _, v in expr.branches]
                 return otherwise is None or any(map(self.may_be_null, [*values, otherwise]))
         return True
+
+    def may_be_constant(self, expr: Expr) -> bool:
+        """Whether `expr` may have one value for all rows that Polars keeps only once."""
+        if isinstance(expr, Lit | Case) or (isinstance(expr, Call) and expr.function in CHOICES):
+            return True
+        if isinstance(expr, Column):
+            return self._constant[expr.index]
+        return all(self.may_be_constant(child) for child in expr.children())
 
     # Calls
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import currently_in_test_context, given, settings
+from hypothesis import note as hypothesis_note
 from hypothesis import strategies as st
 
 from operators import build
@@ -115,6 +116,12 @@ def kernel() -> Iterator[Kernel]:
 # Both answers
 
 
+def note(text: str) -> None:
+    """Say it beside a random example that fails."""
+    if currently_in_test_context():
+        hypothesis_note(text)
+
+
 Rows = list[tuple[Any, ...]] | Literal["too long", "narrow"] | None
 
 
@@ -146,7 +153,7 @@ def frame(data: pa.Table) -> pl.LazyFrame:
 # DuckDB has a little more than 38 digits for what comes between; Polars tries constants even if no
 # row needs them.
 LENIENT = (
-    *("doesn't fit Decimal(38, ", "addition in sum", "decimal round"),
+    *("doesn't fit Decimal(38, ", "addition in sum", "addition in cum_sum", "decimal round"),
     *("failed in column 'scalar'", "failed in column 'literal'"),
 )
 
@@ -512,7 +519,176 @@ def test_random_windows(
     plan = build.project(scan(data), [build.col(NUMBERED, "n"), window])
     theirs = asked(kernel, build.sort(plan, [build.sort_key(build.col(plan.schema, 0))]), data)
     lazy = frame(data).with_columns(found=source(text)).select("n", "found").sort("n")
+    if window.function == "avg" and theirs is None:
+        return  # HUGEINT cannot hold the sum
     tolerance = _tolerance(window.function, window.type)
     if window.function in ("lag", "lead"):
         tolerance = 0.0
     assert alike(collected(lazy, [pa.int64(), window.type]), theirs, tolerance), theirs
+
+
+# What random ones would rarely hit
+
+
+def written(expr: Expr) -> str:
+    return writer().write(expr)
+
+
+def call(name: str, *args: Any) -> Expr:
+    return build.call(name, *(a if isinstance(a, Expr) else build.lit(a) for a in args))
+
+
+@pytest.mark.parametrize(
+    ("expr", "text"),
+    [
+        (call("equal", col("i32"), 2000), 'pl.col("i32") == 2000'),
+        (
+            call(
+                "and", call("less", col("i32"), 3), call("or", col("b"), call("is_null", col("s")))
+            ),
+            '(pl.col("i32") < 3) & (pl.col("b") | pl.col("s").is_null())',
+        ),
+        (call("not", call("equal", col("s"), 'a"b')), '~(pl.col("s") == "a\\"b")'),
+        (call("multiply", col("d72"), col("i32")), '(pl.col("d72") * pl.col("i32"))'),
+        (
+            call("multiply", col("d72"), col("d94")),
+            '(pl.col("d72").cast(pl.Decimal(38, 6)) * pl.col("d94"))',
+        ),
+        (
+            call("add", col("i32"), col("i32")),
+            '(pl.col("i32").cast(pl.Int64) + pl.col("i32")).cast(pl.Int32)',
+        ),
+        (call("coalesce", col("i32"), 0), 'pl.col("i32").fill_null(0)'),
+        (
+            build.case([(col("b"), col("i32"))], build.lit(0)),
+            'pl.when(pl.col("b")).then(pl.col("i32")).otherwise(0)',
+        ),
+        (
+            build.in_list(col("i32"), [build.lit(1), build.lit(2)]),
+            'pl.col("i32").is_in([1, 2])',
+        ),
+        (call("like", col("s"), "Unknown%"), 'pl.col("s").str.starts_with("Unknown")'),
+        (
+            call("greater_equal", col("dt"), datetime.date(2000, 1, 1)),
+            'pl.col("dt") >= date(2000, 1, 1)',
+        ),
+        (call("greater", col("d72"), Decimal("1.50")), 'pl.col("d72") > Decimal("1.50")'),
+    ],
+)
+def test_texts_read_as_a_person_writes_them(expr: Expr, text: str) -> None:
+    found = written(expr)
+    assert found == text or found.startswith(f"{text}.cast(pl.Decimal(")
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        call("like", col("s"), col("s")),
+        call("ilike", col("s"), "a%"),
+        call("sqrt", col("f")),
+        call("greatest", col("f"), 1.0),
+        call("modulo", col("d72"), 2),
+        call("shift_left", col("i32"), 2),
+        build.cast(col("s"), pa.int32()),
+        build.cast(col("f"), decimal(7, 2)),
+        build.cast(col("dt"), pa.string()),
+        call("subtract", col("ts"), col("ts")),
+        call("negate", col("u8")),
+        build.exists(build.scan(InputSource("t"), pa.schema(list(TYPES.items())))),
+    ],
+)
+def test_what_would_differ_is_refused(expr: Expr) -> None:
+    with pytest.raises(UnsupportedPlan):
+        writer().write(expr)
+
+
+def test_frames_up_to_the_peers_are_refused() -> None:
+    for frame_ in (None, ("range", FrameBound("unbounded"), FrameBound("current"))):
+        order = [build.sort_key(col("i32"))]
+        window = build.window("sum", col("d72"), order_by=order, frame=frame_)
+        with pytest.raises(UnsupportedPlan, match="frame of sum"):
+            writer().window(window)
+
+
+def test_intervals_have_no_type() -> None:
+    with pytest.raises(UnsupportedPlan, match="interval"):
+        polars_type(pa.month_day_nano_interval())
+
+
+def test_letters_beyond_ascii_are_left_to_duckdb(kernel: Kernel) -> None:
+    for words, raises in ((["aBc", None, "", "z1"], False), (["abc", "straße"], True)):
+        data = pa.table({"s": pa.array(words, pa.string())})
+        for name in ("upper", "lower"):
+            scan_ = scan(data)
+            expr = build.call(name, build.col(scan_.schema, 0))
+            text = Writer(("s",), (pa.string(),)).write(expr)
+            found = collected(frame(data).select(source(text)), [pa.string()])
+            if raises:
+                assert found is None
+            else:
+                assert alike(found, asked(kernel, build.project(scan_, [expr]), data))
+
+
+def test_a_division_by_what_is_the_same_in_all_rows_is_one(kernel: Kernel) -> None:
+    """Polars would multiply with the reciprocal, which is off by a bit in every fourth row."""
+    numbers_ = [n * 1.0037 for n in range(1, 1001)]
+    data = pa.table({"x": numbers_, "seven": [7.0] * 1000})
+    scan_ = scan(data)
+    x, seven = build.col(scan_.schema, 0), build.col(scan_.schema, 1)
+    always = build.case([(build.call("is_not_null", x), build.lit(41.0))], build.lit(3.0))
+    for divisor in (build.lit(41.0), build.lit(7), always, seven):
+        expr = build.call("divide", x, divisor)
+        text = Writer(scan_.schema.names, scan_.schema.types, constant=[False, True]).write(expr)
+        lazy = frame(data).with_columns(seven=pl.lit(7.0)).select(source(text))
+        theirs = asked(kernel, build.project(scan_, [expr]), data)
+        assert alike(collected(lazy, [pa.float64()]), theirs), text
+
+
+def test_a_mean_of_decimals_is_rounded_once(kernel: Kernel) -> None:
+    values_ = [Decimal(n * n % 99_991).scaleb(-2) for n in range(20_000)]
+    data = pa.table({"k": [n % 5000 for n in range(20_000)], "d": pa.array(values_, decimal(7, 2))})
+    scan_ = scan(data)
+    mean = build.aggregate("avg", build.col(scan_.schema, 1))
+    plan = build.aggregation(scan_, [build.col(scan_.schema, 0)], [mean])
+    text = Writer(scan_.schema.names, scan_.schema.types).aggregate(mean, grouped=True)
+    lazy = frame(data).group_by("k").agg(source(text).alias("found"))
+    mine = ordered(collected(lazy, [pa.int64(), pa.float64()]))
+    assert alike(mine, ordered(asked(kernel, plan, data)))
+
+
+def test_deviations_of_floats_raise_as_duckdbs(kernel: Kernel) -> None:
+    for cells in (
+        [1.0, 2.5, None],
+        [1.0],
+        [None],
+        [1.0, math.nan],
+        [math.inf, 1.0],
+        [1e300, -1e300],
+    ):
+        data = pa.table({"x": pa.array(cells, pa.float64())})
+        scan_ = scan(data)
+        for name in DEVIATIONS:
+            measure = build.aggregate(name, build.col(scan_.schema, 0))
+            text = Writer(("x",), (pa.float64(),)).aggregate(measure)
+            found = collected(frame(data).select(source(text)), [pa.float64()])
+            theirs = asked(kernel, build.aggregation(scan_, [], [measure]), data)
+            assert alike(found, theirs, 1e-12), (cells, name)
+
+
+def test_a_branch_is_computed_for_its_rows_only() -> None:
+    """CASE guards what would raise; this finds out if Polars' stops doing so."""
+    data = pa.table({"x": pa.array([1, 2**40], pa.int64())})
+    scan_ = scan(data)
+    x = build.col(scan_.schema, 0)
+    small = build.call("less", x, build.lit(5))
+    guarded = build.case([(small, build.cast(x, pa.int32()))], build.lit(0))
+    text = Writer(("x",), (pa.int64(),)).write(guarded)
+    assert collected(frame(data).select(source(text)), [pa.int32()]) == [(1,), (0,)]
+
+
+def test_a_column_whose_name_is_a_pattern_is_refused() -> None:
+    for name in ("*", "^a.*$"):
+        with pytest.raises(UnsupportedPlan, match="pattern"):
+            Writer((name,), (pa.int32(),)).write(
+                build.col(Schema.from_arrow(pa.schema([(name, pa.int32())])), 0)
+            )
