@@ -38,6 +38,8 @@ TYPES = {
     "d183": decimal(18, 3),
     "d382": decimal(38, 2),
     "f": pa.float64(),
+    "f4": pa.float32(),
+    "u64": pa.uint64(),
     "b": pa.bool_(),
     "s": pa.string(),
     "dt": pa.date32(),
@@ -72,6 +74,8 @@ def values(type: pa.DataType) -> st.SearchStrategy[Any]:
     if pa.types.is_decimal(type):
         return _decimals(type)
     if pa.types.is_floating(type):
+        if pa.types.is_float32(type):
+            return st.one_of(st.sampled_from([0.0, -0.0, 1.5, math.nan]), st.floats(width=32))
         nasty = [0.0, -0.0, 1.0, 2.5, -1.5, 1.005, 1e300, 5e-324, math.nan, math.inf, -math.inf]
         return st.one_of(st.sampled_from(nasty), st.floats())
     if pa.types.is_boolean(type):
@@ -80,14 +84,17 @@ def values(type: pa.DataType) -> st.SearchStrategy[Any]:
         days = st.integers(-30_000, 30_000).map(
             lambda n: datetime.date(1970, 1, 1) + datetime.timedelta(n)
         )
-        return st.one_of(st.sampled_from(DATES), days, st.dates())
+        return st.one_of(st.sampled_from(DATES), days, st.dates(*ERA))
     if pa.types.is_timestamp(type):
         return st.one_of(
-            st.sampled_from([datetime.datetime(1969, 12, 31, 23, 59, 59, 999999)]), st.datetimes()
+            st.sampled_from([datetime.datetime(1969, 12, 31, 23, 59, 59, 999999)]),
+            st.datetimes(*(datetime.datetime(d.year, 1, 1) for d in ERA)),
         )
     return st.one_of(st.sampled_from(STRINGS), st.text(max_size=4))
 
 
+# Python's own dates end at the years 1 and 9999, which sums may leave.
+ERA = datetime.date(200, 1, 1), datetime.date(9800, 1, 1)
 DATES = [datetime.date(1960, 2, 29), datetime.date(2000, 1, 31), datetime.date(2000, 12, 31)]
 STRINGS = ["", "a", "ab", "a%b", "A_b", "héllo", "日本語", "a\nb", "Unknown x", " a ", "\\", "a.c"]
 
@@ -228,7 +235,7 @@ def leaf(names: Sequence[str], constants: bool = True) -> st.SearchStrategy[Expr
     return st.one_of(columns, columns, literals)
 
 
-NUMBERS = ["k", "i8", "i32", "i64", "u8", "hg", "d72", "d94", "d183", "d382", "f"]
+NUMBERS = ["k", "i8", "i32", "i64", "u8", "hg", "d72", "d94", "d183", "d382", "f", "f4", "u64"]
 CASTS = [
     *(TYPES[n] for n in NUMBERS),
     *(decimal(5, 1), decimal(15, 4), decimal(38, 3), pa.int16(), pa.string()),
@@ -692,3 +699,19 @@ def test_a_column_whose_name_is_a_pattern_is_refused() -> None:
             Writer((name,), (pa.int32(),)).write(
                 build.col(Schema.from_arrow(pa.schema([(name, pa.int32())])), 0)
             )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data(), keys(1))
+def test_random_orders(kernel: Kernel, drawn: st.DataObject, order: list[SortKey]) -> None:
+    data = drawn.draw(tables({i for key in order for i in columns_used(key)}))
+    data = data.append_column("n", pa.array(range(len(data)), pa.int64()))
+    by = Writer(NUMBERED.names, NUMBERED.types).sort(
+        [*order, build.sort_key(build.col(NUMBERED, "n"))]
+    )
+    lazy = frame(data).sort(
+        [source(k) for k in by.keys], descending=by.descending, nulls_last=by.nulls_last
+    )
+    last = build.sort_key(build.col(NUMBERED, "n"))
+    theirs = asked(kernel, build.sort(scan(data), [*order, last]), data)
+    assert alike(collected(lazy, data.schema.types), theirs)
