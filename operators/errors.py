@@ -25,8 +25,8 @@ class PlanError(OperatorError):
     """
 
 
-class UnsupportedPlan(PlanError):  # noqa: N818 - says what the plan is, not what went wrong
-    """This kernel would not compute that exactly as DuckDB does; `construct` says what."""
+class UnsupportedPlan(PlanError):
+    """A plan that a kernel would not compute exactly as DuckDB does: `construct`."""
 
     def __init__(self, construct: str) -> None:
         super().__init__(f"not exactly as DuckDB computes it: {construct}")

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.errors import UnsupportedPlan
-from operators.expr import Aggregate, Column, Expr, FrameBound, SortKey, Window
+from operators.expr import Aggregate, Cast, Column, Expr, FrameBound, SortKey, Window
 from operators.functions import literal_integer
-from operators.polars.scalars import Scalars, fold
+from operators.polars.folding import fold
+from operators.polars.scalars import Scalars
 from operators.polars.text import Strength, Text
 from operators.polars.types import polars_type
 from operators.rewrite import columns_used
@@ -117,7 +118,7 @@ class Writer(Scalars):
         if function in ("avg", *_DEVIATIONS):
             values = text.then("unique()") if distinct else text
             if function != "avg":
-                found = _deviation(function, kind, values)
+                found = _deviation(function, arg, values)
                 # Of no value at all the deviation is 0 to Polars.
                 some = not function.endswith("_pop")
             elif pt.is_decimal(kind) and kind.scale:
@@ -273,9 +274,13 @@ def _decimal_mean(kind: pa.DataType, text: Text) -> Text:
     return Text(f"{total} / ({text.tight}.count().cast(pl.Int64) * {scale})", Strength.PRODUCT)
 
 
-def _deviation(function: str, kind: pa.DataType, text: Text) -> Text:
-    if pt.is_floating(kind):
-        raise UnsupportedPlan(f"{function} of floats, which raises for NaN")
+def _deviation(function: str, arg: Expr, text: Text) -> Text:
+    kind = canonical(arg.type)
     if pt.is_decimal(kind) or is_hugeint(kind):
         text = text.then("cast(pl.Float64)")
-    return text.then(_DEVIATIONS[function])
+    found = text.then(_DEVIATIONS[function])
+    if not pt.is_floating(kind) or (isinstance(arg, Cast) and not pt.is_floating(arg.arg.type)):
+        return found
+    # Of infinities and NaN it raises, as the cast of what is no finite number does.
+    otherwise = f"otherwise({found.code}.cast(pl.Int8).cast(pl.Float64))"
+    return Text(f"pl.when({found.code}.is_finite()).then({found.code}).{otherwise}")

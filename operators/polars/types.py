@@ -85,10 +85,10 @@ def value_text(lit: Lit) -> Text:
             digits = decimal.Decimal(lit.value).quantize(decimal.Decimal(1).scaleb(-type.scale))
         return Text(f'Decimal("{digits:f}")', bare=True)
     if pt.is_floating(type):
-        value = float(pa.scalar(lit.value, type).as_py())
-        return (
-            _number(repr(value)) if math.isfinite(value) else Text(f'float("{value}")', bare=True)
-        )
+        number = float(pa.scalar(lit.value, type).as_py())
+        if math.isfinite(number):
+            return _number(repr(number))
+        return Text(f'float("{number}")', bare=True)
     value = pa.scalar(lit.value, type).as_py() if pt.is_temporal(type) else None
     if isinstance(value, datetime.datetime):
         parts = [value.year, value.month, value.day, value.hour, value.minute, value.second]
