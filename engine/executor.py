@@ -138,8 +138,18 @@ class QueryExecutor:
                 on_progress=self.on_progress,
             )
 
+        def in_polars(attempt: Attempt, failure: QueryFailedError) -> bool:
+            return query.in_polars(attempt.grain, failure.element)
+
         done = run_under_policy(
-            self._ladder(), self.sizes, query.shape, self.codegen, query.cut, query.need, run
+            self._ladder(),
+            self.sizes,
+            query.shape,
+            self.codegen,
+            query.cut,
+            query.need,
+            run,
+            in_polars,
         )
         stages = done.attempt.stages
         self.last = Run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, build_application
+from engine.codegen import CodegenSettings, build_application, runs_in_polars
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
 from engine.optimizer.expressions import subqueries_of
@@ -74,6 +74,14 @@ class Prepared:
             return app
         elements = [_reserving(e, settings) for e in known.built[1].elements]
         return Application(name, elements)
+
+    def in_polars(self, grain: Grain, element: str | None) -> bool:
+        """Whether an element of the application that was made last runs in Polars."""
+        built = self._cut(grain).built
+        return built is not None and any(
+            isinstance(e, ComputeElement) and e.name == element and runs_in_polars(e.code)
+            for e in built[1].elements
+        )
 
     def _cut(self, grain: Grain) -> _Cut:
         known = self._cuts.get(grain)

@@ -46,6 +46,7 @@ def run_under_policy(
     cut: Callable[[Grain], StagePlan],
     need: Callable[[Stage, Grain], float],
     run: Callable[[Attempt], Execution],
+    in_polars: Callable[[Attempt, QueryFailedError], bool] = lambda attempt, failure: False,
 ) -> Outcome:
     """Run a plan at the first grain of `ladder` that holds.
 
@@ -58,6 +59,8 @@ def run_under_policy(
     cut, need, run
         Cut the plan at a grain; say how many bytes each copy of a stage is expected to hold; run
         an attempt.
+    in_polars
+        Whether an attempt's element that failed ran in Polars.
 
     Raises
     ------
@@ -65,7 +68,7 @@ def run_under_policy(
         If an element fails for another reason, or for want of memory at the last grain, too.
     """
     grains = list(ladder.rungs())
-    if sizes.aborts(shape):
+    if sizes.polars_failed(shape):
         settings = _without_polars(settings)
     # The last grain may spill and is tried whatever is known.
     rung = next((i for i, g in enumerate(grains) if not sizes.too_coarse(shape, g)), -1)
@@ -78,7 +81,7 @@ def run_under_policy(
             rung += 1
             continue
         try:
-            return _run_at(grain, stages, expected, sizes, shape, settings, run, retries)
+            return _run_at(grain, stages, expected, sizes, shape, settings, run, retries, in_polars)
         except _TooCoarse as stopped:
             retries = stopped.retries
             if grain.storage or stopped.failure.kind == "minimum":
@@ -110,6 +113,7 @@ def _run_at(
     settings: CodegenSettings,
     run: Callable[[Attempt], Execution],
     retries: int,
+    in_polars: Callable[[Attempt, QueryFailedError], bool],
 ) -> Outcome:
     """Run at one grain, giving stages that reserved too little more, up to what it allows."""
     while True:
@@ -125,16 +129,19 @@ def _run_at(
         try:
             execution = run(attempt)
         except QueryFailedError as failure:
+            if _polars(settings) and _blames_polars(
+                failure, memory, grain, in_polars(attempt, failure)
+            ):
+                # It ends the process where DuckDB spills, and computes for rows that need nothing:
+                # what is really wrong DuckDB says in its own words.
+                log.info("%s goes without Polars: %s", failure.element, failure)
+                retries += 1
+                sizes.refuse_polars(shape)
+                settings = _without_polars(settings)
+                continue
             if failure.kind not in ("limit", "minimum", "aborted"):
                 raise
             retries += 1
-            reserved = memory.get(failure.element or "", 0)
-            if failure.kind == "aborted" and reserved >= grain.memory and _polars(settings):
-                # DuckDB spills and frees where Polars ends the process.
-                log.info("%s goes without Polars: %s", failure.element, failure)
-                sizes.aborted(shape)
-                settings = _without_polars(settings)
-                continue
             if not sizes.exceeded(shape, grain, memory, failure.element):
                 raise _TooCoarse(failure, retries) from failure
             log.info("%s had %d bytes: %s", failure.element, memory[failure.element or ""], failure)
@@ -146,6 +153,16 @@ def _run_at(
 def _polars(settings: CodegenSettings) -> bool:
     """Whether elements may use Polars, for fragments or to read tables by their keys."""
     return settings.kernel != "duckdb" or settings.reduction is not None
+
+
+def _blames_polars(
+    failure: QueryFailedError, reserved: Mapping[str, int], grain: Grain, in_polars: bool
+) -> bool:
+    """Whether DuckDB should be asked instead of giving Polars more memory, or giving up."""
+    if failure.kind == "element":
+        return in_polars
+    most = reserved.get(failure.element or "", 0) >= grain.memory
+    return most and (failure.kind == "aborted" or (failure.kind == "limit" and in_polars))
 
 
 def _without_polars(settings: CodegenSettings) -> CodegenSettings:

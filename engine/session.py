@@ -78,9 +78,9 @@ class Session:
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
     kernel
-        What computes inside of elements: ``duckdb``; ``polars`` wherever it answers as DuckDB does; ``auto``,
-        Polars where an element may hold much more than it is expected to need. Elements of less
-        than 1 GiB, parts of tables and resident columns are always DuckDB's.
+        What computes inside of elements: ``duckdb``; ``polars``, wherever it answers as DuckDB
+        does; ``auto``, there, too, if they may hold much more than they are expected to need.
+        Elements of less than 1 GiB, parts of tables and resident columns are always DuckDB's.
     on_progress
         Called a few times per second, while a query runs, with the record of its activation so
         far, on the thread that waits for the answer.
@@ -121,7 +121,9 @@ class Session:
         if policy not in POLICIES:
             raise EngineError(f"there is no policy {policy!r}: use {', '.join(POLICIES)}")
         if kernel not in get_args(KernelChoice):
-            raise EngineError(f"there is no kernel {kernel!r}: use {', '.join(get_args(KernelChoice))}")
+            raise EngineError(
+                f"there is no kernel {kernel!r}: use {', '.join(get_args(KernelChoice))}"
+            )
         memory = None if compute_memory is None else parse_size(compute_memory)
         if memory is not None and memory < LEAST_COMPUTE_MEMORY:
             raise EngineError(

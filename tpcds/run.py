@@ -176,8 +176,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
         "--kernel",
         choices=("auto", "duckdb", "polars"),
         default="auto",
-        help="what computes inside of elements: duckdb, polars (wherever it gives the same answers), "
-        "auto (default: polars where there is memory to spare)",
+        help="what computes inside of elements: duckdb, polars (wherever it gives the same "
+        "answers), auto (default: polars where there is memory to spare)",
     )
     how.add_argument(
         "--sizes",

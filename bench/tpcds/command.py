@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--compute-memory", metavar="SIZE", help="limit of each compute element, such as 512MB"
     )
-    made.add_argument("--kernel", metavar="K", help="what computes in elements: duckdb, polars, auto")
+    made.add_argument("--kernel", metavar="K", help="what computes in elements")
     made.add_argument("--parallelism", type=int, metavar="N", help="copies of each stage")
     made.add_argument(
         "--resident", metavar="SIZE", default=DEFAULT_RESIDENT,

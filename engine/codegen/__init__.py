@@ -3,7 +3,7 @@
 from engine.codegen.application import CodegenSettings, build_application
 from engine.codegen.fragment import KernelChoice, lower_stage
 from engine.codegen.reduction import ReductionSettings
-from engine.codegen.text import element_code, quoted_text
+from engine.codegen.text import element_code, quoted_text, runs_in_polars
 
 __all__ = [
     "CodegenSettings",
@@ -13,4 +13,5 @@ __all__ = [
     "element_code",
     "lower_stage",
     "quoted_text",
+    "runs_in_polars",
 ]

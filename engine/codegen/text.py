@@ -23,7 +23,7 @@ from operators.polars import NAMES, PolarsFragment
 from operators.rel import InputSource, ParquetSource
 from remote_frame.types import type_to_text
 
-__all__ = ["element_code", "polars_code", "quoted_text"]
+__all__ = ["element_code", "polars_code", "quoted_text", "runs_in_polars"]
 
 _WIDTH = 96
 _PLAIN = re.compile(r'(?:[\n !#-\[\]-~]|"(?!""|\Z))*')
@@ -112,6 +112,11 @@ def polars_code(plan: StagePlan, stage: Stage, fragment: PolarsFragment) -> str:
         "    rows = element.run_polars(query, tables, COLUMNS, action)\n"
         f"    return {_write(stage.output)}\n"
     )
+
+
+def runs_in_polars(code: str) -> bool:
+    """Whether the source is that of an element that runs in Polars."""
+    return "element.run_polars(" in code
 
 
 def _imports(text: str) -> str:

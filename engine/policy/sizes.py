@@ -41,12 +41,12 @@ class _Peak(msgspec.Struct):
 
 
 class _Shape(msgspec.Struct):
-    """What is known of a shape: up to how many copies a grain is too coarse, whether native code
-    ended its process, and peaks by grain and stage.
+    """What is known of a shape: up to how many copies a grain is too coarse, whether Polars failed,
+    and peaks by grain and stage.
     """
 
     coarse: int = 0
-    aborts: bool = False
+    polars_failed: bool = False
     peaks: dict[str, _Peak] = msgspec.field(default_factory=dict)
 
 
@@ -132,15 +132,15 @@ class Sizes:
         self._write()
         return again
 
-    def aborts(self, shape: str) -> bool:
-        """Whether native code ended its process with all the memory that an element may have."""
+    def polars_failed(self, shape: str) -> bool:
+        """Whether Polars failed where DuckDB has to be asked."""
         known = self._shapes.get(shape)
-        return known is not None and known.aborts
+        return known is not None and known.polars_failed
 
-    def aborted(self, shape: str) -> None:
+    def refuse_polars(self, shape: str) -> None:
         """Remember that it did."""
         with self._lock:
-            self._shapes.setdefault(shape, _Shape()).aborts = True
+            self._shapes.setdefault(shape, _Shape()).polars_failed = True
         self._write()
 
     def _write(self) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.errors import UnsupportedPlan
-from operators.expr import Aggregate, Column, Expr, Lit, ScalarSubquery, Window
+from operators.expr import Aggregate, Case, Column, Expr, Lit, ScalarSubquery, Window
 from operators.fragment import FragmentInput
 from operators.polars.expressions import Writer
 from operators.polars.fragment import FUNCTION, PolarsFragment
@@ -45,7 +45,6 @@ from operators.rewrite import (
     columns_used,
     conjuncts,
     expressions,
-    map_aggregate,
     map_expr,
     remap,
     subqueries,
@@ -90,8 +89,9 @@ class _Frame:
     """A lazy frame under construction: method calls on a variable.
 
     `names` are those of the relation's columns, by position; `whole` says that the frame has these
-    columns, in this order, and no others. `chosen` are the old and new names of the columns that the
-    last call chooses, if that is all that it does.
+    columns, in this order, and no others. `chosen` are the old and new names of the columns that
+    the last call chooses, if that is all that it does; `constant` are names of columns that may
+    be one value to Polars.
     """
 
     base: str
@@ -100,6 +100,7 @@ class _Frame:
     types: tuple[pa.DataType, ...]
     whole: bool = True
     chosen: tuple[tuple[str, str], ...] = ()
+    constant: frozenset[str] = frozenset()
 
     def then(self, call: str, *, whole: bool | None = None) -> _Frame:
         """With another method call, which leaves the columns as they are."""
@@ -128,7 +129,7 @@ class _Frame:
     @property
     def writer(self) -> Writer:
         """Writes expressions over the columns."""
-        return Writer(self.names, self.types)
+        return Writer(self.names, self.types, constant=[n in self.constant for n in self.names])
 
 
 class _Lowering:
@@ -233,9 +234,7 @@ class _Lowering:
             frame = self._filtered(frame, scan.predicate)
         return self._selected(frame, scan.columns, scan.schema.names)
 
-    def _selected(
-        self, frame: _Frame, positions: Sequence[int], wanted: Sequence[str]
-    ) -> _Frame:
+    def _selected(self, frame: _Frame, positions: Sequence[int], wanted: Sequence[str]) -> _Frame:
         """The columns at `positions` under the names that are wanted, as far as these differ."""
         if not positions:
             return replace(frame, names=(), types=(), whole=False)
@@ -243,6 +242,9 @@ class _Lowering:
         if frame.whole and names == frame.names and tuple(positions) == tuple(range(len(names))):
             return frame
         types = tuple(frame.types[p] for p in positions)
+        constant = frozenset(
+            n for p, n in zip(positions, names, strict=True) if frame.names[p] in frame.constant
+        )
         chosen = tuple((frame.names[p], n) for p, n in zip(positions, names, strict=True))
         if frame.chosen:  # a choice of what was just chosen
             before = {new: old for old, new in frame.chosen}
@@ -253,7 +255,9 @@ class _Lowering:
             for old, new in chosen
         ]
         frame = frame.then(_call("select", terms))
-        return replace(frame, names=names, types=types, whole=True, chosen=chosen)
+        return replace(
+            frame, names=names, types=types, whole=True, chosen=chosen, constant=constant
+        )
 
     def _values(self, rel: Values) -> _Frame:
         if not rel.rows or not len(rel.schema):
@@ -283,9 +287,7 @@ class _Lowering:
         width = len(frame.names)
         return replace(filtered, names=filtered.names[:width], types=filtered.types[:width])
 
-    def _with_scalars(
-        self, frame: _Frame, exprs: Sequence[Expr]
-    ) -> tuple[_Frame, list[Expr]]:
+    def _with_scalars(self, frame: _Frame, exprs: Sequence[Expr]) -> tuple[_Frame, list[Expr]]:
         """The values of scalar subqueries as columns of the frame, and the expressions over it."""
         columns: dict[int, Column] = {}
 
@@ -310,7 +312,12 @@ class _Lowering:
             text += ".item(allow_empty=True)"
         one = self._operand(value.then(f"select({text}.alias({_name(name)}))"))
         joined = frame.exact().then(f'join({one.argument()}, how="cross")', whole=False)
-        return replace(joined, names=(*frame.names, name), types=(*frame.types, expr.type))
+        return replace(
+            joined,
+            names=(*frame.names, name),
+            types=(*frame.types, expr.type),
+            constant=frame.constant | {name},
+        )
 
     def _project(self, rel: Project) -> _Frame:
         if all(isinstance(e, Column) for e in rel.exprs):
@@ -325,6 +332,14 @@ class _Lowering:
                 continue
             text = writer.window(expr) if isinstance(expr, Window) else writer.write(expr)
             terms.append(f"{_operand_text(text)}.alias({_name(name)})")
+        constant = frozenset(
+            n
+            for e, n in zip(exprs, names, strict=True)
+            if isinstance(e, Case)
+            or not columns_used(e)
+            or (isinstance(e, Column) and frame.names[e.index] in frame.constant)
+        )
+        frame = replace(frame, constant=constant)
         if not any(columns_used(e) for e in exprs):
             # In `select` constants are one row, however many there are below.
             frame = frame.then(_call("with_columns", terms), whole=False)
@@ -426,7 +441,11 @@ class _Lowering:
             return self._keyless(rel)
         if len(set(rel.null_equal)) > 1:
             raise UnsupportedPlan("a join in which some keys only may be NULL")
-        if rel.kind == "semi" and rel.condition is not None and _distinct(rel.right, rel.right_keys):
+        if (
+            rel.kind == "semi"
+            and rel.condition is not None
+            and _distinct(rel.right, rel.right_keys)
+        ):
             # A row finds one partner at most, so that no row comes twice.
             joined = self._join(replace(rel, kind="inner", build=None))
             width = len(rel.left.schema)
@@ -612,7 +631,11 @@ def _key(frame: _Frame, position: int, other: pa.DataType) -> str:
     if type == other:
         return name
     if pt.is_signed_integer(type) and pt.is_signed_integer(other):
-        return name if type.bit_width > other.bit_width else f"pl.col({name}).cast({polars_type(other)})"
+        return (
+            name
+            if type.bit_width > other.bit_width
+            else f"pl.col({name}).cast({polars_type(other)})"
+        )
     raise UnsupportedPlan(f"a join of {type} with {other}")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from engine.errors import UnsupportedSqlError
 from engine.session import PREIMPORT
 from libd.errors import ScadError
 from openwhisk.control import EmbeddedControlPlane
+from operators.errors import KernelError
 
 # -- tables ----------------------------------------------------------------------------------------
 
@@ -425,6 +427,12 @@ def compare(differential: Any, sql: str, parallelism: int, **cut: Any) -> None:
     except UnsupportedSqlError as error:
         event(f"refused: {error}")
         raise
+    except KernelError:
+        if cut.get("kernel") != "polars":
+            raise
+        # What it cannot compute it may only find out as it runs; then a session asks DuckDB.
+        event("Polars raises")
+        ours = differential.ours(sql, parallelism)
     differential.same(ours, theirs, ordered=False, said=f"{sql}\n{parallelism} copies, {cut}")
 
 
@@ -470,6 +478,14 @@ def test_random_queries_in_polars(shared_differential: Any, examples: int) -> No
     @given(queries(), st.integers(0, 10_000))
     def check(sql: str, seed: int) -> None:
         fill(shared_differential, seed)
+        for name in TABLES:
+            # DuckDB 1.5.5 leaves out row groups with a NaN where NaN is looked for.
+            data = pq.read_table(shared_differential.folder / f"{name}.parquet")
+            shared_differential.duck.register(f"{name}_read", data)
+            shared_differential.duck.execute(
+                f"create or replace table {name}_native as from {name}_read;"
+                f"create or replace view {name} as from {name}_native"
+            )
         compare(shared_differential, sql, 1, kernel="polars")
 
     check()
