@@ -227,6 +227,7 @@ class Session:
             return remote_frame.sql(text, self, **frames)
         from engine.frontend import plan_sql
 
+        self._connection.warm_up()
         return self._frame(plan_sql(text, self.catalog))
 
     def query(self, text: str, tables: Mapping[str, Rel]) -> Rel:
