@@ -162,9 +162,10 @@ class ExpressionBinder:
         return self._translator([Term("l", left), Term("r", right)])(node["left"]).type
 
     def _resolve(self, template: exp.Expr, leaves: list[Term]) -> Term:
-        plan = self._oracle.bind([duckdb_sql(template)], [leaf.type for leaf in leaves])
+        text = duckdb_sql(template, copy=False)
+        plan = self._oracle.bind([text], [leaf.type for leaf in leaves])
         if plan["type"] != "LOGICAL_PROJECTION":
-            raise UnsupportedSqlError(f"{duckdb_sql(template)} is not supported")
+            raise UnsupportedSqlError(f"{text} is not supported")
         return self.translate(plan["expressions"][0], leaves)
 
     # Leaves. Each method binds one kind.
@@ -230,7 +231,7 @@ class ExpressionBinder:
         attempt = _Attempt(self, inner, node, fold=True)
         template = attempt.cut_children(node)
         types = [leaf.type for leaf in attempt.leaves]
-        call = find_aggregate(self._oracle.bind([duckdb_sql(template)], types))
+        call = find_aggregate(self._oracle.bind([duckdb_sql(template, copy=False)], types))
         if call is None:
             raise UnsupportedSqlError(f"the aggregate {duckdb_sql(node)} is not supported")
         extra: list[Term] = []

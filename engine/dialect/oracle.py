@@ -44,6 +44,14 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+class _Answer(msgspec.Struct):
+    """Of `json_serialize_plan`."""
+
+    error: bool
+    error_message: str = ""
+    plans: msgspec.Raw = msgspec.Raw()
+
+
 class Oracle:
     """DuckDB's rules, by question and answer. Safe to share between threads."""
 
@@ -56,7 +64,8 @@ class Oracle:
         self._describing = _private(self._connection.cursor())
         self._beside = ThreadPoolExecutor(1, "describe")
         self._beside.submit(_functions_by_stability)
-        self._bound: dict[str, list[dict[str, Any]]] = {}
+        # As they come: thousands of small objects are work for Python's garbage collector.
+        self._bound: dict[str, msgspec.Raw] = {}
         self._values: dict[str, Constant | None] = {}
         self._tables: dict[str, Schema] = {}
 
@@ -92,7 +101,8 @@ class Oracle:
         if answer is None:
             answer = self._serialize(text)
             self._remember(self._bound, text, answer)
-        return answer[0]
+        plans: list[dict[str, Any]] = msgspec.json.decode(answer)
+        return plans[0]
 
     def evaluate(self, expression: str, cache: bool = True) -> Constant | None:
         """Type and value of a constant expression in DuckDB's SQL; None if evaluating it fails."""
@@ -156,7 +166,7 @@ class Oracle:
         """Functions whose value differs from row to row, in lower case."""
         return _functions_by_stability()[1]
 
-    def _serialize(self, text: str) -> list[dict[str, Any]]:
+    def _serialize(self, text: str) -> msgspec.Raw:
         # A parameter would make DuckDB import pandas, which takes a quarter of a second.
         literal = "'" + text.replace("'", "''") + "'"
         try:
@@ -168,10 +178,10 @@ class Oracle:
             raise SqlError(one_line(error)) from None
         if row is None:
             raise PlanningError("DuckDB gave no plan")
-        answer = msgspec.json.decode(row[0])
-        if answer["error"]:
-            raise SqlError(one_line(Exception(answer["error_message"])))
-        return list(answer["plans"])
+        answer = msgspec.json.decode(row[0], type=_Answer)
+        if answer.error:
+            raise SqlError(one_line(Exception(answer.error_message)))
+        return answer.plans
 
     def _remember(self, cache: dict[str, Any], key: str, value: Any) -> None:
         if len(cache) >= _CACHE_LIMIT:

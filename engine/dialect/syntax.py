@@ -48,9 +48,9 @@ REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
 """Expressions that are refused wherever they stand, and how users call them."""
 
 
-def duckdb_sql(node: exp.Expr) -> str:
-    """A syntax tree in DuckDB's SQL."""
-    return node.sql(dialect=DUCKDB, comments=False)
+def duckdb_sql(node: exp.Expr, *, copy: bool = True) -> str:
+    """A syntax tree in DuckDB's SQL; without `copy` the tree may be changed on the way."""
+    return node.sql(dialect=DUCKDB, comments=False, copy=copy)
 
 
 def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:
