@@ -110,10 +110,13 @@ def function_names(node: exp.Expr, deep: bool = True) -> list[str]:
     return names
 
 
+_AROUND_AGGREGATES = (exp.Filter, exp.IgnoreNulls)
+
+
 def is_aggregate(node: exp.Expr) -> bool:
     """Whether a node is a call of an aggregate function."""
-    if isinstance(node, exp.Filter | exp.IgnoreNulls):
-        return True
+    if not isinstance(node, exp.Func):
+        return isinstance(node, _AROUND_AGGREGATES)
     if isinstance(node, exp.Anonymous):
         return str(node.name).lower() in AGGREGATES
     return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping)
