@@ -132,18 +132,12 @@ class Oracle:
         SqlError
             If DuckDB refuses the query; in its words.
         """
-        return self.describe_beside(text).result()
+        with self._lock:
+            return _described(self._connection, text)
 
     def describe_beside(self, text: str) -> Future[list[tuple[str, str]]]:
         """What `describe` gives, while the caller goes on."""
-        return self._beside.submit(self._describe, text)
-
-    def _describe(self, text: str) -> list[tuple[str, str]]:
-        try:
-            rows = self._describing.execute(f"DESCRIBE {text}").fetchall()
-        except duckdb.Error as error:
-            raise SqlError(one_line(error)) from None
-        return [(str(r[0]), str(r[1])) for r in rows]
+        return self._beside.submit(_described, self._describing, text)
 
     def define_table(self, name: str, schema: Schema) -> None:
         """Make an empty table of this name and schema, for `describe`."""
@@ -195,6 +189,14 @@ def _private(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection
     # One row at most is ever computed.
     connection.execute("PRAGMA disable_optimizer")
     return connection
+
+
+def _described(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[str, str]]:
+    try:
+        rows = connection.execute(f"DESCRIBE {text}").fetchall()
+    except duckdb.Error as error:
+        raise SqlError(one_line(error)) from None
+    return [(str(r[0]), str(r[1])) for r in rows]
 
 
 @cache
