@@ -61,7 +61,7 @@ class Session:
         How elements reach memory: ``auto``, ``shm`` or ``tcp``.
     apihost
         ``host:port`` of a control plane (``python -m openwhisk``); None starts one in this process
-        with the first query.
+        with the first query, while that is planned.
     control
         A control plane to use; it is not closed with the session.
     exchange_memory
