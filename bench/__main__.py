@@ -116,7 +116,10 @@ def main(argv: list[str] | None = None) -> int:
                     for case in SUITES[name](options):
                         if options.targets and not case.has_target:
                             continue
-                        progress.update(task, description=f"{name}: {case.name} | {case.peer_name}")
+                        now = f"{name}: {case.name} | {case.peer_name}"
+                        progress.update(task, description=now)
+                        if not console.is_terminal:
+                            print(now, file=sys.stderr, flush=True)
                         rows.append(measure(case, arguments.rounds, arguments.round_ms * 1e-3))
                 except Unavailable as why:
                     unavailable.append(name)

@@ -105,6 +105,8 @@ class Case:
         Upper limit for ours - peer, in `unit`.
     repeat
         Calls per round; 0 leaves it to the harness, for each side by itself.
+    rounds
+        Rounds at most, whatever is asked for; 0 leaves that open.
     table, x
         The report's table (and plot) that the row belongs to, and where it stands on its axis.
     """
@@ -121,6 +123,7 @@ class Case:
     limit: float | None = None
     margin: float | None = None
     repeat: int = 1
+    rounds: int = 0
     table: str = ""
     x: float | None = None
 
@@ -222,7 +225,7 @@ def measure(case: Case, rounds: int = 15, least: float = ROUND_SECONDS) -> Row:
         sides.append((case.peer, case.peer_operations or case.operations))
     calls = [warmed_up(side, case.repeat, least) for side, _ in sides]
     figures: list[list[float]] = [[] for _ in sides]
-    for number in range(rounds):
+    for number in range(min(rounds, case.rounds or rounds)):
         # Who goes first changes, too: what the first leaves behind (caches, a busy peer's last
         # work) is in the second's way.
         for i in range(len(sides)) if number % 2 == 0 else reversed(range(len(sides))):

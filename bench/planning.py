@@ -2,6 +2,7 @@
 
 Nothing runs. Each side plans in a process of its own, over the Parquet files of one data set; what
 the first round learns (footers, statistics) stays known, as in a session that has run before.
+Plans do not stay: each round's texts differ from those before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from tpcds.queries import query_texts
 __all__ = ["PLANNERS", "DataFusion", "DuckDB", "Planner", "Scad", "planning"]
 
 MEDIAN_MS, WORST_MS = 30.0, 150.0
+ROUNDS = 5
+"""Rounds at most: each takes seconds."""
 SCALE, QUICK_SCALE = 1.0, 0.01
 QUICK_QUERIES = [1, 16, 95]
 PLANNERS = {"duckdb": ("DuckDB EXPLAIN", "DuckDB"), "datafusion": ("DataFusion", "DataFusion")}
@@ -32,6 +35,7 @@ class Planner:
     """Plans queries; subclasses say how one is planned."""
 
     address: dict[str, Any] = {}
+    _round = 0
     refusals: tuple[type[Exception], ...] = ()
     """What `plan` raises for a query that this planner cannot plan; all else is a failure."""
 
@@ -42,12 +46,13 @@ class Planner:
     def plan_all(self, numbers: list[int]) -> dict[str, float]:
         """Seconds for each query; those that the planner refuses are missing."""
         found = {}
+        self._round += 1
         for number, sql in query_texts().items():
             if number not in numbers:
                 continue
             start = time.perf_counter()
             try:
-                self.plan(sql)
+                self.plan(f"{sql}\n-- {self._round}")
             except self.refusals:
                 continue
             found[str(number)] = time.perf_counter() - start
@@ -122,19 +127,33 @@ class DataFusion(Planner):
         return self._context.sql(sql).execution_plan()
 
 
-class Summary(Timer):
-    """One figure of all queries that each side plans."""
+class Rounds:
+    """Seconds for each query that a side plans, round by round."""
 
-    def __init__(self, worker: Worker, numbers: list[int], of: Callable[..., float]) -> None:
+    def __init__(self, worker: Worker, numbers: list[int]) -> None:
         self._worker = worker
         self._numbers = numbers
+        self._done: list[dict[str, float]] = []
+
+    def __getitem__(self, number: int) -> dict[str, float]:
+        """A round; all queries are planned if it is a new one."""
+        while len(self._done) <= number:
+            self._done.append(self._worker.ask("plan_all", self._numbers))
+        return self._done[number]
+
+
+class Summary(Timer):
+    """One figure of all queries that each side plans; summaries of the same rounds share them."""
+
+    def __init__(self, rounds: Rounds, of: Callable[..., float]) -> None:
+        self._rounds = rounds
         self._of = of
+        self._next = 0
 
     def seconds(self, repeat: int) -> float:
-        """Plan all queries `repeat` times; the sum of the figures."""
-        return sum(
-            self._of(self._worker.ask("plan_all", self._numbers).values()) for _ in range(repeat)
-        )
+        """The sum of the figures of `repeat` rounds."""
+        first, self._next = self._next, self._next + repeat
+        return sum(self._of(self._rounds[i].values()) for i in range(first, self._next))
 
 
 def planning(options: Options) -> Iterator[Case]:
@@ -171,9 +190,11 @@ def _label(title: str, asked: list[int], planned: list[int]) -> str:
 
 
 def _cases(ours: Worker, numbers: list[int], label: str, theirs: Worker | None) -> Iterator[Case]:
+    mine = Rounds(ours, numbers)
+    others = None if theirs is None else Rounds(theirs, numbers)
     for what, of, limit in (("median", statistics.median, MEDIAN_MS), ("worst", max, WORST_MS)):
-        peer = None if theirs is None else Summary(theirs, numbers, of)
+        peer = None if others is None else Summary(others, of)
         yield Case(
-            f"SQL to DAG, {what}", "ms", Summary(ours, numbers, of), label, peer,
-            limit=limit, repeat=1, table="planning",
+            f"SQL to DAG, {what}", "ms", Summary(mine, of), label, peer,
+            limit=limit, repeat=1, rounds=ROUNDS, table="planning",
         )  # fmt: skip

@@ -78,6 +78,7 @@ class Catalog:
         self.versions = FileVersions()
         self.generation = 0
         self._tables: dict[str, Table] = {}
+        self._columns: dict[str, tuple[Table, list[tuple[str, str]]]] = {}
         self._resources: dict[str, Any] = {}
         self._lock = threading.RLock()
 
@@ -167,7 +168,11 @@ class Catalog:
         `engine.dialect.TableLookup`.
         """
         table = self._find(name)
-        return table.name, [(f.name, duck_type(f.type)) for f in table.schema]
+        known = self._columns.get(table.name)
+        if known is None or known[0] is not table:
+            columns = [(f.name, duck_type(f.type)) for f in table.schema]
+            known = self._columns[table.name] = table, columns
+        return table.name, known[1]
 
     def source(self, name: str) -> tuple[Source, Schema]:
         """What a scan of a table reads, and its full schema."""

@@ -91,6 +91,15 @@ class Connection:
                 self._control = self._start()
             return self._control
 
+    def warm_up(self) -> None:
+        """Let a control plane that this connection has to start import what its workers need, while
+        the caller goes on. What goes wrong is told when the control plane is used.
+        """
+        with self._lock:
+            if self._control is None and self._apihost is None and not self._closed:
+                with suppress(ScadError, OSError):
+                    self._control = self._start()
+
     @property
     def session(self) -> str:
         """The session there, whose lease has just begun."""

@@ -6,6 +6,7 @@ SQL → dialect rules (`engine.dialect`) → DataFusion → Substrait (`engine.s
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -86,19 +87,28 @@ class FrontEnd:
         tables = self._tables(tree)
         for name in tables:
             self.oracle.define_table(name, self.catalog[name].schema)
-        described = self.oracle.describe(text)
+        # DuckDB describes the query beside the planning.
+        described = self.oracle.describe_beside(text)
+        try:
+            rel, width = self._planned(tree, tables)
+        except Exception:
+            described.result()  # what DuckDB itself refuses is told in its words
+            raise
+        outputs = described.result()
+        if width != len(outputs):
+            raise PlanningError(f"{width} columns were bound where DuckDB sees {len(outputs)}")
+        return _named(rel, [(n, ir_type(t)) for n, t in outputs])
+
+    def _planned(self, tree: exp.Expr, tables: Sequence[str]) -> tuple[Rel, int]:
+        """A query's plan, and how many columns were bound for it."""
         mentions = Mentions.of(tree)
         lookup = NarrowTables(self.catalog, mentions)
         bound = QueryBinder(self.oracle, self.signatures, lookup).bind(tree)
-        if len(bound.outputs) != len(described):
-            raise PlanningError(
-                f"{len(bound.outputs)} columns were bound where DuckDB sees {len(described)}"
-            )
         sources = {name: self._source(name, mentions) for name in tables}
         planner = self._ready_planner()
         data = planner.plan(bound.text, {n: s.narrowed() for n, s in sources.items()})
         rel = PlanReader(data, self.signatures, sources.__getitem__).plan()
-        return _named(rel, [(n, ir_type(t)) for n, t in described])
+        return rel, len(bound.outputs)
 
     def close(self) -> None:
         """Close the private DuckDB connection."""

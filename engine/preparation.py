@@ -70,6 +70,7 @@ class Prepared:
         made_for = replace(settings, stage_memory={}), parameters
         if known.built is None or known.built[0] != made_for:
             app = build_application(name, known.stages, settings, parameters, known.estimates)
+            known.estimates.forget()
             known.built = made_for, app
             return app
         elements = [_reserving(e, settings) for e in known.built[1].elements]
@@ -148,6 +149,8 @@ class Preparation:
         estimates = Estimates(self._statistics)
         resolved = self._local.resolve(plan)
         whole = optimize(resolved, estimates)
+        # What is kept for long is walked again and again by Python's garbage collector.
+        estimates.forget()
         prepared = Prepared(resolved, whole, shape(whole), estimates)
         if not _reads_this_process(plan):
             self._kept.put(id(plan), generation, (plan, prepared))

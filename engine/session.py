@@ -63,7 +63,7 @@ class Session:
         How elements reach memory: ``auto``, ``shm`` or ``tcp``.
     apihost
         ``host:port`` of a control plane (``python -m openwhisk``); None starts one in this process
-        with the first query.
+        with the first query, while that is planned.
     control
         A control plane to use; it is not closed with the session.
     exchange_memory
@@ -239,6 +239,7 @@ class Session:
             return remote_frame.sql(text, self, **frames)
         from engine.frontend import plan_sql
 
+        self._connection.warm_up()
         return self._frame(plan_sql(text, self.catalog))
 
     def query(self, text: str, tables: Mapping[str, Rel]) -> Rel:

@@ -166,6 +166,14 @@ class Aggregate:
     filter: Expr | None = None
     order: tuple[SortKey, ...] = ()
 
+    def expressions(self) -> Iterator[Expr]:
+        """Arguments, filter and order."""
+        yield from self.args
+        if self.filter is not None:
+            yield self.filter
+        for key in self.order:
+            yield key.expr
+
 
 @dataclass(frozen=True, slots=True)
 class FrameBound:

@@ -7,13 +7,22 @@ handle, an exchange).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 
-from operators.expr import Aggregate, Expr, SortKey
+from operators.expr import (
+    Aggregate,
+    Column,
+    Exists,
+    Expr,
+    InSubquery,
+    Lit,
+    ScalarSubquery,
+    SortKey,
+)
 from operators.schema import Schema
 
 __all__ = [
@@ -68,8 +77,16 @@ class InputSource(Source):
     name: str
 
 
+class _Derived:
+    """Room for what follows from a relation's fields, and is none of them."""
+
+    __slots__ = ("_subqueries",)
+
+    _subqueries: tuple[Rel, ...]
+
+
 @dataclass(frozen=True, slots=True)
-class Rel:
+class Rel(_Derived):
     """Base of all relations."""
 
     schema: Schema
@@ -77,6 +94,32 @@ class Rel:
     def inputs(self) -> tuple[Rel, ...]:
         """Direct input relations (not those of subqueries inside expressions)."""
         return ()
+
+    def expressions(self) -> Sequence[Expr]:
+        """The expressions that stand in the relation itself, not in its inputs."""
+        return ()
+
+    def subqueries(self) -> tuple[Rel, ...]:
+        """Relations inside these expressions, not inside one another."""
+        # Whoever walks a plan asks this of every relation, and most have none.
+        try:
+            return self._subqueries
+        except AttributeError:
+            found: list[Rel] = []
+            for expr in self.expressions():
+                if type(expr) is not Column:
+                    _collect_subqueries(expr, found)
+            object.__setattr__(self, "_subqueries", tuple(found))
+            return self._subqueries
+
+
+def _collect_subqueries(expr: Expr, found: list[Rel]) -> None:
+    if isinstance(expr, (ScalarSubquery, Exists, InSubquery)):
+        found.append(expr.rel)
+    for child in expr.children():
+        kind = type(child)
+        if kind is not Column and kind is not Lit:
+            _collect_subqueries(child, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +136,18 @@ class Scan(Rel):
     columns: tuple[int, ...]
     predicate: Expr | None = None
 
+    def expressions(self) -> Sequence[Expr]:
+        return () if self.predicate is None else (self.predicate,)
+
 
 @dataclass(frozen=True, slots=True)
 class Values(Rel):
     """Literal rows; a row of no columns is how `SELECT 1` without FROM begins."""
 
     rows: tuple[tuple[Expr, ...], ...]
+
+    def expressions(self) -> Sequence[Expr]:
+        return [cell for row in self.rows for cell in row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +160,9 @@ class Filter(Rel):
     def inputs(self) -> tuple[Rel, ...]:
         return (self.input,)
 
+    def expressions(self) -> Sequence[Expr]:
+        return (self.predicate,)
+
 
 @dataclass(frozen=True, slots=True)
 class Project(Rel):
@@ -121,6 +173,9 @@ class Project(Rel):
 
     def inputs(self) -> tuple[Rel, ...]:
         return (self.input,)
+
+    def expressions(self) -> Sequence[Expr]:
+        return self.exprs
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +205,9 @@ class Join(Rel):
     def inputs(self) -> tuple[Rel, ...]:
         return (self.left, self.right)
 
+    def expressions(self) -> Sequence[Expr]:
+        return () if self.condition is None else (self.condition,)
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregation(Rel):
@@ -168,6 +226,9 @@ class Aggregation(Rel):
     def inputs(self) -> tuple[Rel, ...]:
         return (self.input,)
 
+    def expressions(self) -> Sequence[Expr]:
+        return [*self.keys, *(e for m in self.measures for e in m.expressions())]
+
 
 @dataclass(frozen=True, slots=True)
 class Sort(Rel):
@@ -178,6 +239,9 @@ class Sort(Rel):
 
     def inputs(self) -> tuple[Rel, ...]:
         return (self.input,)
+
+    def expressions(self) -> Sequence[Expr]:
+        return [key.expr for key in self.keys]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from operators.expr import Lit
+from operators.expr import Column, Lit
 from operators.rel import InputSource, ParquetSource, Rel
 from operators.schema import Schema
 
@@ -36,6 +36,14 @@ def shape(plan: Rel) -> str:
 
 
 def _text(value: Any, digest: Callable[[Rel], str]) -> str:
+    kind = type(value)
+    # Most of a plan, first.
+    if kind is Column:
+        return f"Column({_type_text(value.type)},{value.index!r})"
+    if kind is tuple:
+        return f"({','.join([_text(v, digest) for v in value])})"
+    if kind is str or kind is int or kind is bool or value is None:
+        return repr(value)
     match value:
         case Rel():
             return digest(value)

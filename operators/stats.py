@@ -174,10 +174,18 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
 def _scaled(stats: TableStats, rows: float) -> TableStats:
     """The same columns in fewer rows: distinct values shrink as if rows were drawn at random."""
     columns = tuple(
-        c if c.distinct is None else c._replace(distinct=_drawn(c.distinct, stats.rows, rows))
-        for c in stats.columns
+        [
+            c if c.distinct is None else _with_distinct(c, _drawn(c.distinct, stats.rows, rows))
+            for c in stats.columns
+        ]
     )
     return TableStats(rows, columns)
+
+
+def _with_distinct(column: ColumnStats, distinct: float) -> ColumnStats:
+    # A third of the time that `_replace` takes.
+    low, high, nulls, _, width, domain, origin, group_share = column
+    return ColumnStats(low, high, nulls, distinct, width, domain, origin, group_share)
 
 
 def _drawn(distinct: float, rows: float, kept: float) -> float:
@@ -433,7 +441,7 @@ def _joined(rel: Join, left: TableStats, right: TableStats) -> TableStats:
     if rel.kind in ("right", "full"):
         rows = max(rows, right.rows)
     columns = tuple(
-        c if c.distinct is None or c.distinct <= rows else c._replace(distinct=max(rows, 0.0))
+        c if c.distinct is None or c.distinct <= rows else _with_distinct(c, max(rows, 0.0))
         for c in both.columns
     )
     if rel.kind == "left" and rows > 0:
@@ -475,8 +483,7 @@ def _grouped(rel: Aggregation, below: TableStats) -> TableStats:
     columns = [*keys, *([ColumnStats()] if len(sets) > 1 else [])]
     columns += [ColumnStats() for _ in rel.measures]
     limited = (
-        c if c.distinct is None or c.distinct <= rows else c._replace(distinct=rows)
-        for c in columns
+        c if c.distinct is None or c.distinct <= rows else _with_distinct(c, rows) for c in columns
     )
     return TableStats(rows, tuple(limited))
 

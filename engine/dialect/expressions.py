@@ -42,7 +42,20 @@ SubqueryBinder = Callable[[exp.Expr, Scope], tuple[str, list[tuple[str, str]]]]
 """Binds a subquery inside a scope: its SQL for DataFusion, and name and DuckDB type of each column.
 """
 
-_BARE = (exp.Literal, exp.Boolean, exp.Null)
+# Kinds of nodes that are looked for at every node: tuples, where a union would be made each time.
+_REFUSED = tuple(kind for kind, _ in REFUSED)
+_CONNECTIVES = (exp.And, exp.Or, exp.Paren)
+_FOLDABLE = (exp.Condition, exp.Interval)
+_BARE = (
+    exp.Literal,
+    exp.Boolean,
+    exp.Null,
+    exp.Paren,
+    exp.Tuple,
+    exp.DataType,
+    exp.Star,
+    exp.Identifier,
+)
 _FRAMELESS = (
     "row_number",
     "rank",
@@ -109,6 +122,8 @@ class ExpressionBinder:
         """
         while isinstance(node, exp.Paren):
             node = node.this
+        if isinstance(node, exp.Column):
+            return self.column(node, clause)
         attempt = _Attempt(self, clause, node, fold=True)
         template = attempt.cut(node)
         if isinstance(template, exp.Column) and len(attempt.leaves) == 1:
@@ -162,9 +177,10 @@ class ExpressionBinder:
         return self._translator([Term("l", left), Term("r", right)])(node["left"]).type
 
     def _resolve(self, template: exp.Expr, leaves: list[Term]) -> Term:
-        plan = self._oracle.bind([duckdb_sql(template)], [leaf.type for leaf in leaves])
+        text = duckdb_sql(template, copy=False)
+        plan = self._oracle.bind([text], [leaf.type for leaf in leaves])
         if plan["type"] != "LOGICAL_PROJECTION":
-            raise UnsupportedSqlError(f"{duckdb_sql(template)} is not supported")
+            raise UnsupportedSqlError(f"{text} is not supported")
         return self.translate(plan["expressions"][0], leaves)
 
     # Leaves. Each method binds one kind.
@@ -230,7 +246,7 @@ class ExpressionBinder:
         attempt = _Attempt(self, inner, node, fold=True)
         template = attempt.cut_children(node)
         types = [leaf.type for leaf in attempt.leaves]
-        call = find_aggregate(self._oracle.bind([duckdb_sql(template)], types))
+        call = find_aggregate(self._oracle.bind([duckdb_sql(template, copy=False)], types))
         if call is None:
             raise UnsupportedSqlError(f"the aggregate {duckdb_sql(node)} is not supported")
         extra: list[Term] = []
@@ -384,9 +400,9 @@ class _Attempt:
 
     def cut(self, node: exp.Expr, positive: bool = True) -> exp.Expr:
         """The template of an expression; `positive`: only its being true matters, in a filter."""
-        for kind, what in REFUSED:
-            if isinstance(node, kind):
-                raise UnsupportedSqlError(f"{what} are not supported")
+        if isinstance(node, _REFUSED):
+            what = next(what for kind, what in REFUSED if isinstance(node, kind))
+            raise UnsupportedSqlError(f"{what} are not supported")
         leaf = self._leaf(node, positive)
         if leaf is not None:
             return self._placeholder(leaf)
@@ -394,7 +410,7 @@ class _Attempt:
 
     def cut_children(self, node: exp.Expr, positive: bool = False) -> exp.Expr:
         """The same node over templates of its children."""
-        positive = positive and isinstance(node, exp.And | exp.Or | exp.Paren)
+        positive = positive and isinstance(node, _CONNECTIVES)
         made: dict[str, Any] = {}
         for key, value in node.args.items():
             if isinstance(value, list):
@@ -407,7 +423,7 @@ class _Attempt:
 
     def _placeholder(self, term: Term) -> exp.Expr:
         self.leaves.append(term)
-        return exp.column(f"c{len(self.leaves) - 1}")
+        return exp.Column(this=exp.Identifier(this=f"c{len(self.leaves) - 1}", quoted=False))
 
     def _leaf(self, node: exp.Expr, positive: bool) -> Term | None:
         binder, clause = self._binder, self._clause
@@ -442,13 +458,11 @@ class _Attempt:
             for name in function_names(node, deep=False):
                 if self._binder.is_volatile(name):
                     raise UnsupportedSqlError(f"the volatile function {name} is not supported")
-        if not self._fold or not isinstance(node, exp.Condition | exp.Interval):
+        if not self._fold or not isinstance(node, _FOLDABLE):
             return None
         if isinstance(node, _BARE):
             return None
         if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal):
-            return None
-        if isinstance(node, exp.Paren | exp.Tuple | exp.DataType | exp.Star | exp.Identifier):
             return None
         if id(node) in self._dependent:
             return None

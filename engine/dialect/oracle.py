@@ -8,13 +8,14 @@ Answers are cached: they depend on nothing but the question.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 from sqlglot import exp
 
@@ -43,22 +44,35 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+class _Answer(msgspec.Struct):
+    """Of `json_serialize_plan`."""
+
+    error: bool
+    error_message: str = ""
+    plans: msgspec.Raw = msgspec.Raw()
+
+
 class Oracle:
     """DuckDB's rules, by question and answer. Safe to share between threads."""
 
     def __init__(self) -> None:
-        # Names are for the catalog alone to resolve: neither Python variables nor files are tables.
-        self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
-        self._connection.execute("SET python_enable_replacements = false")
-        # One row at most is ever computed.
-        self._connection.execute("PRAGMA disable_optimizer")
+        self._connection = _private(
+            duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        )
         self._lock = threading.Lock()
-        self._bound: dict[str, list[dict[str, Any]]] = {}
+        # Whole queries are described beside what else is done for them, without Python's lock.
+        self._describing = _private(self._connection.cursor())
+        self._beside = ThreadPoolExecutor(1, "describe")
+        self._beside.submit(_functions_by_stability)
+        # As they come: thousands of small objects are work for Python's garbage collector.
+        self._bound: dict[str, msgspec.Raw] = {}
         self._values: dict[str, Constant | None] = {}
         self._tables: dict[str, Schema] = {}
 
     def close(self) -> None:
         """Close the connection."""
+        self._beside.shutdown()
+        self._describing.close()
         self._connection.close()
 
     def parse(self, text: str) -> exp.Expr:
@@ -87,7 +101,8 @@ class Oracle:
         if answer is None:
             answer = self._serialize(text)
             self._remember(self._bound, text, answer)
-        return answer[0]
+        plans: list[dict[str, Any]] = msgspec.json.decode(answer)
+        return plans[0]
 
     def evaluate(self, expression: str, cache: bool = True) -> Constant | None:
         """Type and value of a constant expression in DuckDB's SQL; None if evaluating it fails."""
@@ -117,12 +132,12 @@ class Oracle:
         SqlError
             If DuckDB refuses the query; in its words.
         """
-        try:
-            with self._lock:
-                rows = self._connection.execute(f"DESCRIBE {text}").fetchall()
-        except duckdb.Error as error:
-            raise SqlError(one_line(error)) from None
-        return [(str(r[0]), str(r[1])) for r in rows]
+        with self._lock:
+            return _described(self._connection, text)
+
+    def describe_beside(self, text: str) -> Future[list[tuple[str, str]]]:
+        """What `describe` gives, while the caller goes on."""
+        return self._beside.submit(_described, self._describing, text)
 
     def define_table(self, name: str, schema: Schema) -> None:
         """Make an empty table of this name and schema, for `describe`."""
@@ -145,25 +160,43 @@ class Oracle:
         """Functions whose value differs from row to row, in lower case."""
         return _functions_by_stability()[1]
 
-    def _serialize(self, text: str) -> list[dict[str, Any]]:
+    def _serialize(self, text: str) -> msgspec.Raw:
+        # A parameter would make DuckDB import pandas, which takes a quarter of a second.
+        literal = "'" + text.replace("'", "''") + "'"
         try:
             with self._lock:
                 row = self._connection.execute(
-                    "SELECT json_serialize_plan(?, skip_null := true, skip_empty := true)", [text]
+                    f"SELECT json_serialize_plan({literal}, skip_null := true, skip_empty := true)"
                 ).fetchone()
         except duckdb.Error as error:
             raise SqlError(one_line(error)) from None
         if row is None:
             raise PlanningError("DuckDB gave no plan")
-        answer = json.loads(row[0])
-        if answer["error"]:
-            raise SqlError(one_line(Exception(answer["error_message"])))
-        return list(answer["plans"])
+        answer = msgspec.json.decode(row[0], type=_Answer)
+        if answer.error:
+            raise SqlError(one_line(Exception(answer.error_message)))
+        return answer.plans
 
     def _remember(self, cache: dict[str, Any], key: str, value: Any) -> None:
         if len(cache) >= _CACHE_LIMIT:
             cache.clear()
         cache[key] = value
+
+
+def _private(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    # Names are for the catalog alone to resolve: neither Python variables nor files are tables.
+    connection.execute("SET python_enable_replacements = false")
+    # One row at most is ever computed.
+    connection.execute("PRAGMA disable_optimizer")
+    return connection
+
+
+def _described(connection: duckdb.DuckDBPyConnection, text: str) -> list[tuple[str, str]]:
+    try:
+        rows = connection.execute(f"DESCRIBE {text}").fetchall()
+    except duckdb.Error as error:
+        raise SqlError(one_line(error)) from None
+    return [(str(r[0]), str(r[1])) for r in rows]
 
 
 @cache

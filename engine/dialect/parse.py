@@ -52,18 +52,14 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
         line, column = places[0].get("line"), places[0].get("col")
         where = f"line {line}, column {column}: " if line else ""
         raise UnsupportedSqlError(f"{where}this construct is not supported") from None
-    if tree.find(exp.WithinGroup):
-        raise UnsupportedSqlError("WITHIN GROUP is not supported")
-    return tree.transform(_plain_addition, copy=False)
-
-
-def _plain_addition(node: exp.Expr) -> exp.Expr:
-    """DuckDB's `date_add(x, interval)` is `x + interval`. sqlglot takes the second argument for a
-    number of days unless it looks like an interval.
-    """
-    if isinstance(node, exp.DateAdd) and node.args.get("unit") is None:
-        return exp.Paren(this=exp.Add(this=node.this, expression=node.expression))
-    return node
+    for node in list(tree.find_all(exp.WithinGroup, exp.DateAdd)):
+        if isinstance(node, exp.WithinGroup):
+            raise UnsupportedSqlError("WITHIN GROUP is not supported")
+        # DuckDB's `date_add(x, interval)` is `x + interval`. sqlglot takes the second argument for
+        # a number of days unless it looks like an interval.
+        if node.args.get("unit") is None:
+            node.replace(exp.Paren(this=exp.Add(this=node.this, expression=node.expression)))
+    return tree
 
 
 def _syntax_error(text: str, error: duckdb.Error) -> SqlSyntaxError:

@@ -48,9 +48,9 @@ REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
 """Expressions that are refused wherever they stand, and how users call them."""
 
 
-def duckdb_sql(node: exp.Expr) -> str:
-    """A syntax tree in DuckDB's SQL."""
-    return node.sql(dialect=DUCKDB, comments=False)
+def duckdb_sql(node: exp.Expr, *, copy: bool = True) -> str:
+    """A syntax tree in DuckDB's SQL; without `copy` the tree may be changed on the way."""
+    return node.sql(dialect=DUCKDB, comments=False, copy=copy)
 
 
 def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:
@@ -110,10 +110,13 @@ def function_names(node: exp.Expr, deep: bool = True) -> list[str]:
     return names
 
 
+_AROUND_AGGREGATES = (exp.Filter, exp.IgnoreNulls)
+
+
 def is_aggregate(node: exp.Expr) -> bool:
     """Whether a node is a call of an aggregate function."""
-    if isinstance(node, exp.Filter | exp.IgnoreNulls):
-        return True
+    if not isinstance(node, exp.Func):
+        return isinstance(node, _AROUND_AGGREGATES)
     if isinstance(node, exp.Anonymous):
         return str(node.name).lower() in AGGREGATES
     return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping)

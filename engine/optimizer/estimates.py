@@ -37,6 +37,16 @@ class Estimates:
         other._known = dict(self._known)
         return other
 
+    def forget(self) -> None:
+        """Let go of the relations that were estimated: of what an optimizer tried, hundreds."""
+        self._known.clear()
+
+    def same(self, rel: Rel, like: Rel) -> None:
+        """Let `rel` have the estimate of `like`, if that is known: they have the same rows."""
+        known = self._known.get(id(like))
+        if known is not None:
+            self._known.setdefault(id(rel), (rel, known[1]))
+
     def rows(self, rel: Rel) -> float:
         """Rows of `rel`, at least one."""
         return max(1.0, self._estimate(rel).rows)

@@ -58,10 +58,12 @@ __all__ = [
 
 def map_children(expr: Expr, visit: Callable[[Expr], Expr]) -> Expr:
     """`expr` with `visit` applied to each direct sub-expression."""
+    if isinstance(expr, (Column, Lit)):
+        return expr
     match expr:
-        case Call(args=args):
-            new = tuple(visit(a) for a in args)
-            return expr if _same(new, args) else replace(expr, args=new)
+        case Call(result, function, args):
+            new = tuple([visit(a) for a in args])
+            return expr if _same(new, args) else Call(result, function, new)
         case Cast(arg=arg):
             inner = visit(arg)
             return expr if inner is arg else replace(expr, arg=inner)
@@ -152,28 +154,9 @@ def has_window(exprs: Iterable[Expr]) -> bool:
     return any(isinstance(e, Window) for e in exprs)
 
 
-def _measure_expressions(measure: Aggregate) -> Iterator[Expr]:
-    yield from measure.args
-    if measure.filter is not None:
-        yield measure.filter
-    for key in measure.order:
-        yield key.expr
-
-
 def expressions_of(rel: Rel) -> Sequence[Expr]:
     """The expressions that stand in `rel` itself, not in its inputs."""
-    match rel:
-        case Project(exprs=exprs):
-            return exprs
-        case Scan(predicate=term) | Join(condition=term) | Filter(predicate=term):
-            return () if term is None else (term,)
-        case Aggregation(keys=keys, measures=measures):
-            return [*keys, *(e for m in measures for e in _measure_expressions(m))]
-        case Sort(keys=sort_keys):
-            return [key.expr for key in sort_keys]
-        case Values(rows=rows):
-            return [cell for row in rows for cell in row]
-    return ()
+    return rel.expressions()
 
 
 def map_expressions(rel: Rel, visit: Callable[[Expr], Expr]) -> Rel:
@@ -200,23 +183,9 @@ def map_expressions(rel: Rel, visit: Callable[[Expr], Expr]) -> Rel:
     return rel
 
 
-def subqueries_of(rel: Rel) -> Sequence[Rel]:
+def subqueries_of(rel: Rel) -> tuple[Rel, ...]:
     """Relations inside the expressions of `rel` itself."""
-    # Every rule asks this of every relation, and most have none: leaves are passed by at once.
-    found: list[Rel] = []
-    for expr in expressions_of(rel):
-        if type(expr) is not Column:
-            _collect_subqueries(expr, found)
-    return found
-
-
-def _collect_subqueries(expr: Expr, found: list[Rel]) -> None:
-    if isinstance(expr, (ScalarSubquery, Exists, InSubquery)):
-        found.append(expr.rel)
-    for child in expr.children():
-        kind = type(child)
-        if kind is not Column and kind is not Lit:
-            _collect_subqueries(child, found)
+    return rel.subqueries()
 
 
 def every_relation(*roots: Rel) -> Iterator[Rel]:
@@ -228,12 +197,12 @@ def every_relation(*roots: Rel) -> Iterator[Rel]:
         if id(rel) not in seen:
             seen.add(id(rel))
             yield rel
-            waiting += reversed([*rel.inputs(), *subqueries_of(rel)])
+            waiting += (*rel.inputs(), *rel.subqueries())[::-1]
 
 
 def map_subqueries(rel: Rel, visit: Callable[[Rel], Rel]) -> Rel:
     """`rel` with `visit` applied to each relation inside its expressions."""
-    if not subqueries_of(rel):
+    if not rel.subqueries():
         return rel
 
     def rewrite(node: Expr) -> Expr:
@@ -250,12 +219,18 @@ def with_inputs(rel: Rel, inputs: Sequence[Rel]) -> Rel:
     if _same(inputs, rel.inputs()):
         return rel
     match rel:
+        case Filter(schema, _, predicate):
+            (only,) = inputs
+            return Filter(schema, only, predicate)
+        case Project(schema, _, exprs):
+            (only,) = inputs
+            return Project(schema, only, exprs)
         case Join():
             left, right = inputs
             return replace(rel, left=left, right=right)
         case SetOperation():
             return replace(rel, operands=tuple(inputs))
-        case Filter() | Project() | Aggregation() | Sort() | Limit():
+        case Aggregation() | Sort() | Limit():
             (only,) = inputs
             return replace(rel, input=only)
     return rel

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import cache
+from typing import Any
 
 from engine.optimizer.expressions import map_subqueries, subqueries_of, with_inputs
 from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, Values, walk
@@ -44,16 +46,21 @@ def _key(rel: Rel) -> tuple[object, ...]:
 
     Types follow from inputs and expressions; only names of columns are free.
     """
-    parts: list[object] = [type(rel), rel.schema if isinstance(rel, Values) else rel.schema.names]
-    for field in fields(rel):
-        if field.name not in ("schema", "source_schema"):
-            value = getattr(rel, field.name)
-            if isinstance(value, Rel):
-                value = id(value)
-            elif isinstance(rel, SetOperation) and field.name == "operands":
-                value = tuple(map(id, value))
-            parts.append(value)
+    kind: Any = type(rel)
+    parts: list[object] = [kind, rel.schema if isinstance(rel, Values) else rel.schema.names]
+    for name in _own_fields(kind):
+        value = getattr(rel, name)
+        if isinstance(value, Rel):
+            value = id(value)
+        elif name == "operands":
+            value = tuple(map(id, value))
+        parts.append(value)
     return tuple(parts)
+
+
+@cache
+def _own_fields(kind: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if f.name not in ("schema", "source_schema"))
 
 
 def worth_sharing(rel: Rel, rows: Callable[[Rel], float], large: float) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.types as pt
 
-from engine.optimizer.expressions import column_refs
+from engine.optimizer.expressions import column_refs, with_inputs
 from engine.stages.fragments import Fragment, Keys, Workshop, remap
 from operators.expr import Aggregate, Call, Cast, Column, Expr, Lit
 from operators.functions import aggregate_type
@@ -92,11 +92,11 @@ def _in_place(rel: Aggregation, below: Fragment) -> Fragment:
             if isinstance(key, Column):
                 positions.setdefault(key.index, p)
         placement = remap(placement, positions)
-    return Fragment(replace(rel, input=below.rel), placement)
+    return Fragment(with_inputs(rel, [below.rel]), placement)
 
 
 def _keeps_most(workshop: Workshop, rel: Aggregation, below: Fragment) -> bool:
-    groups = workshop.estimates.rows(replace(rel, input=below.rel))
+    groups = workshop.estimates.rows(with_inputs(rel, [below.rel]))
     return groups > max(workshop.settings.gather_rows, _WORTHWHILE * workshop.rows(below))
 
 

@@ -49,9 +49,12 @@ def choose_builds(plan: Rel, estimates: Estimator) -> Rel:
             and estimates.rows(rel.left) < estimates.rows(rel.right)
         ):
             smaller = "left"
-        rel = map_subqueries(rel, visit)
-        rel = with_inputs(rel, [visit(i) for i in rel.inputs()])
-        return replace(rel, build=smaller) if isinstance(rel, Join) and rel.build is None else rel
+        new = map_subqueries(rel, visit)
+        new = with_inputs(new, [visit(i) for i in new.inputs()])
+        if isinstance(new, Join) and new.build is None:
+            new = replace(new, build=smaller)
+        estimates.same(new, rel)
+        return new
 
     return visit(plan)
 

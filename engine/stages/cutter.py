@@ -74,8 +74,10 @@ def _all_scans(plan: Rel) -> list[Scan]:
 
 def _split_threshold(plan: Rel, estimates: Estimator, settings: CutSettings) -> float:
     """Tables of at least so many rows are read in parts: the large ones, or else the largest of
-    the query.
+    the query. It does not matter where nothing is parted.
     """
+    if settings.parallelism == 1:
+        return settings.whole_rows
     rows = [estimates.rows(replace(s, predicate=None)) for s in _all_scans(plan)]
     if not rows or max(rows) >= settings.whole_rows:
         return settings.whole_rows
@@ -121,7 +123,7 @@ class Cutter:
                 return Fragment(rel, None)
             case Filter():
                 below = self.visit(rel.input, wish)
-                return Fragment(replace(rel, input=below.rel), below.placement)
+                return Fragment(with_inputs(rel, [below.rel]), below.placement)
             case Project():
                 return self._project(rel, wish)
             case Join():
@@ -130,7 +132,7 @@ class Cutter:
                 return cut_aggregation(self, rel, wish)
             case Sort():
                 below = self.workshop.gather(self.visit(rel.input, None))
-                return Fragment(replace(rel, input=below.rel), None)
+                return Fragment(with_inputs(rel, [below.rel]), None)
             case Limit():
                 return self._limit(rel)
             case SetOperation():
@@ -162,7 +164,7 @@ class Cutter:
             columns = tuple(e.index for e in wanted if isinstance(e, Column))
             below_wish = columns or None
         below = self.visit(rel.input, below_wish)
-        return Fragment(replace(rel, input=below.rel), _through(rel.exprs, below))
+        return Fragment(with_inputs(rel, [below.rel]), _through(rel.exprs, below))
 
     def _window(self, rel: Project, windows: Sequence[Window]) -> Fragment:
         """Windows need their partitions in one place: by a column that all of them partition by,
@@ -177,7 +179,7 @@ class Cutter:
                 if common
                 else self.workshop.gather(below)
             )
-        return Fragment(replace(rel, input=below.rel), _through(rel.exprs, below))
+        return Fragment(with_inputs(rel, [below.rel]), _through(rel.exprs, below))
 
     # Limits
 
@@ -188,7 +190,7 @@ class Cutter:
         below = self.visit(rel.input, None)
         if below.parted:
             below = self.workshop.gather(_kept(below, rel))
-        return Fragment(replace(rel, input=below.rel), None)
+        return Fragment(with_inputs(rel, [below.rel]), None)
 
     def _top(self, rel: Limit, sort: Sort) -> Fragment:
         sort_node = map_subqueries(sort, self._subquery)
@@ -197,7 +199,7 @@ class Cutter:
             ordered = with_inputs(sort_node, [below.rel])
             below = self.workshop.gather(_kept(Fragment(ordered, below.placement), rel))
         ordered = with_inputs(sort_node, [below.rel])
-        return Fragment(replace(rel, input=ordered), None)
+        return Fragment(with_inputs(rel, [ordered]), None)
 
     # Set operations
 

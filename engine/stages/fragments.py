@@ -73,6 +73,9 @@ class Estimator(Protocol):
     def row_group(self, source: Source) -> int:
         """Rows of the largest row group of a table; 0 if that is not known."""
 
+    def same(self, rel: Rel, like: Rel) -> None:
+        """Remember that `rel` has the rows and columns of `like`."""
+
     def note(self, name: str, like: Rel) -> None:
         """Remember that `InputSource(name)` carries the rows of `like`."""
 

@@ -12,9 +12,10 @@ find no match among its own part.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.optimizer.expressions import with_inputs
 from engine.stages.fragments import Fragment, Keys, Workshop, remap
 from operators.rel import Join
 from operators.types import same_type
@@ -51,7 +52,7 @@ def cut_join(cutter: Cutter, rel: Join, wish: Keys | None) -> Fragment:
     if left.parted or right.parted:
         left, right = _bring_together(cutter.workshop, rel, left, right, wanted)
     placement = _placement(rel, pairs, left, right)
-    return Fragment(replace(rel, left=left.rel, right=right.rel), placement)
+    return Fragment(with_inputs(rel, [left.rel, right.rel]), placement)
 
 
 def _side(wish: Keys | None, start: int, stop: int | None) -> Keys | None:

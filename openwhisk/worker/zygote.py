@@ -60,9 +60,12 @@ class Zygote:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        # What modules are made of stays. Looking through it again and again while it grows would
+        # take a tenth of the time, and finds half a megabyte that could go.
+        gc.disable()
         missing = preimport((*_OWN, *configuration.preimport))
-        gc.collect()
         gc.freeze()
+        gc.enable()
         # From now on there may be workers, whose process groups have to be killed before we go.
         signal.signal(signal.SIGTERM, self._end)
         self._send(Ready(missing))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import datetime
 import decimal
 import json
@@ -17,10 +19,10 @@ from operators.codec import plan_from_json, plan_to_json, type_from_text, type_t
 from operators.cost import broadcast_bytes, shuffle_bytes
 from operators.duckdb import Kernel, lower
 from operators.errors import PlanError
-from operators.expr import Column, Expr, Lit
+from operators.expr import Column, Exists, Expr, Lit
 from operators.rel import Filter, InputSource, Rel, Scan
 from operators.stats import ColumnStats, TableStats, estimate, selectivity
-from operators.types import HUGEINT, INTERVAL, TIMESTAMP
+from operators.types import BOOL, HUGEINT, INTERVAL, TIMESTAMP
 
 SCHEMA = pa.schema([("k", pa.int32()), ("m", pa.decimal128(7, 2)), ("s", pa.string())])
 
@@ -196,3 +198,17 @@ def test_rows_of_relations() -> None:
 def test_what_is_cheaper_to_move() -> None:
     assert broadcast_bytes(1e3, 4) < shuffle_bytes(1e6, 1e3)
     assert broadcast_bytes(1e6, 4) > shuffle_bytes(1e6, 1e6)
+
+
+def test_what_a_relation_knows_of_its_subqueries_is_no_part_of_it() -> None:
+    inner = scan("u")
+    asked: Filter = build.filter(scan(), Exists(BOOL, inner))
+    same: Filter = build.filter(scan(), Exists(BOOL, inner))
+    assert asked.subqueries() == (inner,)
+    assert asked.subqueries()[0] is inner
+    assert scan().subqueries() == ()
+    assert asked == same
+    assert hash(asked) == hash(same)
+    assert copy.copy(asked) == same
+    other = dataclasses.replace(asked, predicate=Exists(BOOL, scan("v")))
+    assert other.subqueries() == (scan("v"),)

@@ -120,6 +120,16 @@ def test_wrong_queries_are_explained_in_one_line(harness: Harness, sql: str, par
     assert "\n" not in str(caught.value)
 
 
+def test_what_duckdb_refuses_is_told_in_its_words_whatever_else_is_not_supported(
+    harness: Harness,
+) -> None:
+    with pytest.raises(UnsupportedSqlError, match="DISTINCT ON"):
+        harness.plan("select distinct on (b) a from t")
+    with pytest.raises(SqlError, match="nosuch") as caught:
+        harness.plan("select distinct on (b) a from t where nosuch = 1")
+    assert not isinstance(caught.value, UnsupportedSqlError)
+
+
 def test_a_missing_table_comes_with_near_names(tpcds: object) -> None:
     with pytest.raises(TableNotFoundError, match="store_sales") as caught:
         tpcds.harness.plan("select * from store_sale")  # type: ignore[attr-defined]

@@ -22,6 +22,8 @@ class Rows:
     def width(self, schema: Schema) -> float:
         return 8.0
 
+    def same(self, rel: Rel, like: Rel) -> None: ...
+
     def note(self, name: str, like: Rel) -> None: ...
 
 
