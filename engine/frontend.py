@@ -16,10 +16,11 @@ from engine.dialect import Mentions, NarrowTables, Oracle, QueryBinder, Signatur
 from engine.dialect.syntax import function_names
 from engine.dialect.types import ir_type
 from engine.errors import PlanningError, UnsupportedSqlError
+from engine.optimizer.expressions import every_relation
 from engine.recent import Recent
 from engine.substrait import Planner, PlanReader, TableSource
 from operators.expr import Cast, Column, Expr
-from operators.rel import Project, Rel
+from operators.rel import Aggregation, Filter, Project, Rel, Values
 from operators.schema import Field, Schema
 from operators.types import same_type
 
@@ -105,9 +106,16 @@ class FrontEnd:
         lookup = NarrowTables(self.catalog, mentions)
         bound = QueryBinder(self.oracle, self.signatures, lookup).bind(tree)
         sources = {name: self._source(name, mentions) for name in tables}
-        planner = self._ready_planner()
-        data = planner.plan(bound.text, {n: s.narrowed() for n, s in sources.items()})
-        rel = PlanReader(data, self.signatures, sources.__getitem__).plan()
+        narrowed = {n: s.narrowed() for n, s in sources.items()}
+
+        def planned(planner: Planner) -> Rel:
+            data = planner.plan(bound.text, narrowed)
+            return PlanReader(data, self.signatures, sources.__getitem__).plan()
+
+        rel = planned(self._ready_planner())
+        if _aggregates_nothing(rel):
+            # Nothing tells a filter above the aggregate that went below it from one that was there.
+            rel = planned(Planner(self.signatures, self.oracle, push_filters=False))
         return rel, len(bound.outputs)
 
     def close(self) -> None:
@@ -147,6 +155,18 @@ class FrontEnd:
             if self._planner is None:
                 self._planner = Planner(self.signatures, self.oracle)
             return self._planner
+
+
+def _aggregates_nothing(plan: Rel) -> bool:
+    """Whether an aggregate without groups stands over a relation that is known to be empty."""
+    for rel in every_relation(plan):
+        if isinstance(rel, Aggregation) and not rel.keys:
+            below = rel.input
+            while isinstance(below, Project | Filter):
+                below = below.input
+            if isinstance(below, Values) and not below.rows:
+                return True
+    return False
 
 
 def _named(rel: Rel, columns: list[tuple[str, object]]) -> Rel:

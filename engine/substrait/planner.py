@@ -44,9 +44,17 @@ class Planner:
     """One DataFusion context with empty tables of the right schemas. Importing DataFusion costs a
     quarter of a second and 70 MB, so that it happens on first use, and only in the client's
     process. Safe to share between threads.
+
+    Parameters
+    ----------
+    push_filters
+        Whether DataFusion moves filters towards the tables. DataFusion 55 does so with one that it
+        has found to be false, past an aggregate without groups, which has a row nevertheless.
     """
 
-    def __init__(self, signatures: Signatures, oracle: Oracle) -> None:
+    def __init__(
+        self, signatures: Signatures, oracle: Oracle, *, push_filters: bool = True
+    ) -> None:
         from datafusion import SessionConfig, SessionContext
 
         config = SessionConfig(
@@ -59,7 +67,7 @@ class Planner:
             }
         ).with_target_partitions(1)
         self._context = SessionContext(config)
-        for rule in _IDLE_RULES:
+        for rule in _IDLE_RULES if push_filters else (*_IDLE_RULES, "push_down_filter"):
             self._context.remove_optimizer_rule(rule)
         self._signatures = signatures
         self._oracle = oracle
