@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.errors import UnsupportedPlan
-from operators.expr import Aggregate, Case, Column, Expr, Lit, ScalarSubquery, Window
+from operators.expr import Aggregate, Call, Case, Column, Expr, Lit, ScalarSubquery, Window
 from operators.fragment import FragmentInput
 from operators.polars.expressions import Writer
 from operators.polars.fragment import FUNCTION, PolarsFragment
@@ -277,9 +277,39 @@ class _Lowering:
         return _Frame(base, (), _unique(rel.schema.names), rel.schema.types)
 
     def _filtered(self, frame: _Frame, predicate: Expr) -> _Frame:
-        frame, (predicate,) = self._with_scalars(frame, [predicate])
-        terms = [frame.writer.condition(t) for t in conjuncts(predicate)]
+        rest = []
+        for term in conjuncts(predicate):
+            looked_up = self._equal_to_scalar(frame, term)
+            if looked_up is None:
+                rest.append(term)
+            else:
+                frame = looked_up
+        if not rest:
+            return frame
+        frame, rest = self._with_scalars(frame, rest)
+        terms = [frame.writer.condition(t) for t in rest]
         return frame.then(_call("filter", terms))
+
+    def _equal_to_scalar(self, frame: _Frame, term: Expr) -> _Frame | None:
+        """The rows where a column is what a scalar subquery gives, by a join: Polars takes it to
+        leave few rows, and orders other joins by that.
+        """
+        match term:
+            case Call(function="equal", args=(Column() as column, ScalarSubquery() as scalar)):
+                pass
+            case Call(function="equal", args=(ScalarSubquery() as scalar, Column() as column)):
+                pass
+            case _:
+                return None
+        if column.type != scalar.type:
+            return None
+        value = self.frame(scalar.rel)
+        name = _name(value.names[0])
+        if not _one_row(scalar.rel):
+            value = value.then(f"select(pl.col({name}).item(allow_empty=True))")
+        on = [f"left_on={_name(frame.names[column.index])}", f"right_on={name}"]
+        one = self._operand(value).argument()
+        return frame.then(_call("join", [one, *on, 'how="semi"']))
 
     def _filter(self, rel: Filter) -> _Frame:
         frame = self.frame(rel.input)
