@@ -18,9 +18,9 @@ WORKER_ENVIRONMENT: dict[str, str] = {
     # DuckDB's allocator keeps the address space of what it freed, which RLIMIT_DATA counts: a
     # worker that ran a query would be too fat for most other elements.
     "DUCKDB_JE_MALLOC_CONF": "retain:false",
-    # jemalloc in libraries written in Rust: likewise. A forked process has no threads that purge, so
-    # that large blocks would be given back, and touched anew, each time: of an element that decodes
-    # decimals a quarter of its time.
+    # jemalloc in libraries written in Rust: likewise. A forked process has no threads that purge:
+    # it would give large blocks back, and touch them anew, each time. That took a quarter of the
+    # time of elements that decode decimals.
     "_RJEM_MALLOC_CONF": (
         "retain:false,narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,oversize_threshold:0"
     ),

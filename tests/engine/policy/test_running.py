@@ -30,6 +30,7 @@ def climb(
     sizes: Sizes | None = None,
     need: float = 0.0,
     ladder: Ladder = LADDER,
+    settings: CodegenSettings | None = None,
 ) -> tuple[list[Attempt], Outcome | QueryFailedError]:
     """Attempts in order, and the end; `run` says which element is stopped by its limit."""
     attempts: list[Attempt] = []
@@ -48,10 +49,11 @@ def climb(
             ladder,
             Sizes() if sizes is None else sizes,
             "q",
-            CodegenSettings(),
+            settings or CodegenSettings(),
             cut,
             lambda stage, grain: need / stage.parallelism,
             attempt,
+            lambda one, failure: one.settings.kernel != "duckdb" and failure.element == "s1_many",
         )
     except QueryFailedError as error:
         end = error
@@ -109,7 +111,9 @@ def test_a_limit_below_what_a_worker_holds_is_not_tried_again() -> None:
 
 def test_native_code_that_ends_its_worker_is_given_more() -> None:
     attempts, end = climb(lambda a: "s1_many: aborted" if a.grain.copies == 1 else None)
-    assert [a.grain.copies for a in attempts] == [1, 2]
+    # First without Polars, which may have been what ended it.
+    assert [a.grain.copies for a in attempts] == [1, 1, 2]
+    assert attempts[1].settings.reduction is None
     assert isinstance(end, Outcome)
 
 
@@ -144,4 +148,46 @@ def test_more_memory_is_tried_before_a_finer_cut() -> None:
     assert [a.grain.copies for a in attempts] == [1, 1, 1]
     assert [a.settings.memory_of("s1_many") // MiB for a in attempts] == [1024, 2048, 4096]
     assert [a.settings.memory_of("s2_once") // MiB for a in attempts] == [1024, 1024, 1024]
+    assert isinstance(end, Outcome)
+
+
+POLARS = CodegenSettings(kernel="auto")
+
+
+def test_what_polars_fails_at_runs_in_duckdb_at_once_and_ever_after() -> None:
+    sizes = Sizes()
+
+    def run(attempt: Attempt) -> str | None:
+        return "s1_many: element" if attempt.settings.kernel == "auto" else None
+
+    attempts, end = climb(run, sizes, settings=POLARS)
+    assert [(a.grain.copies, a.settings.kernel) for a in attempts] == [(1, "auto"), (1, "duckdb")]
+    assert isinstance(end, Outcome)
+    assert end.retries == 1
+    assert [a.settings.kernel for a in climb(run, sizes, settings=POLARS)[0]] == ["duckdb"]
+
+
+def test_what_fails_in_duckdb_too_fails() -> None:
+    attempts, end = climb(lambda a: "s1_many: element", settings=POLARS)
+    assert [a.settings.kernel for a in attempts] == ["auto", "duckdb"]
+    assert isinstance(end, QueryFailedError)
+    assert end.kind == "element"
+
+
+def test_what_fails_outside_of_polars_is_not_tried_again() -> None:
+    attempts, end = climb(lambda a: "s2_once: element", settings=POLARS)
+    assert len(attempts) == 1
+    assert isinstance(end, QueryFailedError)
+
+
+def test_polars_gets_all_the_memory_there_is_before_duckdb_does() -> None:
+    def run(attempt: Attempt) -> str | None:
+        polars = attempt.settings.kernel == "auto"
+        return "s1_many: aborted" if polars or attempt.settings.reduction else None
+
+    big = Ladder("auto", 2, 4096 * MiB)
+    attempts, end = climb(run, ladder=big, settings=POLARS)
+    tried = [(a.settings.kernel, a.settings.memory_of("s1_many") // MiB) for a in attempts]
+    assert tried == [("auto", 1024), ("auto", 2048), ("auto", 4096), ("duckdb", 4096)]
+    assert all(a.grain.copies == 1 for a in attempts)
     assert isinstance(end, Outcome)

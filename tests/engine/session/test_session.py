@@ -188,6 +188,7 @@ def test_tables_that_are_not_there(session: Session) -> None:
         {"parallelism": 0},
         {"compute_memory": "1MB"},
         {"transport": "pigeon"},
+        {"kernel": "sqlite"},
         {"apihost": "localhost:1", "control": object()},
     ],
 )
