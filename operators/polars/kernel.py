@@ -39,13 +39,24 @@ def function(fragment: PolarsFragment) -> Query:
 
 
 def scan(source: ParquetSource | ArrowStream) -> pl.LazyFrame:
-    """A lazy frame over Parquet files, or over Arrow data, which is read whole."""
+    """A lazy frame over Parquet files, or over Arrow data, which is read whole.
+
+    Raises
+    ------
+    KernelError
+        If files cannot be read, or have types that Polars computes otherwise with than DuckDB.
+    """
     if isinstance(source, ParquetSource):
         if source.part is not None or source.hive:
             raise KernelError("Polars reads whole tables, without columns in their paths")
-        return pl.scan_parquet(list(source.paths), glob=False, hive_partitioning=False)
-    table = pa.RecordBatchReader.from_stream(source).read_all()
-    return pl.DataFrame(table).lazy()
+        frame = pl.scan_parquet(list(source.paths), glob=False, hive_partitioning=False)
+    else:
+        frame = pl.DataFrame(pa.RecordBatchReader.from_stream(source).read_all()).lazy()
+    with _translated():
+        types = frame.collect_schema().dtypes()
+    if pl.Datetime("ns") in types:
+        raise KernelError("Polars rounds nanoseconds down, DuckDB towards 1970")
+    return frame
 
 
 def run(query: Query, frames: Mapping[str, pl.LazyFrame], schema: Schema) -> pa.RecordBatchReader:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pyarrow.types as pt
+
 from operators.errors import UnsupportedPlan
 from operators.expr import Aggregate, Call, Case, Column, Expr, Lit, ScalarSubquery, Window
 from operators.fragment import FragmentInput
@@ -119,6 +121,13 @@ class _Lowering(Joins):
         known.columns = [n for n in scan.source_schema.names if n in wanted]
         names = scan.source_schema.names
         frame = Frame(known.name, (), names, scan.source_schema.types, whole=False)
+        casts = [
+            f'pl.col({quoted_name(names[i])}).cast(pl.Datetime("us"))'
+            for i in sorted(used)
+            if pt.is_timestamp(scan.source_schema[i].type)
+        ]
+        if casts:  # files and Arrow data may have other units
+            frame = frame.then(call("with_columns", casts))
         if scan.predicate is not None:
             frame = self._filtered(frame, scan.predicate)
         return self.selected(frame, scan.columns, scan.schema.names)

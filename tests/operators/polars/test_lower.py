@@ -308,3 +308,24 @@ def test_files_that_are_missing_or_truncated_are_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(KernelError, match=r"sales\.parquet"):
         read()
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_timestamps_of_every_unit(unit: str, tmp_path: Path) -> None:
+    data = pa.table({"t": pa.array([0, 1, None, -5, 10**9], pa.timestamp(unit)), "n": range(5)})
+    path = tmp_path / "times.parquet"
+    pq.write_table(data, path)
+    source = ParquetSource("times", (str(path),))
+    rel = build.scan(source, canonical_schema(data.schema))
+    late = build.filter(rel, build.call("is_not_null", c(rel, "t")))
+    plan = build.aggregation(late, [c(late, "t")], [build.aggregate("count")])
+    fragment = lower(plan)
+    found = kernel.run(kernel.function(fragment), {"times": kernel.scan(source)}, plan.schema)
+    with Kernel.open(1, 1 << 30) as duckdb:
+        wanted = duckdb.table(lower_to_duckdb(plan), {})
+    assert sorted(rows(found.read_all()), key=repr) == sorted(rows(wanted), key=repr)
+
+
+def test_nanoseconds_are_left_to_duckdb() -> None:
+    with pytest.raises(KernelError, match="nanoseconds"):
+        kernel.scan(pa.table({"t": pa.array([-5], pa.timestamp("ns"))}))
