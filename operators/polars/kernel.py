@@ -56,6 +56,11 @@ def scan(source: ParquetSource | ArrowStream) -> pl.LazyFrame:
         types = frame.collect_schema().dtypes()
     if pl.Datetime("ns") in types:
         raise KernelError("Polars rounds nanoseconds down, DuckDB towards 1970")
+    if any(isinstance(t, pl.Categorical | pl.Enum) for t in types):
+        # To the plan, dictionaries of strings are strings.
+        frame = frame.with_columns(
+            (pl.selectors.categorical() | pl.selectors.enum()).cast(pl.String)
+        )
     return frame
 
 

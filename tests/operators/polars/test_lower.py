@@ -329,3 +329,15 @@ def test_timestamps_of_every_unit(unit: str, tmp_path: Path) -> None:
 def test_nanoseconds_are_left_to_duckdb() -> None:
     with pytest.raises(KernelError, match="nanoseconds"):
         kernel.scan(pa.table({"t": pa.array([-5], pa.timestamp("ns"))}))
+
+
+def test_dictionaries_of_strings_are_strings(tmp_path: Path) -> None:
+    data = pa.table({"s": pa.array(["b", "a", None, "c", "a"]).dictionary_encode(), "n": range(5)})
+    pq.write_table(data, tmp_path / "words.parquet")
+    source = ParquetSource("words", (str(tmp_path / "words.parquet"),))
+    rel = build.scan(source, canonical_schema(data.schema))
+    late = build.filter(rel, build.call("greater", c(rel, "s"), build.lit("a")))
+    ordered = build.sort(late, [build.sort_key(c(late, "s"), descending=True)])
+    fragment = lower(ordered)
+    found = kernel.run(kernel.function(fragment), {"words": kernel.scan(source)}, ordered.schema)
+    assert found.read_all().column("s").to_pylist() == ["c", "b"]
