@@ -474,7 +474,7 @@ def test_random_queries(shared_differential: Any, examples: int) -> None:
 def test_random_queries_in_polars(shared_differential: Any, examples: int) -> None:
     """Whole queries, wherever Polars is said to answer as DuckDB does."""
 
-    @settings(UNHURRIED, max_examples=examples)
+    @settings(UNHURRIED, max_examples=examples, derandomize=examples == EXAMPLES)
     @given(queries(), st.integers(0, 10_000))
     def check(sql: str, seed: int) -> None:
         fill(shared_differential, seed)

@@ -174,6 +174,8 @@ def collected(lazy: pl.LazyFrame, types: Sequence[pa.DataType]) -> Rows:
         note(f"Polars: {type(error).__name__} {error}")
         if any(text in str(error) for text in LENIENT):
             return "too long"
+        if "conversion from `decimal[38," in str(error):
+            return "too long"  # it raises, and so is asked of DuckDB
         if "conversion from" in str(error):
             return None
         raise
@@ -385,7 +387,7 @@ def expressions(draw: st.DrawFn) -> Expr:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data(), expressions())
 def test_random_expressions(kernel: Kernel, drawn: st.DataObject, expr: Expr) -> None:
     try:
@@ -429,7 +431,7 @@ def ordered(rows: Rows) -> Rows:
     return sorted(rows, key=lambda r: -1 if r[0] is None else r[0]) if type(rows) is list else rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data(), aggregates(), st.booleans())
 def test_random_aggregates(
     kernel: Kernel, drawn: st.DataObject, measure: Aggregate, grouped: bool
@@ -510,7 +512,7 @@ def windows(draw: st.DrawFn) -> Window:
 NUMBERED = Schema.from_arrow(pa.schema([*TYPES.items(), ("n", pa.int64())]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data(), windows(), st.booleans())
 def test_random_windows(
     kernel: Kernel, drawn: st.DataObject, window: Window, knows_nulls: bool
@@ -701,7 +703,7 @@ def test_a_column_whose_name_is_a_pattern_is_refused() -> None:
             )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.data(), keys(1))
 def test_random_orders(kernel: Kernel, drawn: st.DataObject, order: list[SortKey]) -> None:
     data = drawn.draw(tables({i for key in order for i in columns_used(key)}))
