@@ -157,11 +157,11 @@ def frame(data: pa.Table) -> pl.LazyFrame:
     return pl.DataFrame(pa.table(wide, names=data.column_names)).lazy()
 
 
-# DuckDB has a little more than 38 digits for what comes between; Polars tries constants even if no
-# row needs them.
+# Where Polars may raise and DuckDB need not: that has a little more than 38 digits for what comes
+# between, and does not try what no row needs, constants and operands of a NULL among it.
 LENIENT = (
     *("doesn't fit Decimal(38, ", "addition in sum", "addition in cum_sum", "decimal round"),
-    *("failed in column 'scalar'", "failed in column 'literal'"),
+    *("failed in column 'scalar'", "failed in column 'literal'", "conversion from `decimal[38,"),
 )
 
 
@@ -174,8 +174,6 @@ def collected(lazy: pl.LazyFrame, types: Sequence[pa.DataType]) -> Rows:
         note(f"Polars: {type(error).__name__} {error}")
         if any(text in str(error) for text in LENIENT):
             return "too long"
-        if "conversion from `decimal[38," in str(error):
-            return "too long"  # it raises, and so is asked of DuckDB
         if "conversion from" in str(error):
             return None
         raise
@@ -374,6 +372,16 @@ def conditions(draw: st.DrawFn, depth: int) -> Expr:
             )
 
 
+LONG = pytest.mark.parametrize(
+    "long", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+
+
+def examples(count: int, *, long: bool) -> Any:
+    """As many examples, the same in every run; in the long tests ten times as many new ones."""
+    return settings(max_examples=10 * count if long else count, deadline=None, derandomize=not long)
+
+
 @st.composite
 def expressions(draw: st.DrawFn) -> Expr:
     kind = draw(st.sampled_from([numbers, numbers, texts, moments, conditions]))
@@ -387,18 +395,22 @@ def expressions(draw: st.DrawFn) -> Expr:
     return found
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.data(), expressions())
-def test_random_expressions(kernel: Kernel, drawn: st.DataObject, expr: Expr) -> None:
-    try:
-        text = writer().write(expr)
-    except UnsupportedPlan as reason:
-        note(str(reason))
-        return
-    data = drawn.draw(tables(set(columns_used(expr))))
-    lazy = frame(data).with_columns(found=source(text)).select("found")
-    theirs = asked(kernel, build.project(scan(data), [expr]), data)
-    assert alike(collected(lazy, [expr.type]), theirs), theirs
+@LONG
+def test_random_expressions(kernel: Kernel, long: bool) -> None:
+    @examples(300, long=long)
+    @given(st.data(), expressions())
+    def check(drawn: st.DataObject, expr: Expr) -> None:
+        try:
+            text = writer().write(expr)
+        except UnsupportedPlan as reason:
+            note(str(reason))
+            return
+        data = drawn.draw(tables(set(columns_used(expr))))
+        lazy = frame(data).with_columns(found=source(text)).select("found")
+        theirs = asked(kernel, build.project(scan(data), [expr]), data)
+        assert alike(collected(lazy, [expr.type]), theirs), theirs
+
+    check()
 
 
 # Random aggregates
@@ -431,29 +443,31 @@ def ordered(rows: Rows) -> Rows:
     return sorted(rows, key=lambda r: -1 if r[0] is None else r[0]) if type(rows) is list else rows
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.data(), aggregates(), st.booleans())
-def test_random_aggregates(
-    kernel: Kernel, drawn: st.DataObject, measure: Aggregate, grouped: bool
-) -> None:
-    try:
-        text = writer().aggregate(measure, grouped=grouped)
-    except UnsupportedPlan as reason:
-        note(str(reason))
-        return
-    keys = [col("k")] if grouped else []
-    parts = [*keys, *measure.args, *([measure.filter] if measure.filter is not None else [])]
-    data = drawn.draw(tables({i for part in parts for i in columns_used(part)}))
-    theirs = asked(kernel, build.aggregation(scan(data), keys, [measure]), data)
-    lazy = frame(data)
-    found = source(text).alias("found")
-    lazy = lazy.group_by("k").agg(found) if grouped else lazy.select(found)
-    mine = collected(lazy, [*(k.type for k in keys), measure.type])
-    if grouped:
-        mine, theirs = ordered(mine), ordered(theirs)
-    if measure.function == "avg" and theirs is None:
-        return  # HUGEINT cannot hold the sum
-    assert alike(mine, theirs, _tolerance(measure.function, measure.type)), theirs
+@LONG
+def test_random_aggregates(kernel: Kernel, long: bool) -> None:
+    @examples(300, long=long)
+    @given(st.data(), aggregates(), st.booleans())
+    def check(drawn: st.DataObject, measure: Aggregate, grouped: bool) -> None:
+        try:
+            text = writer().aggregate(measure, grouped=grouped)
+        except UnsupportedPlan as reason:
+            note(str(reason))
+            return
+        keys = [col("k")] if grouped else []
+        parts = [*keys, *measure.args, *([measure.filter] if measure.filter is not None else [])]
+        data = drawn.draw(tables({i for part in parts for i in columns_used(part)}))
+        theirs = asked(kernel, build.aggregation(scan(data), keys, [measure]), data)
+        lazy = frame(data)
+        found = source(text).alias("found")
+        lazy = lazy.group_by("k").agg(found) if grouped else lazy.select(found)
+        mine = collected(lazy, [*(k.type for k in keys), measure.type])
+        if grouped:
+            mine, theirs = ordered(mine), ordered(theirs)
+        if measure.function == "avg" and theirs is None:
+            return  # HUGEINT cannot hold the sum
+        assert alike(mine, theirs, _tolerance(measure.function, measure.type)), theirs
+
+    check()
 
 
 def _tolerance(function: str, type: pa.DataType) -> float:
@@ -512,28 +526,30 @@ def windows(draw: st.DrawFn) -> Window:
 NUMBERED = Schema.from_arrow(pa.schema([*TYPES.items(), ("n", pa.int64())]))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.data(), windows(), st.booleans())
-def test_random_windows(
-    kernel: Kernel, drawn: st.DataObject, window: Window, knows_nulls: bool
-) -> None:
-    data = drawn.draw(tables(set(columns_used(window))))
-    data = data.append_column("n", pa.array(range(len(data)), pa.int64()))
-    nullable = [c.null_count > 0 for c in data.columns] if knows_nulls else None
-    try:
-        text = Writer(NUMBERED.names, NUMBERED.types, nullable).window(window)
-    except UnsupportedPlan as reason:
-        note(str(reason))
-        return
-    plan = build.project(scan(data), [build.col(NUMBERED, "n"), window])
-    theirs = asked(kernel, build.sort(plan, [build.sort_key(build.col(plan.schema, 0))]), data)
-    lazy = frame(data).with_columns(found=source(text)).select("n", "found").sort("n")
-    if window.function == "avg" and theirs is None:
-        return  # HUGEINT cannot hold the sum
-    tolerance = _tolerance(window.function, window.type)
-    if window.function in ("lag", "lead"):
-        tolerance = 0.0
-    assert alike(collected(lazy, [pa.int64(), window.type]), theirs, tolerance), theirs
+@LONG
+def test_random_windows(kernel: Kernel, long: bool) -> None:
+    @examples(300, long=long)
+    @given(st.data(), windows(), st.booleans())
+    def check(drawn: st.DataObject, window: Window, knows_nulls: bool) -> None:
+        data = drawn.draw(tables(set(columns_used(window))))
+        data = data.append_column("n", pa.array(range(len(data)), pa.int64()))
+        nullable = [c.null_count > 0 for c in data.columns] if knows_nulls else None
+        try:
+            text = Writer(NUMBERED.names, NUMBERED.types, nullable).window(window)
+        except UnsupportedPlan as reason:
+            note(str(reason))
+            return
+        plan = build.project(scan(data), [build.col(NUMBERED, "n"), window])
+        theirs = asked(kernel, build.sort(plan, [build.sort_key(build.col(plan.schema, 0))]), data)
+        lazy = frame(data).with_columns(found=source(text)).select("n", "found").sort("n")
+        if window.function == "avg" and theirs is None:
+            return  # HUGEINT cannot hold the sum
+        tolerance = _tolerance(window.function, window.type)
+        if window.function in ("lag", "lead"):
+            tolerance = 0.0
+        assert alike(collected(lazy, [pa.int64(), window.type]), theirs, tolerance), theirs
+
+    check()
 
 
 # What random ones would rarely hit
@@ -703,17 +719,21 @@ def test_a_column_whose_name_is_a_pattern_is_refused() -> None:
             )
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(st.data(), keys(1))
-def test_random_orders(kernel: Kernel, drawn: st.DataObject, order: list[SortKey]) -> None:
-    data = drawn.draw(tables({i for key in order for i in columns_used(key)}))
-    data = data.append_column("n", pa.array(range(len(data)), pa.int64()))
-    by = Writer(NUMBERED.names, NUMBERED.types).sort(
-        [*order, build.sort_key(build.col(NUMBERED, "n"))]
-    )
-    lazy = frame(data).sort(
-        [source(k) for k in by.keys], descending=by.descending, nulls_last=by.nulls_last
-    )
-    last = build.sort_key(build.col(NUMBERED, "n"))
-    theirs = asked(kernel, build.sort(scan(data), [*order, last]), data)
-    assert alike(collected(lazy, data.schema.types), theirs)
+@LONG
+def test_random_orders(kernel: Kernel, long: bool) -> None:
+    @examples(50, long=long)
+    @given(st.data(), keys(1))
+    def check(drawn: st.DataObject, order: list[SortKey]) -> None:
+        data = drawn.draw(tables({i for key in order for i in columns_used(key)}))
+        data = data.append_column("n", pa.array(range(len(data)), pa.int64()))
+        by = Writer(NUMBERED.names, NUMBERED.types).sort(
+            [*order, build.sort_key(build.col(NUMBERED, "n"))]
+        )
+        lazy = frame(data).sort(
+            [source(k) for k in by.keys], descending=by.descending, nulls_last=by.nulls_last
+        )
+        last = build.sort_key(build.col(NUMBERED, "n"))
+        theirs = asked(kernel, build.sort(scan(data), [*order, last]), data)
+        assert alike(collected(lazy, data.schema.types), theirs)
+
+    check()
