@@ -151,9 +151,9 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     )
     how.add_argument(
         "--kernel",
-        choices=("auto", "duckdb", "polars"),
+        choices=("auto", "duckdb"),
         default="auto",
-        help="what computes inside of elements (default: auto)",
+        help="what computes inside of elements (default: auto, Polars where it can)",
     )
     how.add_argument("--parallelism", type=_positive, metavar="N", help="copies of each stage")
     how.add_argument("--compute-memory", type=_size, metavar="SIZE", help="of each element")

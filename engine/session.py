@@ -78,9 +78,9 @@ class Session:
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
     kernel
-        What computes inside of elements: ``duckdb``; ``polars``, wherever it answers as DuckDB
-        does; ``auto``, there, too, if they may hold much more than they are expected to need.
-        Elements of less than 1 GiB, parts of tables and resident columns are always DuckDB's.
+        What computes inside of elements: ``duckdb``, or ``auto``: Polars wherever it answers as
+        DuckDB does. Elements of less than 1 GiB, parts of tables and resident columns are always
+        DuckDB's.
     on_progress
         Called a few times per second, while a query runs, with the record of its activation so
         far, on the thread that waits for the answer.

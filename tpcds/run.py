@@ -174,10 +174,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     )
     how.add_argument(
         "--kernel",
-        choices=("auto", "duckdb", "polars"),
+        choices=("auto", "duckdb"),
         default="auto",
-        help="what computes inside of elements: duckdb, polars (wherever it gives the same "
-        "answers), auto (default: polars where there is memory to spare)",
+        help="what computes inside of elements: duckdb, auto (default: Polars wherever it gives "
+        "the same answers, in elements of 1 GiB and more)",
     )
     how.add_argument(
         "--sizes",

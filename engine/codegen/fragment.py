@@ -13,9 +13,9 @@ from operators.rel import ParquetSource
 
 __all__ = ["KernelChoice", "lower_stage", "lower_stage_to_polars"]
 
-KernelChoice = Literal["auto", "duckdb", "polars"]
-"""`duckdb`: always. `polars`: wherever it would answer as DuckDB does. `auto`: there, too, if an
-element may hold much more than its fragment is expected to need."""
+KernelChoice = Literal["auto", "duckdb"]
+"""`duckdb`: always. `auto`: Polars for stages that read whole tables in one copy, wherever it would
+answer as DuckDB does."""
 
 
 def lower_stage(stage: Stage) -> Fragment:

@@ -79,7 +79,7 @@ def element_code(
         else:
             text = _read(plan, stage, table, resident)
         lines.append(f"{table.name!r}: {text},")
-    tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
+    tables = _tables(lines)
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
     keys = _keys(stage, fragment) if resident else ""
     if keys:
@@ -100,7 +100,6 @@ def element_code(
 def polars_code(plan: StagePlan, stage: Stage, fragment: PolarsFragment) -> str:
     """The Python source of the element of a stage that runs in Polars; see `element_code`."""
     lines = [f"{t.name!r}: {_read(plan, stage, t, False)}," for t in fragment.inputs]
-    tables = "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
     return (
         f"{_docstring(plan, stage)}\n\n"
         f"{_imports(fragment.text)}\n\n"
@@ -108,15 +107,24 @@ def polars_code(plan: StagePlan, stage: Stage, fragment: PolarsFragment) -> str:
         f"{fragment.text}\n\n\n"
         f"COLUMNS = {_columns(stage.output)}\n\n\n"
         "def main(params, action):\n"
-        f"    tables = {tables}\n"
-        "    rows = element.run_polars(query, tables, COLUMNS, action)\n"
+        f"    tables = {_tables(lines)}\n"
+        f"{_RUN_POLARS}"
         f"    return {_write(stage.output)}\n"
     )
 
 
+# The line that tells such an element from others.
+_RUN_POLARS = "    rows = element.run_polars(query, tables, COLUMNS, action)\n"
+
+
+def _tables(lines: Sequence[str]) -> str:
+    """A dictionary display of these items."""
+    return "{\n" + textwrap.indent("\n".join(lines), " " * 8) + "\n    }" if lines else "{}"
+
+
 def runs_in_polars(code: str) -> bool:
     """Whether the source is that of an element that runs in Polars."""
-    return "element.run_polars(" in code
+    return f"\n{_RUN_POLARS}" in code
 
 
 def _imports(text: str) -> str:

@@ -44,7 +44,7 @@ def scan(source: ParquetSource | ArrowStream) -> pl.LazyFrame:
     Raises
     ------
     KernelError
-        If files cannot be read, or have types that Polars computes otherwise with than DuckDB.
+        If files cannot be read, or have a type with which Polars computes otherwise than DuckDB.
     """
     if isinstance(source, ParquetSource):
         if source.part is not None or source.hive:

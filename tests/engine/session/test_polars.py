@@ -77,7 +77,7 @@ def test_an_error_is_told_in_duckdbs_words(session: Session) -> None:
         session.sql("select cast(word as integer) as m from words").collect()
 
 
-@pytest.mark.parametrize("kernel", ["duckdb", "polars"])
+@pytest.mark.parametrize("kernel", ["duckdb", "auto"])
 def test_the_kernel_can_be_chosen(
     control: EmbeddedControlPlane, tmp_path: Path, kernel: str
 ) -> None:
@@ -85,5 +85,5 @@ def test_the_kernel_can_be_chosen(
     with Session(control=control, kernel=kernel) as made:  # type: ignore[arg-type]
         made.read_parquet(tmp_path / "t.parquet")
         code = emitted(made, "select sum(n) as s from t", tmp_path / "q")
-        assert ("def query(t):" in code) == (kernel == "polars")
+        assert ("def query(t):" in code) == (kernel == "auto")
         assert made.sql("select sum(n) as s from t").collect()["s"].to_pylist() == [3]
