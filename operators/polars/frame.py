@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from operators.errors import UnsupportedPlan
 from operators.polars.expressions import Writer
+from operators.polars.text import plain_name, quoted
 
 __all__ = [
     "Frame",
@@ -77,9 +78,14 @@ class Frame:
 
 
 def quoted_name(name: str) -> str:
-    """A name as people write strings."""
-    text = repr(name)
-    return f'"{name}"' if text == f"'{name}'" and '"' not in name else text
+    """A column's name, for a call that takes names.
+
+    Raises
+    ------
+    UnsupportedPlan
+        If Polars would take it for a pattern.
+    """
+    return quoted(plain_name(name))
 
 
 def parenthesized(text: str) -> str:

@@ -20,7 +20,7 @@ from operators.polars.arithmetic import ARITHMETIC, fitted, floats
 from operators.polars.casts import cast
 from operators.polars.folding import CHOICES, fold, is_null, may_raise
 from operators.polars.functions import FUNCTIONS
-from operators.polars.text import Strength, Text, quoted
+from operators.polars.text import Strength, Text, plain_name, quoted
 from operators.polars.types import literal, polars_type, value_text
 from operators.types import (
     FLOAT64,
@@ -96,7 +96,7 @@ class Scalars:
         expr = fold(expr)
         match expr:
             case Column(index=i):
-                return Text(f"pl.col({quoted(_plain_name(self._columns[i]))})")
+                return Text(f"pl.col({quoted(plain_name(self._columns[i]))})")
             case Lit():
                 return literal(expr)
             case Cast(arg=arg):
@@ -283,10 +283,3 @@ def _is_alike(option: Expr, kind: pa.DataType) -> bool:
 
 def _counts_days(call: Call) -> bool:
     return any(is_temporal(a.type) for a in call.args)
-
-
-def _plain_name(name: str) -> str:
-    """A column's name that Polars takes for nothing but a name."""
-    if name == "*" or (name.startswith("^") and name.endswith("$")):
-        raise UnsupportedPlan(f"a column named {name!r}, which is a pattern")
-    return name

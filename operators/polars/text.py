@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["Strength", "Text", "quoted"]
+from operators.errors import UnsupportedPlan
+
+__all__ = ["Strength", "Text", "plain_name", "quoted"]
 
 
 class Strength(IntEnum):
@@ -61,3 +63,10 @@ class Text:
 def quoted(text: str) -> str:
     """`text` as a Python string in double quotes."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\x7f")
+
+
+def plain_name(name: str) -> str:
+    """A column's name that Polars takes for nothing but a name."""
+    if name == "*" or (name.startswith("^") and name.endswith("$")):
+        raise UnsupportedPlan(f"a column named {name!r}, which is a pattern")
+    return name

@@ -341,3 +341,14 @@ def test_dictionaries_of_strings_are_strings(tmp_path: Path) -> None:
     fragment = lower(ordered)
     found = kernel.run(kernel.function(fragment), {"words": kernel.scan(source)}, ordered.schema)
     assert found.read_all().column("s").to_pylist() == ["c", "b"]
+
+
+@pytest.mark.parametrize("name", ["*", "^a.*$"])
+def test_names_that_polars_takes_for_patterns_are_refused(name: str) -> None:
+    data = pa.table({"ab": [1, 2], name: [3, 4]})
+    rel = build.scan(InputSource("t"), canonical_schema(data.schema))
+    with pytest.raises(UnsupportedPlan, match="is a pattern"):
+        lower(rel)
+    renamed = build.project(rel, [c(rel, "ab")], [name])
+    with pytest.raises(UnsupportedPlan, match="is a pattern"):
+        lower(renamed)
