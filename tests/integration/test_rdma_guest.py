@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.rdma.guest import kernel, packages
@@ -53,11 +55,12 @@ def guest(world: Any, kernel_cache: dict[str, str]) -> Callable[..., Any]:
 
 
 def emulators(world: Any) -> list[int]:
-    return [
-        pid
-        for pid in world.pids()
-        if b"qemu-system" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
-    ]
+    found = []
+    for pid in world.pids():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended after it was listed
+            words = psutil.Process(pid).cmdline()
+            found += [pid] if words and "qemu-system" in words[0] else []
+    return found
 
 
 class TestSuite:
