@@ -67,6 +67,7 @@ def lower(plan: Rel) -> Fragment:
     """
     lowering = _Lowering(plan)
     select = lowering.select(plan)
+    lowering.materialized.update(lowering.unions[id(u)] for u in _streamed_unions(plan))
     text = lowering.render(select, plan.schema.names)
     if lowering.ctes:
         once = lowering.materialized
@@ -120,6 +121,24 @@ def _is_work(rel: Rel) -> bool:
     return any(isinstance(r, Join | Aggregation | SetOperation | Sort) for r in walk(rel))
 
 
+def _streamed_unions(rel: Rel) -> Iterator[SetOperation]:
+    """Unions of more than scans whose rows are the statement's without anything collecting them.
+
+    While its answer is read, DuckDB 1.5.5 may wait for ever if such a union gives more than a
+    megabyte (`streaming_buffer_size`): a branch waits for its rows to be taken, and the reader for
+    all branches but one to have come to their ends. So these are collected first.
+    """
+    match rel:
+        case SetOperation(operation="union", all=True, operands=operands):
+            if any(map(_is_work, operands)):
+                yield rel
+        case Project(exprs=exprs) if any(isinstance(e, Window) for e in exprs):
+            pass
+        case Project() | Filter() | Limit() | Join():
+            for below in rel.inputs():
+                yield from _streamed_unions(below)
+
+
 def _indent(text: str) -> str:
     return "\n".join("  " + line for line in text.split("\n"))
 
@@ -164,6 +183,7 @@ class _Lowering:
         self.inputs: dict[tuple[Source, str], _Input] = {}
         self.fixed_joins = False
         self.materialized: set[str] = set()
+        self.unions: dict[int, str] = {}
         self._names: Counter[str] = Counter()
         self._uses: Counter[int] = Counter()
         self._shared: dict[int, str] = {}
@@ -398,15 +418,7 @@ class _Lowering:
         ):
             child = self._nested(child, rel.input)
         writer = self._writer(_tight_columns(child))
-        terms = []
-        for key in rel.keys:
-            text = writer.write(key)
-            constant = not any(True for _ in _columns(key)) or (
-                isinstance(key, Column)
-                and child.simple[key.index]
-                and not _REFERENCE.fullmatch(text)
-            )
-            terms.append(f"CAST({text} AS {sql_type(key.type)})" if constant else text)
+        terms = [_term(writer.write(key), key) for key in rel.keys]
         columns = list(terms)
         group: str | None = ", ".join(terms) if terms else None
         if rel.grouping_sets is not None:
@@ -439,13 +451,9 @@ class _Lowering:
         writer = self._writer(_tight_columns(child))
         order = []
         for key in rel.keys:
-            if isinstance(key.expr, Column):
-                text = child.columns[key.expr.index]
-                constant = child.simple[key.expr.index] and not _REFERENCE.fullmatch(text)
-            else:
-                text, constant = writer.write(key.expr), not any(True for _ in _columns(key.expr))
-            if not constant:  # A constant orders nothing, and a bare number would be a position.
-                order.append((text, Writer.sort_key(key, "")))
+            expr = key.expr
+            text = child.columns[expr.index] if isinstance(expr, Column) else writer.write(expr)
+            order.append((_term(text, expr), Writer.sort_key(key, "")))
         return replace(child, order=order)
 
     def _limit(self, rel: Limit) -> _Select:
@@ -522,6 +530,7 @@ class _Lowering:
         word = rel.operation.upper() + (" ALL" if rel.all else "")
         name = self._fresh("t")
         self.ctes.append((name, f"\n{word}\n".join(texts)))
+        self.unions[id(rel)] = name
         return self._from_table(name, rel)
 
     def _query(self, rel: Query) -> _Select:
@@ -538,10 +547,19 @@ class _Lowering:
         return _Select(name, [f"{name}.{c}" for c in columns], [True] * len(columns), table=name)
 
 
-# A column of a table, as the lowering writes it. In a GROUP BY or ORDER BY anything else that is
-# "simple" is a constant, which SQL would take for a position.
 _QUALIFIER = re.compile(r"\w+\.")
+# A column of a table, as the lowering writes it.
 _REFERENCE = re.compile(r"""(\w+|"[^"]*")\.(\w+|"([^"]|"")*")""")
+_NAMED = re.compile(r"""(?<!\w)([^\W\d]\w*|"[^"]*")\.""")
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+
+
+def _term(text: str, expr: Expr) -> str:
+    """A term of GROUP BY or ORDER BY: a number there would be a position, be it in parentheses or
+    negated, but a cast is none.
+    """
+    named = _NAMED.search(_LITERAL.sub("", text))
+    return text if named else f"CAST({text} AS {sql_type(expr.type)})"
 
 
 def _joins(select: _Select, filled: bool) -> bool:

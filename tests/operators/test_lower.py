@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -473,3 +474,61 @@ def test_names_that_were_made_are_not_made_again() -> None:
     with Kernel.open(1, 1 << 28) as kernel:
         rows = kernel.table(fragment, data).column(0).to_pylist()
     assert rows == [1, None, None, 5]
+
+
+@pytest.mark.timeout(60)
+def test_a_large_union_of_scans_and_groups_comes_to_its_end() -> None:
+    """DuckDB 1.5.5 waits for ever if it streams it."""
+    count = 700_000
+    data = pa.table({"a": pa.array(range(count), pa.int64())})
+    rel = build.scan(InputSource("t"), data.schema)
+    shared = build.limit(rel, count - 1)
+
+    def grouped() -> Rel:
+        return build.aggregation(shared, [build.col(rel.schema, 0)], [build.aggregate("count")])
+
+    union = build.set_operation("union", [grouped() for _ in range(4)], all=True)
+    kept = build.filter(union, build.call("is_not_null", build.col(union.schema, 0)))
+    for plan in (union, kept):
+        with Kernel.open(1, 1 << 30) as kernel:
+            assert kernel.table(lower(plan), {"t": data}).num_rows == 4 * (count - 1)
+
+
+def test_only_unions_whose_rows_are_streamed_are_collected_first() -> None:
+    left = scan("left")
+    key = build.col(left.schema, 0)
+    groups = build.aggregation(left, [key], [build.aggregate("count")])
+    union = build.set_operation("union", [groups, groups], all=True)
+    scans = build.set_operation("union", [left, left], all=True)
+    again = build.aggregation(union, [key], [])
+    assert "AS MATERIALIZED" in lower(union).sql
+    assert "AS MATERIALIZED" in lower(build.limit(union, 2)).sql
+    # What stays is the shared operand.
+    assert (
+        lower(again).sql.count("AS MATERIALIZED") == lower(union).sql.count("AS MATERIALIZED") - 1
+    )
+    assert "MATERIALIZED" not in lower(scans).sql
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [0, 9, -1, None, Decimal("1.5"), "t.k", "it's 1"],
+)
+def test_constants_are_no_positions(kernel: Kernel, constant: Any) -> None:
+    """Columns that are constants, and what is computed from them, order and group nothing."""
+    left = scan("left")
+    lit = build.lit(constant)
+    chosen = build.call("coalesce", lit, lit)
+    below = build.project(left, [lit, chosen, build.col(left.schema, 0), build.col(left.schema, 1)])
+    of = functools.partial(build.col, below.schema)
+    keys = [of(0), of(1), build.call("coalesce", of(0), of(1)), lit]
+    if isinstance(constant, int):
+        keys.append(build.call("negate", of(0)))
+    for key in keys:
+        groups = build.aggregation(below, [key], [build.aggregate("count")])
+        assert [row[1] for row in answer(kernel, groups)] == [4], lower(groups).sql
+        ordered = build.sort(below, [SortKey(key), SortKey(of(3), nulls_first=False)])
+        assert [row[3] for row in answer(kernel, ordered)] == [7, 10, 20, None], lower(ordered).sql
+    counted = build.aggregation(below, [of(2)], [build.aggregate("count")])
+    by_count = build.sort(counted, [SortKey(build.col(counted.schema, 1), descending=True)])
+    assert [row[1] for row in answer(kernel, by_count)] == [2, 1, 1]
