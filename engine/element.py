@@ -7,6 +7,7 @@ a person wrote. It must stay cheap to import: no planner is loaded in a worker.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -329,7 +330,12 @@ def run_polars(
 
     read = sum(t.rows for t in tables.values() if not isinstance(t, ParquetSource))
     action.record_metric(ROWS_READ, read)
-    frames = {name: kernel.scan(source) for name, source in tables.items()}
+    scans: Counter[tuple[str, ...]] = Counter()
+    frames = {}
+    for name, source in tables.items():
+        paths = source.paths if isinstance(source, ParquetSource) else ()
+        frames[name] = kernel.scan(source, scans[paths])
+        scans[paths] += 1
     return kernel.run(query, frames, _schema(columns))
 
 

@@ -10,48 +10,176 @@ residual condition is checked afterwards as before. This holds for semi, anti an
 only ask whether there is a match. Keys that match as NULLs are left alone.
 
 It pays if *L* is much smaller than *R*; *L* is then read twice, and so computed once for both.
+
+``(… L …) JOIN (SELECT k, avg(x) FROM R GROUP BY k) ON L.k = k`` makes groups for keys that *L* has
+not. If *L* is a filtered dimension, ``R SEMI JOIN L`` goes below the groups: whole groups are left
+out, none changes. That is the magic set of I. S. Mumick, S. J. Finkelstein, H. Pirahesh and
+R. Ramakrishnan, "Magic is relevant" (SIGMOD 1990), with semi-joins for conditions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from engine.optimizer.expressions import every_relation, map_subqueries, with_inputs
+from engine.optimizer.expressions import every_relation, has_window, map_subqueries, with_inputs
 from engine.optimizer.joingroup import RowEstimates
-from operators.rel import Join, Rel
+from engine.optimizer.sharing import shared, unfiltered
+from operators import build
+from operators.expr import Column, Expr
+from operators.rel import Aggregation, Filter, Join, Project, Rel, Scan, walk
 
 __all__ = ["reduce_semi_joins"]
 
 _BIG_ROWS = 1_000_000.0
+_GROUPED_ROWS = 100_000.0
 _RATIO = 20.0
 
 
 def reduce_semi_joins(plan: Rel, estimates: RowEstimates) -> Rel:
-    """`plan` with the big sides of semi, anti and mark joins reduced by their small sides."""
-    if not any(isinstance(r, Join) and _pays(r, estimates) for r in every_relation(plan)):
-        return plan
-    done: dict[int, Rel] = {}
-
-    def visit(rel: Rel) -> Rel:
-        if id(rel) not in done:
-            node = map_subqueries(rel, visit)
-            node = with_inputs(node, [visit(i) for i in node.inputs()])
-            if isinstance(node, Join) and _pays(node, estimates):
-                node = replace(node, right=_reduced(node))
-            done[id(rel)] = node
-        return done[id(rel)]
-
-    return visit(plan)
+    """`plan` with what is joined or grouped reduced by the small sides that tell what is wanted."""
+    return _Reducer(plan, estimates).reduced()
 
 
-def _pays(rel: Join, estimates: RowEstimates) -> bool:
-    if rel.kind not in ("semi", "anti", "mark") or not rel.left_keys or any(rel.null_equal):
-        return False
-    big = estimates.rows(rel.right)
-    return big >= _BIG_ROWS and big >= _RATIO * estimates.rows(rel.left)
+class _Reducer:
+    def __init__(self, plan: Rel, estimates: RowEstimates) -> None:
+        self._plan = plan
+        self._estimates = estimates
+        self._shared = shared(plan)
+
+    def reduced(self) -> Rel:
+        """The plan, itself where nothing pays."""
+        done: dict[int, Rel] = {}
+
+        def visit(rel: Rel) -> Rel:
+            if id(rel) not in done:
+                node = self._narrowed(rel) if isinstance(rel, Join) else rel
+                node = map_subqueries(node, visit)
+                done[id(rel)] = with_inputs(node, [visit(i) for i in node.inputs()])
+            return done[id(rel)]
+
+        joins = (r for r in every_relation(self._plan) if isinstance(r, Join))
+        if all(self._narrowed(join) is join for join in joins):
+            return self._plan
+        return visit(self._plan)
+
+    def _narrowed(self, join: Join) -> Join:
+        if not join.left_keys or any(join.null_equal):
+            return join
+        if _asks_only(join) and self._much_larger(join.right, join.left):
+            return replace(
+                join, right=_semi(join.right, join.right_keys, join.left, join.left_keys)
+            )
+        left, right = join.left, join.right
+        for a, b in zip(join.left_keys, join.right_keys, strict=True):
+            if join.kind in ("inner", "left", "semi", "anti", "mark"):
+                right = self._of_wanted_groups(right, b, left, a)
+            if join.kind in ("inner", "semi"):
+                left = self._of_wanted_groups(left, a, right, b)
+        changed = left is not join.left or right is not join.right
+        return replace(join, left=left, right=right) if changed else join
+
+    def _much_larger(self, big: Rel, small: Rel) -> bool:
+        rows = self._estimates.rows(big)
+        return rows >= _BIG_ROWS and rows >= _RATIO * self._estimates.rows(small)
+
+    def _of_wanted_groups(self, rel: Rel, position: int, other: Rel, key: int) -> Rel:
+        """`rel`, groups by its column at `position`, without those of keys that the column `key` of
+        `other` cannot have, as far as a small table tells.
+        """
+        if id(rel) in self._shared:
+            return rel
+        match rel:
+            case Filter(input=below):
+                inner = self._of_wanted_groups(below, position, other, key)
+                return rel if inner is below else replace(rel, input=inner)
+            case Project(input=below, exprs=exprs) if not has_window(exprs):
+                expr = exprs[position]
+                if isinstance(expr, Column):
+                    inner = self._of_wanted_groups(below, expr.index, other, key)
+                    return rel if inner is below else replace(rel, input=inner)
+            case Aggregation(input=below, keys=keys, grouping_sets=None) if position < len(keys):
+                column = keys[position]
+                small = self._telling(below, column, other, key)
+                if small is not None and isinstance(column, Column):
+                    return replace(rel, input=_semi(below, (column.index,), *small))
+        return rel
+
+    def _telling(
+        self, big: Rel, column: Expr, other: Rel, key: int
+    ) -> tuple[Rel, tuple[int]] | None:
+        """Of the relations that have all values of `other` at `key`, the least that tells much
+        about `big` and costs little; and its column.
+        """
+        if not isinstance(column, Column) or self._estimates.rows(big) < _GROUPED_ROWS:
+            return None
+        cheap = max(map(self._read, walk(big))) / _RATIO
+        best: tuple[Rel, tuple[int]] | None = None
+        fewest = float("inf")
+        for small, at in _suppliers(other, key):
+            rows = self._estimates.rows(small)
+            if (
+                rows >= fewest
+                or small.schema[at].type != column.type
+                or not _is_selection(small)
+                or sum(map(self._read, walk(small))) > cheap
+            ):
+                continue
+            kept = self._estimates.rows(_semi(big, (column.index,), small, (at,)))
+            if kept * _RATIO <= self._estimates.rows(big):
+                best, fewest = (small, (at,)), rows
+        return best
+
+    def _read(self, rel: Rel) -> float:
+        """Rows of the table that `rel` scans."""
+        return self._estimates.rows(unfiltered(rel)) if isinstance(rel, Scan) else 0.0
 
 
-def _reduced(rel: Join) -> Join:
-    return Join(
-        rel.right.schema, rel.right, rel.left, "semi", rel.right_keys, rel.left_keys, rel.null_equal
-    )
+def _is_selection(rel: Rel) -> bool:
+    """Whether `rel` is some rows of tables, and nothing has to be grouped for them."""
+    selective = False
+    for node in walk(rel):
+        match node:
+            case Scan(predicate=predicate):
+                selective = selective or predicate is not None
+            case Filter():
+                selective = True
+            case Project(exprs=exprs) if not has_window(exprs):
+                pass
+            case Join(kind="inner" | "semi"):
+                pass
+            case _:
+                return False
+    return selective
+
+
+def _suppliers(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
+    """Relations, and columns of them, that have all values of a column of `rel` (but NULL)."""
+    yield rel, position
+    match rel:
+        case Filter(input=below):
+            yield from _suppliers(below, position)
+        case Project(input=below, exprs=exprs) if not has_window(exprs):
+            expr = exprs[position]
+            if isinstance(expr, Column):
+                yield from _suppliers(below, expr.index)
+        case Join(left=left, right=right, kind="inner" | "semi" as kind):
+            width = len(left.schema)
+            for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
+                if position == a:
+                    yield from _suppliers(right, b)
+                elif kind == "inner" and position == width + b:
+                    yield from _suppliers(left, a)
+            if position < width:
+                yield from _suppliers(left, position)
+            else:
+                yield from _suppliers(right, position - width)
+
+
+def _asks_only(join: Join) -> bool:
+    """Whether all that is asked of the right side is whether there is a match."""
+    return join.kind in ("semi", "anti", "mark")
+
+
+def _semi(big: Rel, big_keys: tuple[int, ...], small: Rel, small_keys: tuple[int, ...]) -> Join:
+    return build.join(big, small, "semi", on=list(zip(big_keys, small_keys, strict=True)))

@@ -38,8 +38,14 @@ def function(fragment: PolarsFragment) -> Query:
     return made
 
 
-def scan(source: ParquetSource | ArrowStream) -> pl.LazyFrame:
+def scan(source: ParquetSource | ArrowStream, nth: int = 0) -> pl.LazyFrame:
     """A lazy frame over Parquet files, or over Arrow data, which is read whole.
+
+    Parameters
+    ----------
+    nth
+        The how manieth scan of these files it is in a query, from 0. Scans that are alike Polars
+        takes for one and holds their rows, which the conditions of none make fewer then.
 
     Raises
     ------
@@ -49,7 +55,13 @@ def scan(source: ParquetSource | ArrowStream) -> pl.LazyFrame:
     if isinstance(source, ParquetSource):
         if source.part is not None or source.hive:
             raise KernelError("Polars reads whole tables, without columns in their paths")
-        frame = pl.scan_parquet(list(source.paths), glob=False, hive_partitioning=False)
+        frame = pl.scan_parquet(
+            list(source.paths),
+            glob=False,
+            hive_partitioning=False,
+            # No name of a file begins so: what differs is the scans.
+            hidden_file_prefix=f"/{nth}",
+        )
     else:
         frame = pl.DataFrame(pa.RecordBatchReader.from_stream(source).read_all()).lazy()
     with _translated():

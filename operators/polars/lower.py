@@ -65,7 +65,7 @@ def lower(plan: Rel) -> PolarsFragment:
     lowering = _Lowering(plan)
     frame = lowering.frame(plan).exact()
     inputs = tuple(
-        FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs.values()
+        FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs
     )
     head = f"def {FUNCTION}({', '.join(i.name for i in inputs)}):"
     body = [*lowering.statements, f"return {frame.chained()}"]
@@ -111,16 +111,14 @@ class _Lowering(Joins):
                 raise UnsupportedPlan("parts of tables, and columns in paths")
         if len(set(scan.source_schema.names)) < len(scan.source_schema):
             raise UnsupportedPlan("a table with two columns of one name")
-        known = self.inputs.get(scan.source)
-        if known is None:
-            known = self.inputs[scan.source] = Input(self.fresh(name), scan.source, [])
         used = {*scan.columns, *columns_used(scan.predicate)} or {0}  # some column has the rows
         for i in used:
             polars_type(scan.source_schema[i].type)
-        wanted = {*known.columns, *(scan.source_schema[i].name for i in used)}
-        known.columns = [n for n in scan.source_schema.names if n in wanted]
         names = scan.source_schema.names
-        frame = Frame(known.name, (), names, scan.source_schema.types, whole=False)
+        # A frame for each reader: of what two read alike, Polars would hold all rows.
+        read = Input(self.fresh(name), scan.source, [names[i] for i in sorted(used)])
+        self.inputs.append(read)
+        frame = Frame(read.name, (), names, scan.source_schema.types, whole=False)
         casts = [
             f'pl.col({quoted_name(names[i])}).cast(pl.Datetime("us"))'
             for i in sorted(used)

@@ -33,7 +33,7 @@ class Statements(ABC):
     """The function being written: its parameters, assignments, and what relations became."""
 
     def __init__(self, plan: Rel) -> None:
-        self.inputs: dict[Source, Input] = {}
+        self.inputs: list[Input] = []
         self.statements: list[str] = []
         self._names: Counter[str] = Counter((FUNCTION, *NAMES, *_TAKEN))
         self._uses: Counter[int] = Counter()
