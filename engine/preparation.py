@@ -11,7 +11,7 @@ from engine.codegen import CodegenSettings, build_application, runs_in_polars
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
 from engine.optimizer.expressions import subqueries_of
-from engine.policy import Grain, stage_need
+from engine.policy import Grain, decoding_need, stage_need
 from engine.recent import Recent
 from engine.stages import CutSettings, Stage, StagePlan, cut
 from openwhisk.app import Application, ComputeElement
@@ -51,9 +51,13 @@ class Prepared:
         """The stages at a grain."""
         return self._cut(grain).stages
 
-    def need(self, stage: Stage, grain: Grain) -> float:
-        """Bytes that each copy of a stage, cut at this grain, is expected to hold."""
-        return self._cut(grain).needs[stage.name]
+    def need(self, stage: Stage, grain: Grain, in_polars: bool = False) -> float:
+        """Bytes that each copy of a stage, cut at this grain, is expected to hold; more if it may
+        run in Polars.
+        """
+        known = self._cut(grain)
+        decoding = decoding_need(stage, known.estimates, grain.threads) if in_polars else 0.0
+        return known.needs[stage.name] + decoding
 
     def application(
         self,

@@ -44,7 +44,7 @@ def run_under_policy(
     shape: str,
     settings: CodegenSettings,
     cut: Callable[[Grain], StagePlan],
-    need: Callable[[Stage, Grain], float],
+    need: Callable[[Stage, Grain, bool], float],
     run: Callable[[Attempt], Execution],
     in_polars: Callable[[Attempt, QueryFailedError], bool] = lambda attempt, failure: False,
 ) -> Outcome:
@@ -57,8 +57,8 @@ def run_under_policy(
     settings
         What does not depend on the grain.
     cut, need, run
-        Cut the plan at a grain; say how many bytes each copy of a stage is expected to hold; run
-        an attempt.
+        Cut the plan at a grain; say how many bytes each copy of a stage is expected to hold, if it
+        may run in Polars or not; run an attempt.
     in_polars
         Whether an attempt's element that failed ran in Polars.
 
@@ -76,7 +76,7 @@ def run_under_policy(
     while True:
         grain = grains[rung]
         stages = cut(grain)
-        expected = {s.name: need(s, grain) for s in stages.stages}
+        expected = {s.name: need(s, grain, settings.kernel != "duckdb") for s in stages.stages}
         if grain is not grains[-1] and max(expected.values()) > _CREDIBLE * grain.memory:
             rung += 1
             continue

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from engine.optimizer.expressions import has_window
 from engine.stages.fragments import Estimator, all_relations
 from engine.stages.model import Stage
-from operators.rel import Aggregation, Join, Project, Rel, SetOperation, Sort
+from operators.rel import Aggregation, Join, Project, Rel, Scan, SetOperation, Sort
+from operators.stats import bytes_per_row
 from remote_frame.memory import WORKER
 
-__all__ = ["stage_need"]
+__all__ = ["decoding_need", "stage_need"]
 
 # What each thread holds to decode row groups.
 _THREAD = 24 << 20
@@ -30,6 +31,22 @@ def stage_need(stage: Stage, estimates: Estimator, threads: int) -> float:
     """
     held = sum(_held(stage.plan, estimates))
     return WORKER + threads * _THREAD + held / stage.parallelism
+
+
+def decoding_need(stage: Stage, estimates: Estimator, threads: int) -> float:
+    """Bytes that a reader holds beside that which decodes whole row groups, one for each thread and
+    one ahead, as Polars' does: of the table with the largest.
+    """
+    scans = (r for r in all_relations(stage.plan) if isinstance(r, Scan))
+    return max(
+        (
+            (threads + 1)
+            * estimates.row_group(scan.source)
+            * bytes_per_row([scan.source_schema[i].type for i in scan.columns])
+            for scan in scans
+        ),
+        default=0.0,
+    )
 
 
 def _held(plan: Rel, estimates: Estimator) -> Iterator[float]:

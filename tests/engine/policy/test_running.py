@@ -51,7 +51,7 @@ def climb(
             "q",
             settings or CodegenSettings(),
             cut,
-            lambda stage, grain: need / stage.parallelism,
+            lambda stage, grain, in_polars: need / stage.parallelism,
             attempt,
             lambda one, failure: one.settings.kernel != "duckdb" and failure.element == "s1_many",
         )
