@@ -26,7 +26,7 @@ from operators.types import same_type
 
 __all__ = ["FrontEnd", "plan_sql"]
 
-_KEPT = 256
+_KEPT = 128
 
 
 def plan_sql(text: str, catalog: Catalog) -> Rel:

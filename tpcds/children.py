@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["die_with_parent", "ignore_terminal_signals", "spawn", "watch_lifeline"]
@@ -23,11 +23,13 @@ _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def spawn(module: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+def spawn(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start ``python -m module arguments…``; its stdin is the lifeline, its stdout ours to read.
 
     The child sees this process's copy of the package, also when the program runs from a source
-    tree that is not installed.
+    tree that is not installed. `environment` is added to this process's.
     """
     root = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
@@ -37,7 +39,7 @@ def spawn(module: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **(environment or {}), "PYTHONPATH": path},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -182,8 +183,11 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     if unknown := [name for name in baselines if name not in BASELINES]:
         known = ", ".join(BASELINES)
         raise ValueError(f"no such baseline: {', '.join(unknown)} (there are {known})")
-    if "pipeline" in baselines and importlib.util.find_spec("redis") is None:
-        raise ValueError("--baselines pipeline needs redis: pip install 'scad[bench]'")
+    if "pipeline" in baselines:
+        if importlib.util.find_spec("redis") is None:
+            raise ValueError("--baselines pipeline needs redis: pip install 'scad[bench]'")
+        if shutil.which("redis-server") is None:
+            raise ValueError("--baselines pipeline needs a server: apt-get install redis-server")
     settings: dict[str, Any] = {}
     if arguments.policy is not None:
         settings["policy"] = arguments.policy

@@ -33,7 +33,7 @@ __all__ = ["RedisExchanges", "fetch", "main"]
 CHUNK_BYTES = 32 << 20
 """A value of Redis holds about so much: far below its limit of 512 MB, and a function need not
 hold all that it writes."""
-_LOCAL = {"run", "table", "part", "reduced"}
+_LOCAL = {"run", "run_polars", "table", "part", "reduced"}
 
 Handles = Sequence[Mapping[str, Any]]
 

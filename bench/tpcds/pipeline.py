@@ -29,6 +29,7 @@ from engine.session import PREIMPORT
 from openwhisk.app import complete
 from openwhisk.app.model import Application, ComputeElement
 from openwhisk.control import EmbeddedControlPlane
+from openwhisk.invoker.settings import WORKER_ENVIRONMENT
 from operators.schema import Schema
 from tpcds.children import spawn
 
@@ -65,8 +66,11 @@ class Recorder:
 class FunctionWorker:
     """One warm process that runs functions."""
 
-    def __init__(self, port: int) -> None:
-        self._process = spawn("bench.tpcds.functions", [str(os.getpid()), str(port)])
+    def __init__(self, port: int, cores: int) -> None:
+        # Allocators and thread pools as Scad's own workers have them.
+        environment = {**WORKER_ENVIRONMENT, "POLARS_MAX_THREADS": str(cores)}
+        arguments = [str(os.getpid()), str(port)]
+        self._process = spawn("bench.tpcds.functions", arguments, environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
@@ -188,7 +192,7 @@ class Pipeline:
         self._server = Server()
         port = self._server.address["port"]
         self._client = redis.Redis(host="127.0.0.1", port=port)
-        self._workers = [FunctionWorker(port) for _ in range(self._cores)]
+        self._workers = [FunctionWorker(port, self._cores) for _ in range(self._cores)]
         self._threads = ThreadPoolExecutor(self._cores)
 
     def prepare(self, number: int, sql: str) -> Callable[[], pa.Table]:

@@ -64,9 +64,7 @@ def lower(plan: Rel) -> PolarsFragment:
     """
     lowering = _Lowering(plan)
     frame = lowering.frame(plan).exact()
-    inputs = tuple(
-        FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs
-    )
+    inputs = tuple(FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs)
     head = f"def {FUNCTION}({', '.join(i.name for i in inputs)}):"
     body = [*lowering.statements, f"return {frame.chained()}"]
     text = head + "".join("\n" + indented(line) for line in body)

@@ -320,3 +320,13 @@ def test_a_wrong_command_line_is_one_clear_line(
         main(["tpcds", *arguments])
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_baseline_without_its_server_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(SystemExit) as caught:
+        main(["tpcds", "--baselines", "pipeline"])
+    assert caught.value.code == 2
+    assert "apt-get install redis-server" in capsys.readouterr().err

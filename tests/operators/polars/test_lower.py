@@ -225,6 +225,34 @@ def test_what_two_readers_share_is_computed_once() -> None:
     check(plan)
 
 
+def test_two_readers_of_one_table_read_it_apart(tmp_path: Path) -> None:
+    """Or Polars would hold all of its rows, whatever the two want of them."""
+    path = tmp_path / "sales.parquet"
+    pq.write_table(SALES, path)
+    source = ParquetSource("sales", (str(path),))
+    rel = build.scan(source, canonical_schema(SALES.schema))
+
+    def prices() -> Rel:
+        chosen = build.project(rel, [c(rel, "item"), c(rel, "price")])
+        return build.aggregation(
+            chosen, [c(chosen, "item")], [build.aggregate("sum", c(chosen, "price"))]
+        )
+
+    plan = build.join(prices(), prices(), "inner", on=[(0, 0)])
+    fragment = lower(plan)
+    assert [i.source for i in fragment.inputs] == [source, source]
+    names = [i.name for i in fragment.inputs]
+    assert len(set(names)) == 2
+    frames = {name: kernel.scan(source, nth) for nth, name in enumerate(names)}
+    query = kernel.function(fragment)
+    assert "CACHE" in query(*[kernel.scan(source)] * 2).explain(engine="streaming")
+    assert "CACHE" not in query(*frames.values()).explain(engine="streaming")
+    with Kernel.open(1, 1 << 30) as duckdb:
+        wanted = duckdb.table(lower_to_duckdb(plan), {})
+    found = kernel.run(query, frames, fragment.schema).read_all()
+    assert sorted(rows(found), key=repr) == sorted(rows(wanted), key=repr)
+
+
 def test_windows_below_and_above_other_relations() -> None:
     rel = scan("sales")
     ranked = build.project(
