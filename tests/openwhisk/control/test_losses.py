@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -264,12 +265,10 @@ def main(params, action):
     assert activation.error_kind == "timeout"
     with open(marker) as file:
         child = int(file.read())
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(child)
-        process.wait(10)
-    except psutil.NoSuchProcess:
-        pass
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        psutil.wait_procs([process], timeout=10)
+        assert process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_idle_worker_that_is_killed_is_not_missed(
