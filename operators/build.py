@@ -38,6 +38,7 @@ from operators.rel import (
     Filter,
     Join,
     JoinKind,
+    Leading,
     Limit,
     Project,
     Rel,
@@ -503,6 +504,19 @@ def limit(input: Rel, count: int | None, offset: int = 0) -> Limit:
     if (count is not None and count < 0) or offset < 0:
         raise PlanError("LIMIT and OFFSET must not be negative")
     return Limit(input.schema, input, count, offset)
+
+
+def leading(input: Rel, partition_by: Sequence[Expr], key: SortKey, count: int) -> Leading:
+    """Keep the rows that may be among the first `count` of their group by `key`."""
+    if count < 1:
+        raise PlanError("the first rows of a group are at least one")
+    for expr in (*partition_by, key.expr):
+        _check(expr, input.schema, "group or key")
+        if not isinstance(expr, Column):
+            raise PlanError("groups and the key of their first rows are columns")
+    if pt.is_floating(key.expr.type):
+        raise PlanError("a key with NaN does not tell which rows are first")
+    return Leading(input.schema, input, tuple(partition_by), key, count)
 
 
 def set_operation(

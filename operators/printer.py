@@ -12,6 +12,7 @@ from operators.rel import (
     Filter,
     InputSource,
     Join,
+    Leading,
     Limit,
     ParquetSource,
     Project,
@@ -98,6 +99,12 @@ def _describe(rel: Rel) -> str:
         case Sort():
             writer = Writer(_labels(rel.input.schema), _inline)
             return f"Sort {writer.order(rel.keys)}"
+        case Leading():
+            writer = Writer(_labels(rel.input.schema), _inline)
+            text = f"Leading {rel.count} by {writer.order([rel.key])}"
+            if rel.partition_by:
+                text += f" of each [{_listed(rel.partition_by, rel.input.schema)}]"
+            return text
         case Limit():
             count = "all" if rel.count is None else str(rel.count)
             return f"Limit {count}" + (f" offset {rel.offset}" if rel.offset else "")

@@ -31,6 +31,7 @@ __all__ = [
     "InputSource",
     "Join",
     "JoinKind",
+    "Leading",
     "Limit",
     "ParquetSource",
     "Project",
@@ -254,6 +255,28 @@ class Limit(Rel):
 
     def inputs(self) -> tuple[Rel, ...]:
         return (self.input,)
+
+
+@dataclass(frozen=True, slots=True)
+class Leading(Rel):
+    """The rows that may be among the first `count` of their group, and perhaps others.
+
+    A row stays if fewer than `count` rows with its `partition_by` come before it by `key`. A kernel
+    may look at any part of the rows by itself, as it may for a filter: what is not among the first
+    of a part is not among the first of all. `partition_by` and `key` are columns; the key's type
+    has no NaN.
+    """
+
+    input: Rel
+    partition_by: tuple[Expr, ...]
+    key: SortKey
+    count: int
+
+    def inputs(self) -> tuple[Rel, ...]:
+        return (self.input,)
+
+    def expressions(self) -> Sequence[Expr]:
+        return (*self.partition_by, self.key.expr)
 
 
 @dataclass(frozen=True, slots=True)

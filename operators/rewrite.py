@@ -30,6 +30,7 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
+    Leading,
     Limit,
     Project,
     Query,
@@ -207,6 +208,9 @@ def expressions(rel: Rel) -> Iterator[Expr]:
                 yield from (k.expr for k in m.order)
         case Sort(keys=sort_keys):
             yield from (k.expr for k in sort_keys)
+        case Leading(partition_by=partition_by, key=sort_key):
+            yield from partition_by
+            yield sort_key.expr
 
 
 def map_expressions(rel: Rel, function: Callable[[Expr], Expr]) -> Rel:
@@ -234,6 +238,9 @@ def map_expressions(rel: Rel, function: Callable[[Expr], Expr]) -> Rel:
             )
         case Sort(keys=sort_keys):
             return _replaced(rel, keys=tuple(map_sort_key(k, function) for k in sort_keys))
+        case Leading(partition_by=partition_by, key=sort_key):
+            key = map_sort_key(sort_key, function)
+            return _replaced(rel, partition_by=_each(go, partition_by), key=key)
     return rel
 
 
@@ -242,7 +249,7 @@ def with_inputs(rel: Rel, inputs: Sequence[Rel]) -> Rel:
     if all(a is b for a, b in zip(rel.inputs(), inputs, strict=True)):
         return rel
     match rel:
-        case Filter() | Project() | Aggregation() | Sort() | Limit():
+        case Filter() | Project() | Aggregation() | Sort() | Limit() | Leading():
             return dataclasses.replace(rel, input=inputs[0])
         case Join():
             return dataclasses.replace(rel, left=inputs[0], right=inputs[1])

@@ -22,6 +22,7 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
+    Leading,
     Limit,
     Project,
     Rel,
@@ -166,6 +167,13 @@ def _estimate(rel: Rel, go: Callable[[Rel], TableStats], lookup: Lookup) -> Tabl
             below = go(rel.input)
             left = max(below.rows - offset, 0.0)
             return _scaled(below, left if count is None else min(left, float(count)))
+        case Leading(partition_by=partition_by, count=count):
+            below = go(rel.input)
+            groups = 1.0
+            for expr in partition_by:
+                known = below.columns[expr.index].distinct if isinstance(expr, Column) else None
+                groups *= below.rows if known is None else known + 1.0
+            return _scaled(below, min(below.rows, groups * count))
         case SetOperation():
             return _united(rel, [go(o) for o in rel.operands])
     return go(rel.inputs()[0])

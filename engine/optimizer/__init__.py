@@ -6,6 +6,7 @@ from engine.optimizer.eager import aggregate_early
 from engine.optimizer.estimates import Estimates
 from engine.optimizer.innerjoins import inner_joins
 from engine.optimizer.joinorder import order_joins
+from engine.optimizer.leading import keep_leading
 from engine.optimizer.markers import mark_rows
 from engine.optimizer.outerjoins import anti_joins
 from engine.optimizer.pruning import prune
@@ -41,6 +42,7 @@ def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
         plan = intern(plan)
     plan = reuse_similar(plan, estimates)
     plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
+    plan = keep_leading(plan, estimates)
     plan = reduce_semi_joins(plan, estimates)
     if joins:
         plan = order_joins(plan, estimates)

@@ -30,6 +30,7 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
+    Leading,
     Limit,
     Project,
     Rel,
@@ -178,6 +179,9 @@ def map_expressions(rel: Rel, visit: Callable[[Expr], Expr]) -> Rel:
             )
         case Sort(keys=sort_keys):
             return replace(rel, keys=_map_sort_keys(sort_keys, visit))
+        case Leading(partition_by=partition_by, key=sort_key):
+            (key,) = _map_sort_keys((sort_key,), visit)
+            return replace(rel, partition_by=tuple(visit(e) for e in partition_by), key=key)
         case Values(rows=rows):
             return replace(rel, rows=tuple(tuple(visit(e) for e in row) for row in rows))
     return rel
@@ -230,7 +234,7 @@ def with_inputs(rel: Rel, inputs: Sequence[Rel]) -> Rel:
             return replace(rel, left=left, right=right)
         case SetOperation():
             return replace(rel, operands=tuple(inputs))
-        case Aggregation() | Sort() | Limit():
+        case Aggregation() | Sort() | Limit() | Leading():
             (only,) = inputs
             return replace(rel, input=only)
     return rel

@@ -25,6 +25,7 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
+    Leading,
     Limit,
     Project,
     Rel,
@@ -80,7 +81,7 @@ class _Pruning:
                 return list(self._join_asks(rel, wanted))
             case Aggregation():
                 return [columns_of(expressions_of(_without_measures(rel, wanted)[0]))]
-            case Filter() | Sort() | Limit():
+            case Filter() | Sort() | Limit() | Leading():
                 return [wanted | columns_of(expressions_of(rel))]
             case SetOperation() if rel.operation == "union" and rel.all:
                 return [wanted for _ in rel.operands]
@@ -118,7 +119,7 @@ class _Pruning:
                 return self._join(rel, wanted)
             case Aggregation():
                 return self._aggregation(rel, wanted)
-            case Filter() | Sort() | Limit():
+            case Filter() | Sort() | Limit() | Leading():
                 return _trim(*self._transparent(rel, wanted), wanted)
             case SetOperation() if rel.operation == "union" and rel.all:
                 operands = tuple(self._input(o, wanted) for o in rel.operands)
@@ -129,7 +130,7 @@ class _Pruning:
         return _trim(rel, list(range(len(rel.schema))), wanted)
 
     def _transparent(
-        self, rel: Filter | Sort | Limit, wanted: Sequence[int]
+        self, rel: Filter | Sort | Limit | Leading, wanted: Sequence[int]
     ) -> tuple[Rel, list[int]]:
         """A relation that hands its input's columns on, with those that it needs itself; and which
         they are.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from engine.optimizer.expressions import has_window
 from engine.stages.fragments import Estimator, all_relations
 from engine.stages.model import Stage
-from operators.rel import Aggregation, Join, Project, Rel, Scan, SetOperation, Sort
+from operators.rel import Aggregation, Join, Leading, Project, Rel, Scan, SetOperation, Sort
 from operators.stats import bytes_per_row
 from remote_frame.memory import WORKER
 
@@ -64,7 +64,7 @@ def _held(plan: Rel, estimates: Estimator) -> Iterator[float]:
                 sets = len(rel.grouping_sets or (0,))
                 # Every thread aggregates for itself before the groups are put together.
                 yield _size(rel, estimates) * (1 if sets > 1 else 1.5)
-            case Sort(input=below):
+            case Sort(input=below) | Leading(input=below):
                 yield _size(below, estimates)
             case Project(exprs=exprs, input=below) if has_window(exprs):
                 yield 2 * _size(below, estimates)

@@ -35,6 +35,7 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
+    Leading,
     Limit,
     ParquetSource,
     Project,
@@ -121,7 +122,7 @@ class Cutter:
                 return self._scan(rel)
             case Values():
                 return Fragment(rel, None)
-            case Filter():
+            case Filter() | Leading():
                 below = self.visit(rel.input, wish)
                 return Fragment(with_inputs(rel, [below.rel]), below.placement)
             case Project():

@@ -10,6 +10,7 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
+    Leading,
     Limit,
     ParquetSource,
     Project,
@@ -40,7 +41,7 @@ def describe(rel: Rel) -> str:
 
 def _verb(rel: Rel) -> str:
     """The topmost operator that says something."""
-    while isinstance(rel, (Filter, Project)):
+    while isinstance(rel, (Filter, Leading, Project)):
         rel = rel.input
     match rel:
         case Limit(input=Sort()):

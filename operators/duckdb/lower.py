@@ -39,6 +39,7 @@ from operators.rel import (
     Filter,
     InputSource,
     Join,
+    Leading,
     Limit,
     ParquetSource,
     Project,
@@ -114,11 +115,14 @@ class _Select:
         )
 
 
+_WORK = (Aggregation, Join, Leading, SetOperation, Sort)
+
+
 def _is_work(rel: Rel) -> bool:
     """Whether `rel` is more than a filtered scan. DuckDB would compute some of these for each
     reader; filtered scans it should, because every reader may prune them further.
     """
-    return any(isinstance(r, Join | Aggregation | SetOperation | Sort) for r in walk(rel))
+    return any(isinstance(r, _WORK) for r in walk(rel))
 
 
 def _streamed_unions(rel: Rel) -> Iterator[SetOperation]:
@@ -134,7 +138,7 @@ def _streamed_unions(rel: Rel) -> Iterator[SetOperation]:
                 yield rel
         case Project(exprs=exprs) if any(isinstance(e, Window) for e in exprs):
             pass
-        case Project() | Filter() | Limit() | Join():
+        case Project() | Filter() | Limit() | Leading() | Join():
             for below in rel.inputs():
                 yield from _streamed_unions(below)
 
@@ -247,6 +251,8 @@ class _Lowering:
                 return self._sort(rel)
             case Limit():
                 return self._limit(rel)
+            case Leading():
+                return self._leading(rel)
             case Join():
                 return self._join(rel)
             case SetOperation():
@@ -465,6 +471,30 @@ class _Lowering:
             text += f"\nOFFSET {rel.offset}" if not text else f" OFFSET {rel.offset}"
         return replace(child, limit=text) if text else child
 
+    def _leading(self, rel: Leading) -> _Select:
+        """All rows up to the last that counts, which the kernel finds without sorting."""
+        child = self.select(rel.input)
+        if child.table is None or not child.bare:
+            name = self._cte(child, rel.input)
+            if _is_work(rel.input):
+                self.materialized.add(name)  # read twice
+            child = self._from_table(name, rel.input)
+        last = self._fresh("last")
+        key = child.columns[_column(rel.key.expr)]
+        groups = [child.columns[_column(e)] for e in rel.partition_by]
+        function = "max" if rel.key.descending else "min"
+        terms = [f"{g} AS g{i}" for i, g in enumerate(groups)]
+        terms.append(f"{function}({key}, {rel.count})[{rel.count}] AS key")
+        by = ", ".join(map(_term, groups, rel.partition_by))
+        by = f"\nGROUP BY {by}" if groups else ""
+        self.ctes.append((last, f"SELECT {', '.join(terms)}\nFROM {child.source}{by}"))
+        alike = [f"{g} IS NOT DISTINCT FROM {last}.g{i}" for i, g in enumerate(groups)]
+        source = f"{child.source}\n  JOIN {last} ON {' AND '.join(alike) or 'TRUE'}"
+        among = [f"{last}.key IS NULL", f"{key} {'>=' if rel.key.descending else '<='} {last}.key"]
+        if rel.key.nulls_first:
+            among.append(f"{key} IS NULL")
+        return replace(child, source=source, where=[f"({' OR '.join(among)})"], table=None)
+
     # Joins and sets
 
     def _operand(self, rel: Rel, filled: bool) -> _Select:
@@ -560,6 +590,11 @@ def _term(text: str, expr: Expr) -> str:
     """
     named = _NAMED.search(_LITERAL.sub("", text))
     return text if named else f"CAST({text} AS {sql_type(expr.type)})"
+
+
+def _column(expr: Expr) -> int:
+    assert isinstance(expr, Column)
+    return expr.index
 
 
 def _joins(select: _Select, filled: bool) -> bool:

@@ -25,8 +25,10 @@ from operators.polars.frame import (
     Frame,
     call,
     flags,
+    free_name,
     indented,
     listed,
+    one_or_list,
     parenthesized,
     quoted_name,
     unique_names,
@@ -40,6 +42,7 @@ from operators.rel import (
     Filter,
     InputSource,
     Join,
+    Leading,
     Limit,
     ParquetSource,
     Project,
@@ -93,6 +96,8 @@ class _Lowering(Joins):
                 if count is None:
                     return frame.then(f"slice({offset})") if offset else frame
                 return frame.then(f"slice({offset}, {count})" if offset else f"head({count})")
+            case Leading():
+                return self._leading(rel)
             case Join():
                 return self.join(rel)
             case SetOperation():
@@ -284,6 +289,33 @@ class _Lowering(Joins):
         base = f"pl.concat({listed(parts)})"
         return Frame(base, (), tuple(names), rel.schema.types)
 
+    def _leading(self, rel: Leading) -> Frame:
+        """All rows up to the last that counts, which is found without sorting."""
+        frame = self.frame(rel.input).exact()
+        if frame.calls:
+            frame = self.variable(frame.then("cache()"), "rows")
+        key = frame.names[_index(rel.key.expr)]
+        groups = [quoted_name(frame.names[_index(e)]) for e in rel.partition_by]
+        last = free_name("last", frame.names)
+        column = f"pl.col({quoted_name(key)})"
+        n, large = rel.count, rel.key.descending
+        end = f"{column}.top_k({n}).min()" if large else f"{column}.bottom_k({n}).max()"
+        term = f"pl.when({column}.count() >= {n}).then({end}).alias({quoted_name(last)})"
+        if groups:
+            ends = frame.then(call("group_by", groups)).then(call("agg", [term]))
+            how = [f"on={one_or_list(groups)}", 'how="inner"', "nulls_equal=True"]
+        else:
+            ends = frame.then(call("select", [term]))
+            how = ['how="cross"']
+        joined = frame.then(call("join", [self.variable(ends, "ends").base, *how]), whole=False)
+        among = (
+            f"pl.col({quoted_name(last)}).is_null()"
+            f" | ({column} {'>=' if large else '<='} pl.col({quoted_name(last)}))"
+        )
+        if rel.key.nulls_first:
+            among += f" | {column}.is_null()"
+        return joined.then(call("filter", [among])).exact()
+
     def _sort(self, rel: Sort) -> Frame:
         frame = self.frame(rel.input)
         keys = [k for k in rel.keys if columns_used(k.expr)]  # a constant orders nothing
@@ -302,3 +334,8 @@ class _Lowering(Joins):
         if any(ordering.nulls_last):
             arguments.append(f"nulls_last={flags(ordering.nulls_last)}")
         return frame.then(call("sort", arguments))
+
+
+def _index(expr: Expr) -> int:
+    assert isinstance(expr, Column)
+    return expr.index
