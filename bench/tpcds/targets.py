@@ -172,4 +172,15 @@ def _reserved(cold: Pass | None) -> Iterator[Target]:
         said = f"{total:.2f} x in total, {ratio:.2f} x at best (q{best})"
         if cold is not None and (whole := reserved(cold, key, process=True)) is not None:
             said += f"; if its process were limited, {whole[0]:.2f} x and {whole[1][1]:.2f} x"
+        if cold is not None and (idle := _idle_share(cold)):
+            said += f"; {idle:.0%} of ours are idle workers"
         yield Target(name, wanted, said, total <= RESERVED_TOTAL and ratio <= RESERVED_BEST)
+
+
+def _idle_share(one: Pass) -> float:
+    """Of what Scad reserved in the last round, the share of workers that waited: while the other
+    engines had their turns, too.
+    """
+    parts = [cells[OURS].gb_s_parts for cells in one.queries.values()]
+    total = sum(sum(p.values()) for p in parts)
+    return sum(p.get("warm", 0.0) for p in parts) / total if total else 0.0
