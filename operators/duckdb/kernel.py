@@ -228,9 +228,10 @@ class Kernel:
         found = _in_memory(data, columns)
         if found is None:
             return None
+        rows = sum(b.num_rows for b in found.batches)
         try:
             ranges = [
-                known if _ranged(field.type) else None
+                known if _ranged(field.type) and not _sparse(known, rows) else None
                 for field, known in zip(found.schema, found.ranges, strict=False)
             ]
             return _scan.ScanTable(found.schema, found.batches, ranges)
@@ -242,10 +243,12 @@ class Kernel:
 
         Filters that joins push down while they run reach Arrow inputs in spite of the limit, where
         pyarrow applies them: -0.0 is not 0.0 to it, NaN equals nothing, and it has no kernel for
-        narrow decimals and Bloom filters.
+        narrow decimals and Bloom filters. Nothing but Parquet files makes use of them; where there
+        are none, they would only have DuckDB look for perfect hash tables (`_sparse`).
         """
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
-        if self._registered:
+        files = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
+        if self._registered or not files:
             disabled.append("join_filter_pushdown")
         setting = ",".join(disabled)
         if setting != self._disabled:
@@ -319,6 +322,22 @@ class Kernel:
 def _ranged(type: pa.DataType) -> bool:
     """Whether DuckDB can be told a range of the type."""
     return bool(pt.is_signed_integer(type) or pt.is_date32(type))
+
+
+def _sparse(ends: tuple[int, int] | None, rows: int) -> bool:
+    """Whether DuckDB would build a table of mostly nothing on keys in this range.
+
+    Up to a million apart it makes a "perfect" hash table, an array for each column with a place for
+    each integer in between (1.5.5: 8 MB for each string of 5,000 customers out of 500,000).
+    """
+    if ends is None:
+        return False
+    span = ends[1] - ends[0]
+    return _SPARSE * rows < span <= _PERFECT
+
+
+_SPARSE = 8
+_PERFECT = 1_000_000
 
 
 def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:

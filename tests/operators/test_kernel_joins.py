@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from operators import build
-from operators.duckdb import Fragment, FragmentInput, Kernel
+from operators.duckdb import Fragment, FragmentInput, Kernel, lower
+from operators.kernel import InMemory
 from operators.rel import InputSource, ParquetSource
 from operators.schema import Field, Schema
 from operators.types import canonical_schema
@@ -116,3 +119,49 @@ def test_a_batch_of_many_columns_is_short(kernel: Kernel, columns: int, most: in
     batches = list(kernel.run(Fragment(sql, (), schema)))
     assert sum(b.num_rows for b in batches) == 4000
     assert max(b.num_rows for b in batches) <= most
+
+
+class Ranged:
+    """A table in memory of which the range of its first column is known."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def resident_batches(self, columns: Sequence[str]) -> InMemory:
+        """The named columns."""
+        chosen = self._table.select(columns)
+        key = self._table.column(0).to_pylist()
+        known = [(min(key), max(key)) if n == "k" else None for n in columns]
+        return InMemory(chosen.schema, chosen.to_batches(), known)
+
+
+def peak() -> int:
+    """The most that this process held; what `getrusage` says begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def sparse_join() -> int:
+    """Join 5,000 rows with keys up to 500,000; how many bytes more the process held at its peak."""
+    names = [f"s{i}" for i in range(20)]
+    few = pa.table(
+        {
+            "k": pa.array(range(0, 500_000, 100), pa.int32()),
+            **{n: [f"{n} of {i}, and more of it" for i in range(5000)] for n in names},
+        }
+    )
+    many = pa.table({"k": pa.array(range(0, 500_000, 4), pa.int32())})
+    left = build.scan(InputSource("many"), canonical_schema(many.schema))
+    right = build.scan(InputSource("few"), canonical_schema(few.schema))
+    plan = build.join(left, right, "inner", on=[(0, 0)], build="right")
+    before = peak()
+    with Kernel.open(1, 1 << 28) as kernel:
+        found = kernel.table(lower(plan), {"many": Ranged(many), "few": Ranged(few)})
+    assert found.num_rows == 5000
+    return peak() - before
+
+
+def test_a_small_table_with_keys_far_apart_is_hashed_in_little_memory() -> None:
+    """DuckDB would make an array of 500,000 strings for each of its columns: 160 MB."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(sparse_join).result() < 80 << 20
