@@ -167,6 +167,8 @@ class TestOneGuest:
         status: int,
         says: str,
     ) -> None:
+        if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, and so for what it starts
+            signal.signal(number, signal.SIG_DFL)
         process = world.start(*GUEST, "--", "sleep", "10000", **kernel_cache)
         assert until(lambda: bool(emulators(world)))
         process.send_signal(number)
