@@ -25,6 +25,7 @@ from operators.polars import lower as lower_to_polars
 from operators.printer import format_plan
 from operators.rel import Aggregation, InputSource, Leading, Rel, walk
 from operators.stats import ColumnStats, TableStats, estimate
+from operators.types import HUGEINT, TIMESTAMP, canonical, canonical_schema
 from tests.engine.optimizer.conftest import Generous, scan
 
 
@@ -124,7 +125,8 @@ def test_what_must_not_lose_rows_does_not(same_answer: Callable[[Rel, Rel], None
         ],
         ["r", "n"],
     )
-    for rel in (dense, floats, computed, unordered, two):
+    nan = ranked(sales, "rank", [key], [weight])
+    for rel in (dense, floats, computed, unordered, two, nan):
         plan = build.filter(rel, build.call("less_equal", col(rel, "r"), build.lit(2)))
         assert not leading(led(plan)), format_plan(plan)
     ranks = ranked(sales, "rank", [key], [store])
@@ -177,6 +179,41 @@ def test_every_row_that_counts_stays_in_both_kernels(kernel: Kernel, data: st.Da
     frames = {i.name: polars_kernel.scan(table) for i in fragment.inputs}
     left = polars_kernel.run(polars_kernel.function(fragment), frames, kept.schema).read_all()
     assert _sorted(left) == _sorted(kernel.table(lower(kept), {"t": table}))
+
+
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize(
+    "type",
+    [
+        pa.int8(),
+        pa.int64(),
+        pa.decimal64(12, 2),
+        pa.decimal128(38, 2),
+        HUGEINT,
+        pa.date32(),
+        TIMESTAMP,
+    ],
+    ids=str,
+)
+def test_keys_of_every_type_that_has_an_order(
+    kernel: Kernel, type: pa.DataType, descending: bool
+) -> None:
+    numbers = pa.array([5, 3, None, 9, 3, 7, 1], pa.int32())
+    if pa.types.is_timestamp(type):
+        keys = numbers.cast(pa.int64()).cast(type)
+    else:
+        keys = numbers.cast(canonical(type)).cast(type)
+    table = pa.table({"k": keys, "row": range(7)})
+    rel = build.scan(InputSource("t"), canonical_schema(table.schema))
+    kept = build.leading(rel, [], SortKey(col(rel, "k"), descending), 3)
+    wanted = [0, 3, 5] if descending else [1, 4, 6]
+    assert sorted(kernel.table(lower(kept), {"t": table}).column("row").to_pylist()) == wanted
+    fragment = lower_to_polars(kept)
+    frames = {
+        i.name: polars_kernel.scan(table.cast(rel.schema.to_arrow())) for i in fragment.inputs
+    }
+    left = polars_kernel.run(polars_kernel.function(fragment), frames, kept.schema).read_all()
+    assert sorted(left.column("row").to_pylist()) == wanted
 
 
 def _sorted(table: pa.Table) -> list[Any]:
