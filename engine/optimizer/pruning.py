@@ -13,6 +13,7 @@ from dataclasses import replace
 from engine.optimizer.expressions import (
     columns_of,
     expressions_of,
+    has_window,
     map_expressions,
     map_subqueries,
     renumber,
@@ -236,7 +237,7 @@ def _trim(rel: Rel, have: list[int], wanted: list[int]) -> Rel:
     kept = [at[c] for c in wanted]
     schema = rel.schema.select(kept)
     match rel:
-        case Project(exprs=exprs):
+        case Project(exprs=exprs) if not has_window(exprs):  # another reader would not share them
             return replace(rel, schema=schema, exprs=tuple(exprs[i] for i in kept))
         case Scan(columns=columns):
             return replace(rel, schema=schema, columns=tuple(columns[i] for i in kept))

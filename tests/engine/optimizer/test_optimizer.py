@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from engine.optimizer.expressions import every_relation, has_window
 from engine.optimizer.joinorder import order_joins
 from engine.optimizer.pruning import prune
 from engine.optimizer.sharing import intern, shared, worth_sharing
@@ -50,6 +51,19 @@ def test_pruning_of_joins_that_only_look_at_their_right_side(kind: str) -> None:
     right = next(n for n in walk(plan) if isinstance(n, Join)).right
     assert right.schema.names == ("k",)
     assert plan.schema.types == (joined.schema[last].type,)
+
+
+def test_windows_are_computed_once_for_readers_of_different_columns() -> None:
+    below = table("fact")
+    rank = build.window("rank", partition_by=[build.col(below.schema, 0)])
+    ranked = build.project(below, [*(build.col(below.schema, i) for i in range(3)), rank])
+    few = build.project(ranked, [build.col(ranked.schema, i) for i in (1, 3)])
+    more = build.project(ranked, [build.col(ranked.schema, i) for i in (0, 2, 3)])
+    plan = prune(build.join(few, more, on=[(0, 0)]))
+    windows = {
+        id(r) for r in every_relation(plan) if isinstance(r, Project) and has_window(r.exprs)
+    }
+    assert len(windows) == 1
 
 
 def test_equal_subplans_become_one_object() -> None:
