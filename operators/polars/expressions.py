@@ -23,7 +23,7 @@ from operators.functions import literal_integer
 from operators.polars.folding import fold
 from operators.polars.scalars import Scalars
 from operators.polars.text import Strength, Text
-from operators.polars.types import polars_type
+from operators.polars.types import VALUES, polars_type
 from operators.rewrite import columns_used
 from operators.types import HUGEINT, canonical, is_hugeint
 
@@ -36,6 +36,8 @@ _DEVIATIONS = {
     "var_pop": "var(ddof=0)",
 }
 _RANKS = {"rank": "min", "dense_rank": "dense"}
+_SHORT = 40
+"""Characters of an expression that may be written twice."""
 _START = FrameBound("unbounded")
 _HERE = FrameBound("current")
 # After and before every rank that Polars gives.
@@ -109,25 +111,17 @@ class Writer(Scalars):
             return _extreme(function, kind, text)
         if function == "any_value":
             return text.then("drop_nulls().first()")
-        if function == "sum":
-            values = text.then("unique()") if distinct else text
-            total = _total(kind, type, values, "sum")
-            if grouped and filter is None and not self.may_be_null(arg):
-                return total
-            return Text(f"pl.when({text.tight}.count() > 0).then({total.code})")
-        if function in ("avg", *_DEVIATIONS):
-            values = text.then("unique()") if distinct else text
-            if function != "avg":
-                found = _deviation(function, arg, values)
-                # Of no value at all the deviation is 0 to Polars.
-                some = not function.endswith("_pop")
-            elif pt.is_decimal(kind) and kind.scale:
-                found = _decimal_mean(kind, values)
-                some = grouped and filter is None and not self.may_be_null(arg)
-            else:
-                return _mean(kind, values)
-            return found if some else Text(f"pl.when({text.tight}.count() > 0).then({found.code})")
-        raise UnsupportedPlan(f"the aggregate {function}")
+        if function != "sum" and function != "avg" and function not in _DEVIATIONS:
+            raise UnsupportedPlan(f"the aggregate {function}")
+        if function == "avg" and not (pt.is_decimal(kind) and kind.scale):
+            return _mean(kind, text.then("unique()") if distinct else text)
+        # Of no value at all it is NULL, where Polars' sum and deviation are 0.
+        never_empty = grouped and filter is None and not self.may_be_null(arg)
+        if never_empty or (function in _DEVIATIONS and not function.endswith("_pop")):
+            return _computed(function, arg, type, text.then("unique()") if distinct else text)
+        once, again = _named(text)
+        found = _computed(function, arg, type, again.then("unique()") if distinct else again)
+        return Text(f"pl.when({once.tight}.count() > 0).then({found.code})")
 
     def _rows(self, filter: Expr) -> Text:
         if not columns_used(filter):
@@ -241,6 +235,21 @@ class Writer(Scalars):
 
 def _descending(key: SortKey) -> str:
     return ", descending=True" if key.descending else ""
+
+
+def _named(text: Text) -> tuple[Text, Text]:
+    """An expression where it stands first, and where it stands again in the same term."""
+    if len(text.code) <= _SHORT:
+        return text, text
+    return Text(f"({VALUES} := {text.code})"), Text(VALUES)
+
+
+def _computed(function: str, arg: Expr, type: pa.DataType, values: Text) -> Text:
+    """A sum, a mean of decimals or a deviation of values of which there are some."""
+    kind = canonical(arg.type)
+    if function == "sum":
+        return _total(kind, type, values, "sum")
+    return _decimal_mean(kind, values) if function == "avg" else _deviation(function, arg, values)
 
 
 def _total(kind: pa.DataType, type: pa.DataType, text: Text, method: str) -> Text:

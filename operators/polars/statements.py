@@ -12,7 +12,7 @@ from operators.expr import Column, Expr, ScalarSubquery
 from operators.polars.fragment import FUNCTION
 from operators.polars.frame import Frame, call, free_name, quoted_name, unique_names
 from operators.polars.properties import has_one_row, is_work
-from operators.polars.types import NAMES
+from operators.polars.types import NAMES, VALUES
 from operators.rel import Rel, Scan, Source, Values
 from operators.rewrite import expressions, map_expr, subqueries
 
@@ -35,7 +35,7 @@ class Statements(ABC):
     def __init__(self, plan: Rel) -> None:
         self.inputs: list[Input] = []
         self.statements: list[str] = []
-        self._names: Counter[str] = Counter((FUNCTION, *NAMES, *_TAKEN))
+        self._names: Counter[str] = Counter((FUNCTION, *NAMES, VALUES, *_TAKEN))
         self._uses: Counter[int] = Counter()
         self._shared: dict[int, Frame] = {}
         self._count(plan)

@@ -21,7 +21,7 @@ from operators.expr import Lit
 from operators.polars.text import Strength, Text, quoted
 from operators.types import canonical
 
-__all__ = ["NAMES", "literal", "polars_type", "value_text"]
+__all__ = ["NAMES", "VALUES", "literal", "polars_type", "value_text"]
 
 NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -32,6 +32,9 @@ NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 """The names that texts use, each with the statement that imports it."""
+
+VALUES = "values"
+"""The name that a term gives to a part of itself."""
 
 _TYPES = {
     pa.int8(): "pl.Int8",

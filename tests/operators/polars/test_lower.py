@@ -168,6 +168,18 @@ def test_aggregations(name: str) -> None:
         build.aggregate("max", c(rel, "weight")),
         build.aggregate("count", c(rel, "town"), distinct=True),
     ]
+    # A long expression is written once and used again.
+    some = build.call("greater", c(rel, "item"), build.lit(1))
+    often = build.case([(some, c(rel, "price"))], build.cast(build.lit(0), c(rel, "price").type))
+    seldom = build.case([(some, c(rel, "price"))])
+    for one in (often, seldom):
+        few = build.call("less", c(rel, "item"), build.lit(3))
+        measures += [
+            build.aggregate("sum", one),
+            build.aggregate("sum", one, distinct=True),
+            build.aggregate("sum", one, filter=few),
+            build.aggregate("avg", one),
+        ]
     check(build.aggregation(rel, [], measures))
     for keys in (["town"], ["item", "day"], ["weight"]):
         check(build.aggregation(rel, [c(rel, k) for k in keys], measures))
