@@ -10,6 +10,8 @@ residual condition is checked afterwards as before. This holds for semi, anti an
 only ask whether there is a match. Keys that match as NULLs are left alone.
 
 It pays if *L* is much smaller than *R*; *L* is then read twice, and so computed once for both.
+What is left of *R* is few rows: where the condition allows, one for each key is made of them
+(`engine.optimizer.extremes`).
 
 ``(… L …) JOIN (SELECT k, avg(x) FROM R GROUP BY k) ON L.k = k`` makes groups for keys that *L* has
 not. If *L* is a filtered dimension, ``R SEMI JOIN L`` goes below the groups: whole groups are left
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from engine.optimizer.expressions import every_relation, has_window, map_subqueries, with_inputs
+from engine.optimizer.extremes import by_extremes
 from engine.optimizer.joingroup import RowEstimates
 from engine.optimizer.sharing import shared, unfiltered
 from operators import build
@@ -66,10 +69,12 @@ class _Reducer:
     def _narrowed(self, join: Join) -> Join:
         if not join.left_keys or any(join.null_equal):
             return join
-        if _asks_only(join) and self._much_larger(join.right, join.left):
-            return replace(
-                join, right=_semi(join.right, join.right_keys, join.left, join.left_keys)
-            )
+        if _asks_only(join):
+            grouped = by_extremes(join)
+            big = _BIG_ROWS if grouped is join else _GROUPED_ROWS
+            if self._much_larger(join.right, join.left, big):
+                few = _semi(join.right, join.right_keys, join.left, join.left_keys)
+                return by_extremes(replace(join, right=few))
         left, right = join.left, join.right
         for a, b in zip(join.left_keys, join.right_keys, strict=True):
             if join.kind in ("inner", "left", "semi", "anti", "mark"):
@@ -79,9 +84,9 @@ class _Reducer:
         changed = left is not join.left or right is not join.right
         return replace(join, left=left, right=right) if changed else join
 
-    def _much_larger(self, big: Rel, small: Rel) -> bool:
+    def _much_larger(self, big: Rel, small: Rel, least: float) -> bool:
         rows = self._estimates.rows(big)
-        return rows >= _BIG_ROWS and rows >= _RATIO * self._estimates.rows(small)
+        return rows >= least and rows >= _RATIO * self._estimates.rows(small)
 
     def _of_wanted_groups(self, rel: Rel, position: int, other: Rel, key: int) -> Rel:
         """`rel`, groups by its column at `position`, without those of keys that the column `key` of

@@ -52,8 +52,9 @@ from operators.rel import (
     Values,
     walk,
 )
+from operators.rewrite import columns_used
 from operators.schema import Field, Schema
-from operators.types import is_hugeint
+from operators.types import BOOL, is_hugeint
 
 __all__ = ["lower"]
 
@@ -351,6 +352,19 @@ class _Lowering:
         writer = self._writer(columns)
         return [writer.condition(term) for term in _conjuncts(predicate)]
 
+    def _differing(self, mark: Join, columns: Sequence[str]) -> Iterator[str]:
+        """That what has to differ from some right value is not NULL.
+
+        Of EXISTS as a value DuckDB 1.5.5 makes a join on IS DISTINCT FROM, by which NULL differs.
+        """
+        writer = self._writer(columns)
+        for term in [] if mark.condition is None else _conjuncts(mark.condition):
+            if isinstance(term, Call) and term.function == "not_equal":
+                for side in term.args:
+                    used = columns_used(side)
+                    if used and max(used) < len(columns):
+                        yield writer.condition(Call(BOOL, "is_not_null", (side,)))
+
     def _values(self, rel: Values) -> _Select:
         writer = self._writer([])
         if len(rel.rows) == 1:
@@ -535,6 +549,8 @@ class _Lowering:
         on = " AND ".join(terms) or "TRUE"
         if rel.kind == "mark":
             mark = f"EXISTS (SELECT 1 FROM {right.source.replace(chr(10), ' ')} WHERE {on})"
+            if known := list(self._differing(rel, left.columns)):
+                mark = f"({' AND '.join(known)} AND {mark})"
             return replace(
                 left, columns=[*left.columns, mark], simple=[*left.simple, False], table=None
             )

@@ -165,3 +165,21 @@ def test_a_small_table_with_keys_far_apart_is_hashed_in_little_memory() -> None:
     """DuckDB would make an array of 500,000 strings for each of its columns: 160 MB."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(sparse_join).result() < 80 << 20
+
+
+def test_null_differs_from_nothing_where_existence_is_a_value(kernel: Kernel) -> None:
+    # DuckDB 1.5.5 answers true for (1, NULL) to `SELECT k, x, EXISTS (… r.k = s.k AND s.x <> r.y)`.
+    rows = pa.table({"k": pa.array([1, 1, 2, None]), "x": pa.array([1, None, 5, 1])})
+    other = pa.table({"k": pa.array([1, 1, 2, 2]), "y": pa.array([1, 2, 5, None])})
+    left = build.scan(InputSource("rows"), rows.schema)
+    right = build.scan(InputSource("other"), other.schema)
+    both = Schema((*left.schema, *right.schema))
+    for turned in (False, True):
+        sides = [build.col(both, 1), build.col(both, 3)]
+        differs = build.call("not_equal", *(sides[::-1] if turned else sides))
+        plan = build.join(left, right, "mark", on=[(0, 0)], condition=differs)
+        negated = build.project(plan, [build.call("not", build.col(plan.schema, 2))])
+        found = kernel.table(lower(plan), {"rows": rows, "other": other})
+        assert found.column(2).to_pylist() == [True, False, False, False]
+        found = kernel.table(lower(negated), {"rows": rows, "other": other})
+        assert found.column(0).to_pylist() == [False, True, True, True]
