@@ -34,6 +34,7 @@ from operators.rel import (
     SetOperation,
     Sort,
 )
+from operators.rewrite import substitute
 
 __all__ = ["prune"]
 
@@ -154,7 +155,8 @@ class _Pruning:
         have = sorted(columns_of(kept))
         below = self._input(rel.input, have)
         at = _positions(have)
-        return Project(rel.schema.select(wanted), below, tuple(renumber(e, at) for e in kept))
+        exprs = tuple(renumber(e, at) for e in kept)
+        return _plain(Project(rel.schema.select(wanted), below, exprs))
 
     def _join(self, rel: Join, wanted: list[int]) -> Rel:
         width = len(rel.left.schema)
@@ -223,6 +225,24 @@ def _readers_last(plan: Rel) -> Iterator[Rel]:
         yield rel
 
     return visit(plan)
+
+
+def _plain(rel: Project) -> Rel:
+    """`rel` without what only chooses columns below it, or itself where that is all that it does.
+
+    Orders of joins leave such projections between each two; every pass over a plan would look at
+    them.
+    """
+    below = rel.input
+    if isinstance(below, Project) and all(isinstance(e, Column) for e in below.exprs):
+        rel = replace(
+            rel, input=below.input, exprs=tuple(substitute(e, below.exprs) for e in rel.exprs)
+        )
+        below = rel.input
+    stays = rel.schema == below.schema and all(
+        isinstance(e, Column) and e.index == i for i, e in enumerate(rel.exprs)
+    )
+    return below if stays else rel
 
 
 def _positions(have: Sequence[int]) -> Mapping[int, int]:
