@@ -118,6 +118,7 @@ def _compute(
             timeout=settings.timeout,
         ),
         parameters=parameters if tables else {},
+        checked=True,
     )
 
 

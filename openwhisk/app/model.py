@@ -138,6 +138,9 @@ class ComputeElement:
         Anything else that the JSON said, kept for OpenWhisk's clients.
     first_line
         Line of the element file on which `code` begins, so that tracebacks fit the file.
+    checked
+        Whether whoever wrote `code`, a program, answers for it: that it is Python and defines
+        `main`. It is not parsed once more to be told so early, then.
     """
 
     name: str
@@ -158,6 +161,7 @@ class ComputeElement:
     location: Location | None = field(default=None, compare=False)
     places: Mapping[str, Location] = field(default_factory=dict, compare=False, repr=False)
     first_line: int = field(default=1, compare=False)
+    checked: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def _check_compute(app: Application, element: ComputeElement, report: Report) ->
         report.error(
             f"{name}: kind {element.kind!r} cannot be run, only python", place(element, "kind")
         )
-    else:
+    elif not element.checked:
         check_code(element, report)
 
 

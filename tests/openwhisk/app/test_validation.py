@@ -296,3 +296,9 @@ def test_unknown_kinds_of_element_files_are_named(write: Callable[..., Path]) ->
     directory = write({"a.o.py": MAIN, "b.o.js": "", "README.md": "", "helper.py": ""})
     (warning,) = load_directory(directory).warnings
     assert str(warning) == f"{directory / 'b.o.js'}: not a kind of element that is known; ignored"
+
+
+def test_code_that_its_author_answers_for_is_not_parsed() -> None:
+    assert validate(pair(code="def main(\n", checked=True)) == []
+    # It is about the code, and no part of what an application is.
+    assert pair(checked=True).compute["a"] == pair().compute["a"]
