@@ -92,8 +92,9 @@ class Sizes:
             known = self._shapes.get(shape)
             peak = (known and known.peaks.get(_key(grain, stage))) or _Peak()
             if peak.held:
-                kernel = int(max(peak.held - WORKER, 0) * _MARGIN)
-                wanted = max(element_memory(kernel), int(peak.data * _MARGIN))
+                # The worker itself takes what it always takes.
+                kernel, data = (int(max(p - WORKER, 0) * _MARGIN) for p in (peak.held, peak.data))
+                wanted = max(element_memory(kernel), WORKER + data)
             else:
                 wanted = max(int(2 * expected), _LEAST_GUESS)
             wanted = max(wanted, 2 * peak.failed)

@@ -32,6 +32,7 @@ from openwhisk.worker.messages import (
     encode,
 )
 from openwhisk.worker.scratch import sweep
+from openwhisk.worker.stacks import limit_stacks
 
 # What every worker needs; imported here so that forks share the pages.
 _OWN = ("openwhisk.worker.process", "openwhisk.runtime", "zmq")
@@ -190,6 +191,7 @@ def _noticed(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point of the process."""
     ignore_terminal()
+    limit_stacks()  # before anything is imported that starts threads
     link_fd, lifeline, parent = (int(argument) for argument in sys.argv[1:4])
     # Not SIGKILL: what elements have started must go too, and only we know their process groups.
     die_with_parent(parent, signal.SIGTERM)

@@ -48,7 +48,7 @@ def test_a_query_that_does_not_fit_is_cut_finer_and_remembered(
     table: Path, control: EmbeddedControlPlane
 ) -> None:
     sizes = Sizes()
-    with Session(compute_memory="224MB", control=control, sizes=sizes) as session:
+    with Session(compute_memory="200MB", control=control, sizes=sizes) as session:
         session.register("t", table)
         assert session.sql(GROUPS).collect().to_pylist() == [{"n": ROWS, "c": ROWS}]
         first = session.last_run
@@ -56,7 +56,7 @@ def test_a_query_that_does_not_fit_is_cut_finer_and_remembered(
         assert first.retries > 0
         assert first.grain.copies > 1
         held = max(e.peak_data_bytes for e in first.activation.elements)
-        assert 0 < held <= 224 << 20
+        assert 0 < held <= 200 << 20
         assert session.sql(GROUPS).collect().num_rows == 1
         second = session.last_run
         assert second is not None
