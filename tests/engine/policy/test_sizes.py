@@ -10,6 +10,7 @@ from openwhisk.api import ElementRecord
 MiB = 1 << 20
 WHOLE = Grain(1, 2, 4096 * MiB)
 PARTS = Grain(4, 1, 4096 * MiB)
+UNKNOWN = 400 * MiB
 
 
 def held(name: str, anon: int, data: int, index: int = 0) -> ElementRecord:
@@ -20,8 +21,9 @@ def held(name: str, anon: int, data: int, index: int = 0) -> ElementRecord:
 
 def test_what_is_not_known_is_a_multiple_of_the_guess_within_the_grain() -> None:
     sizes = Sizes()
-    assert sizes.memory("q", WHOLE, "s1", 10 * MiB) == 1024 * MiB
-    assert sizes.memory("q", WHOLE, "s1", 1000 * MiB) == 2000 * MiB
+    assert sizes.memory("q", WHOLE, "s1", 0) == UNKNOWN
+    assert sizes.memory("q", WHOLE, "s1", 32 * MiB) == UNKNOWN + 48 * MiB
+    assert sizes.memory("q", WHOLE, "s1", 1024 * MiB) == UNKNOWN + 1536 * MiB
     assert sizes.memory("q", WHOLE, "s1", 1e12) == WHOLE.memory
 
 
@@ -44,7 +46,7 @@ def test_peaks_are_the_largest_of_all_runs() -> None:
     assert sizes.memory("q", WHOLE, "s1", 0) == before
 
 
-def test_what_did_not_suffice_is_doubled_until_the_grain_is_full() -> None:
+def test_a_guess_that_did_not_suffice_is_followed_by_all_there_is() -> None:
     sizes = Sizes()
     tries = []
     while True:
@@ -52,9 +54,21 @@ def test_what_did_not_suffice_is_doubled_until_the_grain_is_full() -> None:
         tries.append(reserved // MiB)
         if not sizes.exceeded("q", WHOLE, {"s1": reserved}, "s1"):
             break
-    assert tries == [1024, 2048, 4096]
+    assert tries == [400, 4096]
     assert sizes.too_coarse("q", WHOLE)
     assert not sizes.too_coarse("q", PARTS)
+
+
+def test_what_was_known_and_did_not_suffice_is_doubled() -> None:
+    sizes = Sizes()
+    sizes.learn("q", WHOLE, [held("s1", 200, 300)])
+    reserved = sizes.memory("q", WHOLE, "s1", 0)
+    assert sizes.exceeded("q", WHOLE, {"s1": reserved}, "s1")
+    assert sizes.memory("q", WHOLE, "s1", 0) == 2 * reserved
+
+
+def test_little_is_given_whole() -> None:
+    assert Sizes().memory("q", Grain(1, 2, 1024 * MiB), "s1", 0) == 1024 * MiB
 
 
 def test_a_grain_that_spills_is_never_too_coarse() -> None:
@@ -83,12 +97,12 @@ def test_a_file_that_is_none_of_ours_is_begun_anew(tmp_path: Path, content: byte
     path = tmp_path / "sizes.json"
     path.write_bytes(content)
     sizes = Sizes(path)
-    assert sizes.memory("q", WHOLE, "s1", 0) == 1024 * MiB
-    sizes.learn("q", WHOLE, [held("s1", 396, 600)])
-    assert Sizes(path).memory("q", WHOLE, "s1", 0) < 1024 * MiB
+    assert sizes.memory("q", WHOLE, "s1", 0) == UNKNOWN
+    sizes.learn("q", WHOLE, [held("s1", 200, 300)])
+    assert Sizes(path).memory("q", WHOLE, "s1", 0) < UNKNOWN
 
 
 def test_a_file_that_cannot_be_written_fails_no_query(tmp_path: Path) -> None:
     sizes = Sizes(tmp_path / "gone" / "sizes.json")
-    sizes.learn("q", WHOLE, [held("s1", 396, 600)])
-    assert sizes.memory("q", WHOLE, "s1", 0) < 1024 * MiB
+    sizes.learn("q", WHOLE, [held("s1", 200, 300)])
+    assert sizes.memory("q", WHOLE, "s1", 0) < UNKNOWN
