@@ -64,6 +64,8 @@ class EmbeddedControlPlane:
         do not exist are left out.
     prewarm, max_idle
         How many workers are made at once, and how many may wait for work.
+    patience
+        Seconds without work after which workers beyond `prewarm` end.
     result_limit
         Bytes that an element's result may have: the handle of an exchange of 10 000 columns has
         0.5 MB for each partition.
@@ -84,6 +86,7 @@ class EmbeddedControlPlane:
         *,
         prewarm: int | None = None,
         max_idle: int | None = None,
+        patience: float = 10.0,
         result_limit: int = 16_000_000,
         max_attempts: int = 3,
         environment: Mapping[str, str | None] | None = None,
@@ -94,6 +97,7 @@ class EmbeddedControlPlane:
             preimport=tuple(preimport),
             prewarm=prewarm,
             max_idle=max_idle,
+            patience=patience,
             result_limit=result_limit,
             environment=dict(environment or {}),
         )

@@ -124,6 +124,8 @@ class Invoker:
             quit_=self._send_home,
             assign=self._assign,
             max_idle=settings.idle_workers,
+            spare=settings.warm_workers,
+            patience=settings.patience,
         )
         self._numbers = itertools.count(1)
         self._pending: dict[RunId, _Pending] = {}
@@ -150,8 +152,11 @@ class Invoker:
         """Wait at most `timeout` seconds for anything; deal with it; return what is readable of the
         registered others.
         """
-        if self._gone:
-            due = max(0.0, self._gone[0][0] - time.monotonic())
+        dues = [self._gone[0][0]] if self._gone else []
+        if (tired := self._pool.retire()) is not None and tired < math.inf:
+            dues.append(tired)
+        if dues:
+            due = max(0.0, min(dues) - time.monotonic())
             timeout = due if timeout is None else min(timeout, due)
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
         ready = dict(self._poller.poll(milliseconds))

@@ -40,7 +40,9 @@ class InvokerSettings:
     preimport
         Names of modules that workers should find imported. Those that do not exist are left out.
     prewarm, max_idle
-        How many workers are made before anything asks for one; how many may wait for work.
+        How many workers are made before anything asks for one, and how many may wait for work.
+    patience
+        Seconds without work after which those beyond `prewarm` end.
     result_limit
         Bytes that an element's result may have.
     environment
@@ -52,6 +54,7 @@ class InvokerSettings:
     preimport: tuple[str, ...] = ()
     prewarm: int | None = None
     max_idle: int | None = None
+    patience: float = 10.0
     result_limit: int = 16_000_000
     environment: dict[str, str | None] = field(default_factory=dict)
 

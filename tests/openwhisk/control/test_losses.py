@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -281,3 +282,16 @@ def test_an_idle_worker_that_is_killed_is_not_missed(
         activation = run(fresh, [compute("e", who)])
         assert activation.status == "success", activation.error
         assert activation.result["e"]["pid"] != pid
+
+
+def test_workers_that_nobody_needs_end(compute: Compute, run: Run) -> None:
+    nap = "import time\ndef main(p, a):\n    time.sleep(0.3)\n    return {}\n"
+    with EmbeddedControlPlane(cores=4, memory=4 << 30, prewarm=1, patience=0.5) as plane:
+        assert run(plane, [compute("e", nap, parallelism=3)]).status == "success"
+        assert plane.info().workers >= 2, "copies ran side by side"
+        until = time.monotonic() + 30
+        while plane.info().workers > 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        info = plane.info()
+        assert (info.workers, info.idle_workers) == (1, 1)
+        assert run(plane, [compute("e", nap)]).status == "success"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from openwhisk.invoker.workers import State, Worker, WorkerPool
 from openwhisk.scheduler.messages import RunId
 from openwhisk.worker.messages import Metrics
@@ -12,7 +14,8 @@ MiB = 1 << 20
 class Outside:
     """Plays zygote and workers."""
 
-    def __init__(self, max_idle: int = 8) -> None:
+    def __init__(self, max_idle: int = 8, spare: int = 0, patience: float = math.inf) -> None:
+        self.now = 0.0
         self.forked: list[Worker] = []
         self.killed: list[Worker] = []
         self.sent_home: list[Worker] = []
@@ -23,6 +26,9 @@ class Outside:
             quit_=self.sent_home.append,
             assign=lambda worker, run: self.assigned.append((worker, run)),
             max_idle=max_idle,
+            spare=spare,
+            patience=patience,
+            clock=lambda: self.now,
         )
 
     def greet(self, worker: Worker, data: int = 10 * MiB) -> None:
@@ -50,7 +56,7 @@ def test_a_worker_that_kept_too_much_for_a_limit_is_passed_over() -> None:
     o = Outside()
     o.pool.start(run(0), 2000 * MiB)
     o.greet(o.forked[0])
-    o.pool.finished(o.forked[0], Metrics(data=300 * MiB))
+    o.pool.finished(o.forked[0], Metrics(data=350 * MiB))
     # It would fit, but the element would find most of its limit taken by what others left.
     o.pool.start(run(1), 400 * MiB)
     assert len(o.forked) == 2
@@ -88,6 +94,27 @@ def test_the_fattest_goes_when_too_many_are_idle() -> None:
     assert o.sent_home == [o.forked[1]]
     assert set(o.pool.idle) == {o.forked[0], o.forked[2]}
     assert o.pool.warm_bytes() == 30 * MiB
+
+
+def test_who_waits_too_long_goes_home() -> None:
+    o = Outside(spare=1, patience=10)
+    assert o.pool.retire() is None
+    for data in (20, 30, 10):
+        o.pool.add()
+        o.greet(o.forked[-1], data * MiB)
+        o.now += 1
+    assert o.pool.retire() == 10
+    assert o.sent_home == []
+    # Work makes waiting begin anew.
+    o.pool.start(run(0), 100 * MiB)
+    o.now = 9
+    o.pool.finished(o.forked[2], Metrics(data=10 * MiB))
+    o.now = 11.5
+    assert o.pool.retire() is None, "the spare one waits for ever"
+    assert o.sent_home == [o.forked[1], o.forked[0]], "the fattest goes first"
+    o.now = 1e6
+    assert o.pool.retire() is None
+    assert o.pool.idle == [o.forked[2]]
 
 
 def test_stopping() -> None:
