@@ -53,15 +53,26 @@ class Column(Expr):
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lit(Expr):
     """A constant. `value` is a Python value that `pa.scalar(value, type)` accepts, or None for a
     typed NULL.
 
-    Intervals are `(months, days, nanoseconds)` of type `pa.month_day_nano_interval()`.
+    Intervals are `(months, days, nanoseconds)` of type `pa.month_day_nano_interval()`. Constants
+    are equal if they stand for the same bits: NaN is NaN, and -0.0 is not 0.0.
     """
 
     value: Any
+
+    def _bits(self) -> tuple[pa.DataType, Any]:
+        value = self.value
+        return self.type, value.hex() if type(value) is float else value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lit) and self._bits() == other._bits()
+
+    def __hash__(self) -> int:
+        return hash(self._bits())
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,3 +212,12 @@ def test_what_a_relation_knows_of_its_subqueries_is_no_part_of_it() -> None:
     assert copy.copy(asked) == same
     other = dataclasses.replace(asked, predicate=Exists(BOOL, scan("v")))
     assert other.subqueries() == (scan("v"),)
+
+
+def test_constants_are_equal_if_their_bits_are() -> None:
+    nan, other = build.lit(float("nan")), build.lit(float("inf") - float("inf"))
+    assert nan == other
+    assert len({nan, other}) == 1
+    assert build.lit(0.0) != build.lit(-0.0)
+    assert build.lit(1) != build.lit(1.0)
+    assert build.lit(1) != Column(pa.int32(), 1)
