@@ -308,11 +308,14 @@ class Query(Rel):
 
 
 def walk(rel: Rel) -> Iterator[Rel]:
-    """`rel` and its inputs, parents before children; relations inside expressions are not
-    visited.
+    """`rel` and its inputs, each object once, parents before children; relations inside
+    expressions are not visited.
     """
-    waiting = [rel]
+    waiting, seen = [rel], {id(rel)}
     while waiting:
         node = waiting.pop()
         yield node
-        waiting += reversed(node.inputs())
+        for below in reversed(node.inputs()):
+            if id(below) not in seen:
+                seen.add(id(below))
+                waiting.append(below)

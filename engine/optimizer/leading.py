@@ -82,12 +82,14 @@ class _Rule:
         if window is None or window is not expr:
             return rel
         groups = [e for e in window.partition_by if not isinstance(e, Lit)]
-        columns = [e for e in groups if isinstance(e, Column)]
+        columns = list(dict.fromkeys(e for e in groups if isinstance(e, Column)))
         key = window.order_by[0]
         if not isinstance(key.expr, Column) or not _exact(key.expr):
             return rel
         # Groups find their last row by a join, and kernels do not agree on NaN = NaN.
-        if len(columns) < len(groups) or any(pt.is_floating(c.type) for c in columns):
+        if not all(isinstance(e, Column) for e in groups) or any(
+            pt.is_floating(c.type) for c in columns
+        ):
             return rel
         below = self._lead(rel.input, columns, key, count)
         return rel if below is rel.input else replace(rel, input=below)
@@ -109,7 +111,7 @@ class _Rule:
                 sources = [exprs[g.index] for g in groups]
                 source = exprs[at.index]
                 if isinstance(source, Column) and all(isinstance(s, Column | Lit) for s in sources):
-                    columns = [s for s in sources if isinstance(s, Column)]
+                    columns = list(dict.fromkeys(s for s in sources if isinstance(s, Column)))
                     one = self._lead(below, columns, replace(key, expr=source), count)
                     return rel if one is below else replace(rel, input=one)
         return build.leading(rel, groups, key, count) if self._pays(rel, groups, count) else rel

@@ -12,6 +12,7 @@ from engine.optimizer.expressions import has_window
 from engine.stages.fragments import Estimator, all_relations
 from engine.stages.model import Stage
 from operators.rel import Aggregation, Join, Leading, Project, Rel, Scan, SetOperation, Sort
+from operators.rewrite import columns_used
 from operators.stats import bytes_per_row
 from remote_frame.memory import WORKER
 
@@ -42,11 +43,16 @@ def decoding_need(stage: Stage, estimates: Estimator, threads: int) -> float:
         (
             (threads + 1)
             * estimates.row_group(scan.source)
-            * bytes_per_row([scan.source_schema[i].type for i in scan.columns])
+            * bytes_per_row([scan.source_schema[i].type for i in _read(scan)])
             for scan in scans
         ),
         default=0.0,
     )
+
+
+def _read(scan: Scan) -> set[int]:
+    """The columns that are decoded: some only the condition looks at."""
+    return {*scan.columns, *columns_used(scan.predicate)}
 
 
 def _held(plan: Rel, estimates: Estimator) -> Iterator[float]:

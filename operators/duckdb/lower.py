@@ -50,11 +50,11 @@ from operators.rel import (
     Sort,
     Source,
     Values,
-    walk,
 )
 from operators.rewrite import columns_used
 from operators.schema import Field, Schema
 from operators.types import BOOL, is_hugeint
+from operators.work import is_work
 
 __all__ = ["lower"]
 
@@ -116,16 +116,6 @@ class _Select:
         )
 
 
-_WORK = (Aggregation, Join, Leading, SetOperation, Sort)
-
-
-def _is_work(rel: Rel) -> bool:
-    """Whether `rel` is more than a filtered scan. DuckDB would compute some of these for each
-    reader; filtered scans it should, because every reader may prune them further.
-    """
-    return any(isinstance(r, _WORK) for r in walk(rel))
-
-
 def _streamed_unions(rel: Rel) -> Iterator[SetOperation]:
     """Unions of more than scans whose rows are the statement's without anything collecting them.
 
@@ -133,15 +123,21 @@ def _streamed_unions(rel: Rel) -> Iterator[SetOperation]:
     megabyte (`streaming_buffer_size`): a branch waits for its rows to be taken, and the reader for
     all branches but one to have come to their ends. So these are collected first.
     """
-    match rel:
-        case SetOperation(operation="union", all=True, operands=operands):
-            if any(map(_is_work, operands)):
-                yield rel
-        case Project(exprs=exprs) if any(isinstance(e, Window) for e in exprs):
-            pass
-        case Project() | Filter() | Limit() | Leading() | Join():
-            for below in rel.inputs():
-                yield from _streamed_unions(below)
+    waiting, seen = [rel], {id(rel)}
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case SetOperation(operation="union", all=True, operands=operands):
+                if any(map(is_work, operands)):
+                    yield node
+                continue
+            case Project(exprs=exprs) if any(isinstance(e, Window) for e in exprs):
+                continue
+            case Project() | Filter() | Limit() | Leading() | Join():
+                for below in node.inputs():
+                    if id(below) not in seen:
+                        seen.add(id(below))
+                        waiting.append(below)
 
 
 def _indent(text: str) -> str:
@@ -231,7 +227,7 @@ class _Lowering:
             name = self._shared.get(id(rel))
             if name is None:
                 name = self._shared[id(rel)] = self._cte(self._build(rel), rel, "shared")
-                if _is_work(rel):
+                if is_work(rel):
                     self.materialized.add(name)
             return self._from_table(name, rel)
         return self._build(rel)
@@ -490,7 +486,7 @@ class _Lowering:
         child = self.select(rel.input)
         if child.table is None or not child.bare:
             name = self._cte(child, rel.input)
-            if _is_work(rel.input):
+            if is_work(rel.input):
                 self.materialized.add(name)  # read twice
             child = self._from_table(name, rel.input)
         last = self._fresh("last")

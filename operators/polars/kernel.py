@@ -44,8 +44,8 @@ def scan(source: ParquetSource | ArrowStream, nth: int = 0) -> pl.LazyFrame:
     Parameters
     ----------
     nth
-        The how manieth scan of these files it is in a query, from 0. Scans that are alike Polars
-        takes for one and holds their rows, which the conditions of none make fewer then.
+        Which scan of these files it is in a query, from 0. Scans that are alike Polars takes for
+        one and holds their rows, which the conditions of none make fewer then.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def scan(source: ParquetSource | ArrowStream, nth: int = 0) -> pl.LazyFrame:
             list(source.paths),
             glob=False,
             hive_partitioning=False,
-            # No name of a file begins so: what differs is the scans.
+            # No name of a file begins so. It only makes scans unequal (and is called unstable).
             hidden_file_prefix=f"/{nth}",
         )
     else:

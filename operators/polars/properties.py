@@ -9,27 +9,14 @@ from operators.rel import (
     Aggregation,
     Filter,
     Join,
-    Leading,
     Limit,
     Project,
     Rel,
-    SetOperation,
     Sort,
     Values,
-    walk,
 )
 
-__all__ = ["has_one_row", "is_distinct", "is_work"]
-
-
-_WORK = (Aggregation, Join, Leading, SetOperation, Sort)
-
-
-def is_work(rel: Rel) -> bool:
-    """Whether `rel` is more than a filtered scan. Those are better read by each reader for itself,
-    which needs less of them.
-    """
-    return any(isinstance(r, _WORK) for r in walk(rel))
+__all__ = ["has_one_row", "is_distinct"]
 
 
 def has_one_row(rel: Rel) -> bool:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from operators.expr import Column, Expr, ScalarSubquery
 from operators.polars.fragment import FUNCTION
 from operators.polars.frame import Frame, call, free_name, quoted_name, unique_names
-from operators.polars.properties import has_one_row, is_work
+from operators.polars.properties import has_one_row
 from operators.polars.types import NAMES, VALUES
 from operators.rel import Rel, Scan, Source, Values
 from operators.rewrite import expressions, map_expr, subqueries
+from operators.work import is_work
 
 __all__ = ["Input", "Statements"]
 

@@ -489,7 +489,15 @@ def test_a_large_union_of_scans_and_groups_comes_to_its_end() -> None:
 
     union = build.set_operation("union", [grouped() for _ in range(4)], all=True)
     kept = build.filter(union, build.call("is_not_null", build.col(union.schema, 0)))
-    for plan in (union, kept):
+    key = build.col(rel.schema, 0)
+
+    def numbered() -> Rel:
+        fewer = build.filter(rel, build.call("greater", key, build.lit(0)))
+        row = build.window("row_number", order_by=[SortKey(key)])
+        return build.project(fewer, [key, row])
+
+    windows = build.set_operation("union", [numbered() for _ in range(4)], all=True)
+    for plan in (union, kept, windows):
         with Kernel.open(1, 1 << 30) as kernel:
             assert kernel.table(lower(plan), {"t": data}).num_rows == 4 * (count - 1)
 

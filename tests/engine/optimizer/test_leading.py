@@ -138,6 +138,22 @@ def test_what_must_not_lose_rows_does_not(same_answer: Callable[[Rel, Rel], None
     same_answer(twice, led(twice))
 
 
+def test_a_group_that_is_named_twice_is_one(same_answer: Callable[[Rel, Rel], None]) -> None:
+    sales = scan("sales")
+    store, key = col(sales, "store"), SortKey(col(sales, "amount"), descending=True)
+    both = build.project(sales, [store, store, col(sales, "amount")], ["a", "b", "amount"])
+    again = SortKey(col(both, "amount"), descending=True)
+    for rel, groups, by in (
+        (sales, [store, store], key),
+        (both, [col(both, "a"), col(both, "b")], again),
+    ):
+        ranks = ranked(rel, "rank", [by], groups)
+        plan = build.filter(ranks, build.call("less_equal", col(ranks, "r"), build.lit(2)))
+        (found,) = leading(led(plan))
+        assert len(found.partition_by) == 1
+        same_answer(plan, led(plan))
+
+
 def test_it_has_to_leave_out_much() -> None:
     assert not leading(led(first(scan("sales")), Varied()))
     assert not leading(led(first(scan("sales"), most=10**7)))
