@@ -31,8 +31,10 @@ test-rdma: setup
 
 # Everything: the long tests (the soak among them: SCAD_SOAK_SECONDS), all of tests/rdma and two guests, and the native core under
 # the sanitizers.
+# libd by itself: its tests fork, which the kernel refuses a process with the address space of all other tests.
 verify: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/libd
+	$(BIN)/python -m pytest --ignore tests/libd
 	$(MAKE) sanitize
 
 # The native core under AddressSanitizer and UndefinedBehaviorSanitizer, built in a copy: the modules here stay as they are.
