@@ -20,11 +20,15 @@ cdef object array_interface(obj, Py_buffer *view, bint writable):
     size = item_size(about["typestr"])
     strides = about.get("strides")
     for extent, stride in zip(reversed(about["shape"]), reversed(strides) if strides else repeat(None)):
+        if extent < 0:
+            raise BufferError(f"{type(obj).__name__} has a negative extent")
         if stride is not None and stride != size and extent > 1:
             raise BufferError(f"{type(obj).__name__} is not contiguous")
         size *= extent
     if readonly and writable:
         raise BufferError(f"{type(obj).__name__} is read-only")
+    if size and not address:
+        raise BufferError(f"{type(obj).__name__} has no address")
     PyBuffer_FillInfo(view, obj, <void *><size_t>address, size, readonly, PyBUF_CONTIG_RO)
 
 
@@ -68,9 +72,10 @@ cdef class Flight:
         self.batch.reads = len(reads)
         if domain is not NULL:
             self.registered = []
-        self.views = <Py_buffer *>PyMem_Malloc(n * sizeof(Py_buffer))
-        self.batch.vec = <libd_vec *>PyMem_Malloc(n * sizeof(libd_vec))
-        if n and (self.views is NULL or self.batch.vec is NULL):
+        # One at least: messages about an empty batch look at the first.
+        self.views = <Py_buffer *>PyMem_Calloc(max(n, 1), sizeof(Py_buffer))
+        self.batch.vec = <libd_vec *>PyMem_Calloc(max(n, 1), sizeof(libd_vec))
+        if (self.views is NULL or self.batch.vec is NULL):
             raise MemoryError
         for segments in (reads, writes):
             for addr, data in segments:
@@ -114,7 +119,8 @@ cdef class Flight:
 
 cdef Flight flight(libd_domain *domain, reads, writes):
     cdef Flight made = Flight.__new__(Flight)
-    made.board(domain, reads if type(reads) is list else list(reads), writes if type(writes) is list else list(writes))
+    # Lists of their own: buffers are asked for by code that could make the caller's longer meanwhile.
+    made.board(domain, list(reads), list(writes))
     return made
 
 

@@ -195,6 +195,9 @@ uint64_t lane_receive(struct stream *s, struct lane *lane, bool block, bool *int
     n = recvmsg(lane->fd, &message, MSG_CMSG_CLOEXEC | (block ? 0 : MSG_DONTWAIT));
     error = errno;
     pthread_mutex_lock(&s->lock);
+    /* The answer may be to a request of which its sender has not noted yet that it is sent. */
+    for (uint64_t writes = lane->writes; n > 0 && lane->writing && lane->writes == writes && !s->broken;)
+        stream_pause(s, SIGNAL_CHECK);
     lane->reading = false;
     s->in_calls--;
     struct cmsghdr *h = n > 0 && message.msg_control ? CMSG_FIRSTHDR(&message) : NULL;

@@ -64,6 +64,7 @@ uint64_t lane_send(struct stream *s, struct lane *lane, const struct libd_call *
         error = errno;
         pthread_mutex_lock(&s->lock);
         lane->writing = false;
+        lane->writes++;
         s->in_calls--;
         if (n >= 0) {
             uint64_t rest = (uint64_t)n;
@@ -85,6 +86,8 @@ uint64_t lane_send(struct stream *s, struct lane *lane, const struct libd_call *
         } else {
             stream_break(s, error == ETIMEDOUT ? LIBD_ETIMEOUT : LIBD_ECLOSED, error);
         }
+        if (lane->reading && s->waiting)
+            pthread_cond_broadcast(&s->changed);
     }
     lane->backlog = lane->unsent != NULL;
     if (s->epoll >= 0)

@@ -20,6 +20,7 @@ struct lane {
     int fd;                /* -1: not connected */
     bool reading, writing; /* a thread is in a system call with it, without the lock */
     bool backlog;          /* the socket did not take everything */
+    uint64_t writes;       /* system calls that wrote, and of which the outcome was noted */
     struct libd_call *first, *last; /* not answered yet, oldest first */
     struct libd_call *unsent;       /* the first of them that is not out */
     struct libd_call *current;      /* whose payload is arriving; NULL: a header comes next */

@@ -61,7 +61,8 @@ static bool turn(struct stream *s, const struct libd_call *until, bool block, bo
             last = lane;
         }
     }
-    if (owing == 1 && !behind && block && !s->broken) {
+    /* While a later lane was sent on, somebody else may have begun to receive on this one. */
+    if (owing == 1 && !behind && block && !s->broken && owed(last)) {
         moved += lane_receive(s, last, true, blocked);
     } else {
         for (unsigned i = 0; i < s->lane_count && !s->broken; i++)
