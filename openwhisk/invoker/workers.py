@@ -25,10 +25,12 @@ from openwhisk.worker.messages import Metrics
 KNOWN_CODES = 256
 
 # Of the bytes that a fresh worker leaves an element, the share that a used one may hold already.
-# Most of what it holds is of use to the next element: threads, and memory that allocators keep.
-# With a quarter, three of four queries of TPC-DS whose needs were known had a worker forked for
-# them, 20 to 30 ms of CPU each; with three quarters it is one in twenty.
-KEPT = 0.75
+KEPT = 0.25
+# And what it may hold in any case, up to half of them: stacks of threads and caches of allocators,
+# which the next element uses. Without that, three of four queries of TPC-DS whose needs were known
+# had a worker forked for them, 20 to 30 ms of CPU each. More is missed by elements that need their
+# limit: with three quarters q67 and q78 at SF 10 had to be cut finer in 512 MB.
+USEFUL = 64 << 20
 
 
 class State(Enum):
@@ -248,9 +250,11 @@ class WorkerPool:
         """Whether what a worker has kept from earlier runs leaves an element its limit.
 
         Allocators keep address space that they no longer use, and the limit counts it: a worker
-        that kept more than `KEPT` of what a fresh one would leave is not used for this limit.
+        that kept more than `KEPT` of what a fresh one would leave, and more than is `USEFUL`, is
+        not used for this limit.
         """
-        return worker.data - self._leanest <= KEPT * (mem - self._leanest)
+        room = mem - self._leanest
+        return worker.data - self._leanest <= max(KEPT * room, min(room / 2, USEFUL))
 
     def _forking(self) -> int:
         return sum(worker.state is State.FORKING for worker in self.workers.values())

@@ -56,7 +56,7 @@ def test_a_worker_that_kept_too_much_for_a_limit_is_passed_over() -> None:
     o = Outside()
     o.pool.start(run(0), 2000 * MiB)
     o.greet(o.forked[0])
-    o.pool.finished(o.forked[0], Metrics(data=350 * MiB))
+    o.pool.finished(o.forked[0], Metrics(data=300 * MiB))
     # It would fit, but the element would find most of its limit taken by what others left.
     o.pool.start(run(1), 400 * MiB)
     assert len(o.forked) == 2
@@ -64,6 +64,18 @@ def test_a_worker_that_kept_too_much_for_a_limit_is_passed_over() -> None:
     assert o.assigned[1] == (o.forked[0], run(2))
     o.greet(o.forked[1])
     assert o.assigned[2] == (o.forked[1], run(1))
+
+
+def test_a_little_that_a_worker_kept_is_useful() -> None:
+    o = Outside()
+    o.pool.start(run(0), 2000 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=(10 + 60) * MiB))
+    o.pool.start(run(1), (10 + 120) * MiB)
+    assert o.assigned[1] == (o.forked[0], run(1))
+    o.pool.finished(o.forked[0], Metrics(data=(10 + 60) * MiB))
+    o.pool.start(run(2), (10 + 119) * MiB)
+    assert len(o.forked) == 2, "it is more than half"
 
 
 def test_a_fresh_worker_takes_a_run_whose_limit_nobody_can_keep() -> None:
