@@ -11,12 +11,6 @@ from hypothesis import settings
 # would then wait for programs that cannot hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# DuckDB and Polars have allocators that keep the address space of what they freed. A process that
-# runs all tests would come to hold more of it than there is memory, and the kernel refuses to fork
-# such a process.
-os.environ.setdefault("DUCKDB_JE_MALLOC_CONF", "retain:false")
-os.environ.setdefault("_RJEM_MALLOC_CONF", "retain:false")
-
 # What decides whether a change lands must not depend on luck: there the examples are the same each
 # time. Everywhere else, `make verify` included, hypothesis goes on looking for new ones.
 if os.environ.get("SCAD_CI") == "1":

@@ -22,17 +22,19 @@ from engine.optimizer.expressions import renumber
 from engine.optimizer.predicates import conjuncts, disjunction
 from operators import build
 from operators.expr import Call, Column, Expr
+from operators.functions import COMPARISONS
 from operators.rel import Join, Rel
 from operators.rewrite import columns_used, subqueries
 
 __all__ = ["by_extremes"]
 
-_TURNED = {
-    "not_equal": "not_equal",
-    "less": "greater",
-    "less_equal": "greater_equal",
-    "greater": "less",
-    "greater_equal": "less_equal",
+# The values of a key that decide whether some value of it compares so with one of the left side.
+_ENDS = {
+    "not_equal": ("min", "max"),
+    "less": ("max",),
+    "less_equal": ("max",),
+    "greater": ("min",),
+    "greater_equal": ("min",),
 }
 
 
@@ -60,8 +62,7 @@ def by_extremes(join: Join) -> Join:
         return join
     function, ours, theirs = compared
     value = renumber(theirs, {c: c - width for c in columns_used(theirs)})
-    ends = {"not_equal": ("min", "max"), "less": ("max",), "less_equal": ("max",)}
-    names = ends.get(function, ("min",))
+    names = _ENDS[function]
     groups = build.aggregation(
         right,
         [build.col(right.schema, k) for k in join.right_keys],
@@ -81,7 +82,7 @@ def by_extremes(join: Join) -> Join:
 
 def _compared(term: Expr, width: int) -> tuple[str, Expr, Expr] | None:
     """The comparison of `term`, as one of the left side with the right side."""
-    if not (isinstance(term, Call) and term.function in _TURNED):
+    if not (isinstance(term, Call) and term.function in _ENDS):
         return None
     one, other = term.args
     if not (_is_ordered(one.type) and one.type == other.type):
@@ -92,7 +93,7 @@ def _compared(term: Expr, width: int) -> tuple[str, Expr, Expr] | None:
     if not any(sides[0]) and all(sides[1]):
         return term.function, one, other
     if all(sides[0]) and not any(sides[1]):
-        return _TURNED[term.function], other, one
+        return COMPARISONS[term.function], other, one
     return None
 
 

@@ -73,12 +73,12 @@ class _Reducer:
     def _narrowed(self, join: Join) -> Join:
         if not join.left_keys or any(join.null_equal) or _has_floats(join):
             return join
-        if _asks_only(join):
-            grouped = by_extremes(join)
-            big = _BIG_ROWS if grouped is join else _GROUPED_ROWS
-            if self._much_larger(join.right, join.left, big):
-                few = _semi(join.right, join.right_keys, join.left, join.left_keys)
-                return by_extremes(replace(join, right=few))
+        if _asks_only(join) and self._much_larger(join.right, join.left):
+            few = _semi(join.right, join.right_keys, join.left, join.left_keys)
+            reduced = replace(join, right=few)
+            grouped = by_extremes(reduced)
+            if grouped is not reduced or self._estimates.rows(join.right) >= _BIG_ROWS:
+                return grouped
         left, right = join.left, join.right
         for a, b in zip(join.left_keys, join.right_keys, strict=True):
             if join.kind in ("inner", "left", "semi", "anti", "mark"):
@@ -88,9 +88,9 @@ class _Reducer:
         changed = left is not join.left or right is not join.right
         return replace(join, left=left, right=right) if changed else join
 
-    def _much_larger(self, big: Rel, small: Rel, least: float) -> bool:
+    def _much_larger(self, big: Rel, small: Rel) -> bool:
         rows = self._estimates.rows(big)
-        return rows >= least and rows >= _RATIO * self._estimates.rows(small)
+        return rows >= _GROUPED_ROWS and rows >= _RATIO * self._estimates.rows(small)
 
     def _of_wanted_groups(self, rel: Rel, position: int, other: Rel, key: int) -> Rel:
         """`rel`, groups by its column at `position`, without those of keys that the column `key` of

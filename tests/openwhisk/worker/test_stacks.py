@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 GROWTH = """
 import sys, threading
 from openwhisk.worker.limits import held_data
@@ -32,7 +30,6 @@ def growth(size: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts stacks on Linux")
 def test_threads_take_no_more_than_they_are_told() -> None:
     assert 8 <= growth(1 << 20) <= 12
     assert growth(1 << 20) < growth(4 << 20) <= 36
