@@ -13,6 +13,7 @@ import pyarrow.types as pt
 from engine.resident.layout import Within
 from engine.stages.fragments import all_relations
 from operators.expr import Call, Column, Expr, InList, Lit
+from operators.functions import COMPARISONS
 from operators.rel import Filter, ParquetSource, Rel, Scan
 from operators.rewrite import conjuncts
 from operators.schema import Schema
@@ -23,8 +24,6 @@ Needs = dict[tuple[str, ...], dict[str, pa.DataType]]
 """Wanted columns and their types, by the files of a table."""
 
 _EPOCH = datetime.date(1970, 1, 1)
-_MIRRORED = {"less": "greater", "less_equal": "greater_equal", "equal": "equal"}
-_MIRRORED |= {b: a for a, b in _MIRRORED.items()}
 
 
 def columns_wanted(plans: Sequence[Rel]) -> Needs:
@@ -123,7 +122,7 @@ def _range(term: Expr) -> tuple[int, int | None, int | None] | None:
         case Call(function=name, args=(Column() as column, Lit() as literal)):
             pass
         case Call(function=name, args=(Lit() as literal, Column() as column)):
-            name = _MIRRORED.get(name, "")
+            name = COMPARISONS.get(name, "")
         case _:
             return None
     ends = _stored(literal, column.type)

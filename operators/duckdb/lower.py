@@ -23,6 +23,7 @@ import pyarrow.types as pt
 from operators.duckdb.expressions import Writer
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.sqltypes import identifier, sql_type
+from operators.duckdb.streaming import streamed_unions
 from operators.errors import PlanError
 from operators.expr import (
     Call,
@@ -69,7 +70,7 @@ def lower(plan: Rel) -> Fragment:
     """
     lowering = _Lowering(plan)
     select = lowering.select(plan)
-    lowering.materialized.update(lowering.unions[id(u)] for u in _streamed_unions(plan))
+    lowering.materialized.update(lowering.unions[id(u)] for u in streamed_unions(plan))
     text = lowering.render(select, plan.schema.names)
     if lowering.ctes:
         once = lowering.materialized
@@ -114,30 +115,6 @@ class _Select:
         return all(self.simple) and not (
             self.where or self.aggregated or self.windowed or self.order or self.limit
         )
-
-
-def _streamed_unions(rel: Rel) -> Iterator[SetOperation]:
-    """Unions of more than scans whose rows are the statement's without anything collecting them.
-
-    While its answer is read, DuckDB 1.5.5 may wait for ever if such a union gives more than a
-    megabyte (`streaming_buffer_size`): a branch waits for its rows to be taken, and the reader for
-    all branches but one to have come to their ends. So these are collected first.
-    """
-    waiting, seen = [rel], {id(rel)}
-    while waiting:
-        node = waiting.pop()
-        match node:
-            case SetOperation(operation="union", all=True, operands=operands):
-                if any(map(is_work, operands)):
-                    yield node
-                continue
-            case Project(exprs=exprs) if any(isinstance(e, Window) for e in exprs):
-                continue
-            case Project() | Filter() | Limit() | Leading() | Join():
-                for below in node.inputs():
-                    if id(below) not in seen:
-                        seen.add(id(below))
-                        waiting.append(below)
 
 
 def _indent(text: str) -> str:

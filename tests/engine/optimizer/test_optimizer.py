@@ -66,6 +66,16 @@ def test_windows_are_computed_once_for_readers_of_different_columns() -> None:
     assert len(windows) == 1
 
 
+def test_nothing_only_hands_columns_on() -> None:
+    fact = table("fact")
+    turned = build.project(fact, [build.col(fact.schema, i) for i in (2, 0, 1)])
+    again = build.project(turned, [build.col(turned.schema, i) for i in (1, 2, 0)])
+    assert prune(again) == fact
+    some = build.project(again, [build.col(again.schema, 1), build.lit(1)])
+    plan = prune(build.join(some, some, on=[(0, 0)]))
+    assert [type(r).__name__ for r in walk(plan)] == ["Join", "Project", "Scan"]
+
+
 def test_equal_subplans_become_one_object() -> None:
     plan = intern(build.join(table("dim"), table("dim"), on=[(0, 0)]))
     assert isinstance(plan, Join)
