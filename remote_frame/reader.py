@@ -48,7 +48,9 @@ _WINDOW = 4 << 20
 _MOST_PARTS = 4096
 """Of one window: each is a few segments of a vectored read."""
 _IN_FLIGHT = 8 << 20
-"""Bytes that a kernel may have asked for and not yet let go."""
+"""Bytes that a kernel may have asked for and not yet let go; or so many of the largest parts:"""
+_LARGE_IN_FLIGHT = 3
+"""its threads let go of a part when they have the next, and waiting for that would be in vain."""
 _TICK = 0.0005
 _MAY_WAIT = threading.Semaphore(6)
 """Of the readers of this process. pyarrow's scanner reads ahead of every input of a statement in
@@ -400,18 +402,20 @@ class _Pace:
 
     def __init__(self) -> None:
         self._held: list[tuple[weakref.ref[pa.Buffer], int]] = []
+        self._room = _IN_FLIGHT
 
     def note(self, buffer: pa.Buffer) -> None:
         """Memory that goes to the consumer."""
         self._held.append((weakref.ref(buffer), buffer.size))
+        self._room = max(self._room, _LARGE_IN_FLIGHT * buffer.size)
 
     def wait(self) -> None:
         """Wait until the consumer holds little, or has held the same for long."""
         least, patience = self._bytes(), _PATIENCE
-        if least <= _IN_FLIGHT or not _MAY_WAIT.acquire(blocking=False):
+        if least <= self._room or not _MAY_WAIT.acquire(blocking=False):
             return
         try:
-            while least > _IN_FLIGHT and patience > 0:
+            while least > self._room and patience > 0:
                 # Another thread lets go, with the interpreter's lock, which sleeping leaves to it.
                 time.sleep(_TICK)
                 now = self._bytes()

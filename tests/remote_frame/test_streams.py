@@ -273,6 +273,25 @@ def test_a_kernel_gets_no_more_than_it_lets_go(fake: Any, monkeypatch: pytest.Mo
     assert reader.table().num_rows == 36_000
 
 
+@pytest.mark.timeout(30)
+def test_a_part_that_goes_when_the_next_is_there_is_not_waited_for(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # DuckDB lets go of a batch when it has the next one. If that counted as holding on, each would
+    # cost the reader's patience.
+    transport = fake()
+    handles = [remote_frame.write(numbers(3000, 3000 * i), transport) for i in range(12)]
+    monkeypatch.setattr("remote_frame.reader._WINDOW", 1)
+    monkeypatch.setattr("remote_frame.reader._IN_FLIGHT", 1 * KIB)
+    monkeypatch.setattr("remote_frame.reader._PATIENCE", 3600.0)
+    rows = 0
+    kept: pa.RecordBatch | None = None
+    for batch in open_reader(handles, Direct(transport)).arrow_stream(["k", "s"]).batches():
+        kept = batch
+        rows += kept.num_rows
+    assert rows == 36_000
+
+
 @pytest.mark.parametrize("mappable", [False, True])
 def test_a_closed_reader_leaves_no_views(fake: Any, mappable: bool) -> None:
     transport = fake(mappable)
