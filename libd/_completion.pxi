@@ -75,7 +75,7 @@ cdef class Flight:
         # One at least: messages about an empty batch look at the first.
         self.views = <Py_buffer *>PyMem_Calloc(max(n, 1), sizeof(Py_buffer))
         self.batch.vec = <libd_vec *>PyMem_Calloc(max(n, 1), sizeof(libd_vec))
-        if (self.views is NULL or self.batch.vec is NULL):
+        if self.views is NULL or self.batch.vec is NULL:
             raise MemoryError
         for segments in (reads, writes):
             for addr, data in segments:

@@ -9,20 +9,11 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.expr import Call, Case, Cast, Column, Expr, InList, Lit, Window
+from operators.rewrite import conjuncts
 from operators.stats import as_number
 from operators.types import BOOL, as_decimal, common_type, is_integer, is_numeric
 
 __all__ = ["cannot_raise", "conjunction", "conjuncts", "disjunction", "exclusive"]
-
-
-def conjuncts(predicate: Expr | None) -> list[Expr]:
-    """The parts of a conjunction; none for None."""
-    match predicate:
-        case None:
-            return []
-        case Call(function="and", args=args):
-            return [part for arg in args for part in conjuncts(arg)]
-    return [predicate]
 
 
 def conjunction(parts: Sequence[Expr]) -> Expr | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.substrait.rewrite import columns_of, remap
 from operators.expr import Call, Cast, Column, Expr
 from operators.rel import Join, JoinKind, Project, Rel
+from operators.rewrite import conjuncts
 from operators.schema import Field, Schema
 from operators.types import BOOL, common_type, same_type
 
@@ -63,7 +64,7 @@ def make_join(
         first, second = right, left
     keys: list[tuple[int, int, bool]] = []
     rest: list[Expr] = []
-    for condition in _conjuncts(conditions):
+    for condition in (term for given in conditions for term in conjuncts(given)):
         pair = _equal_pair(condition, first.width)
         if pair is None:
             rest.append(condition)
@@ -117,16 +118,6 @@ def _trimmed(join: Join, first: Side, second: Side) -> Rel:
         kept += range(wide, wide + second.width)
     exprs = tuple(Column(join.schema[i].type, i) for i in kept)
     return Project(join.schema.select(kept), join, exprs)
-
-
-def _conjuncts(conditions: Iterable[Expr]) -> list[Expr]:
-    found: list[Expr] = []
-    for condition in conditions:
-        if isinstance(condition, Call) and condition.function == "and":
-            found += _conjuncts(condition.args)
-        else:
-            found.append(condition)
-    return found
 
 
 def _equal_pair(condition: Expr, width: int) -> tuple[Expr, Expr, bool] | None:

@@ -52,7 +52,7 @@ from operators.rel import (
     Source,
     Values,
 )
-from operators.rewrite import columns_used
+from operators.rewrite import columns_used, conjuncts
 from operators.schema import Field, Schema
 from operators.types import BOOL, is_hugeint
 from operators.work import is_work
@@ -323,7 +323,7 @@ class _Lowering:
 
     def _conditions(self, predicate: Expr, columns: Sequence[str]) -> list[str]:
         writer = self._writer(columns)
-        return [writer.condition(term) for term in _conjuncts(predicate)]
+        return [writer.condition(term) for term in conjuncts(predicate)]
 
     def _differing(self, mark: Join, columns: Sequence[str]) -> Iterator[str]:
         """That what has to differ from some right value is not NULL.
@@ -331,7 +331,7 @@ class _Lowering:
         Of EXISTS as a value DuckDB 1.5.5 makes a join on IS DISTINCT FROM, by which NULL differs.
         """
         writer = self._writer(columns)
-        for term in [] if mark.condition is None else _conjuncts(mark.condition):
+        for term in conjuncts(mark.condition):
             if isinstance(term, Call) and term.function == "not_equal":
                 for side in term.args:
                     used = columns_used(side)
@@ -630,12 +630,6 @@ def _closed(text: str) -> bool:
             if depth == 0 and i < len(text) - 1:
                 return False
     return True
-
-
-def _conjuncts(expr: Expr) -> list[Expr]:
-    if isinstance(expr, Call) and expr.function == "and":
-        return [t for a in expr.args for t in _conjuncts(a)]
-    return [expr]
 
 
 def _scanned(field_: Field, alias: str) -> str:
