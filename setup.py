@@ -27,7 +27,8 @@ if sanitizers := os.environ.get("SCAD_SANITIZE"):
     LDFLAGS += [f"-fsanitize={sanitizers}"]
 
 
-# A Python module and a DuckDB extension in one file, so that they share their memory.
+# A Python module and a DuckDB extension in one file, so that they share their memory. The file is
+# called as DuckDB wants it, which loads nothing else; `operators.duckdb.extension` imports it.
 DUCKDB_EXTENSION = "operators.duckdb._scan"
 
 
@@ -93,7 +94,14 @@ def extensions() -> list[Extension]:
 
 
 class BuildExtensions(build_ext):
-    """Appends DuckDB's footer to the module that DuckDB loads too."""
+    """Gives the module that DuckDB loads too the name and the footer that DuckDB expects."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Path of a module, relative to the packages' root."""
+        package, _, name = fullname.rpartition(".")
+        if name == DUCKDB_EXTENSION.rpartition(".")[2]:  # setuptools asks for the last part, too
+            return str(Path(*package.split("."), f"{name}.duckdb_extension"))
+        return str(super().get_ext_filename(fullname))
 
     def build_extension(self, ext: Extension) -> None:
         """Build one module."""

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.types as pt
 
-from operators.duckdb import _scan
+from operators.duckdb import extension
 from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.lower import lower
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
@@ -72,8 +70,8 @@ class Kernel:
         self._registered: list[str] = []
         self._views: list[str] = []
         self._files: dict[str, object] = {}
-        self._tables: list[_scan.ScanTable] = []
-        self._scans = _load_scan(connection)
+        self._tables: list[extension.ScanTable] = []
+        self._scans = extension.load(connection)
         connection.execute(f"SET arrow_output_version = '{_ARROW_VERSION}'")
         connection.execute("SET produce_arrow_string_view = false")
         connection.execute("SET arrow_large_buffer_size = false")
@@ -221,7 +219,7 @@ class Kernel:
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
         self._views.append(name)
 
-    def _scan_table(self, data: ArrowStream, columns: Sequence[str]) -> _scan.ScanTable | None:
+    def _scan_table(self, data: ArrowStream, columns: Sequence[str]) -> extension.ScanTable | None:
         """The batches of `data` for our own scan, None where they have to be streamed."""
         if not self._scans:
             return None
@@ -234,7 +232,7 @@ class Kernel:
                 known if _ranged(field.type) and not _sparse(known, rows) else None
                 for field, known in zip(found.schema, found.ranges, strict=False)
             ]
-            return _scan.ScanTable(found.schema, found.batches, ranges)
+            return extension.ScanTable(found.schema, found.batches, ranges)
         except TypeError:  # a column's type
             return None
 
@@ -338,20 +336,6 @@ def _sparse(ends: tuple[int, int] | None, rows: int) -> bool:
 
 _SPARSE = 8
 _PERFECT = 1_000_000
-
-
-def _load_scan(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Load our table function; whether the connection allows it."""
-    # DuckDB loads nothing that is called otherwise. One file is loaded once, whatever names it has:
-    # so the extension has the tables of the module.
-    with tempfile.TemporaryDirectory(prefix="scad-") as directory:
-        link = Path(directory, "_scan.duckdb_extension")
-        link.symlink_to(_scan.__file__)
-        try:
-            connection.execute(f"LOAD {quoted_string(str(link))}")
-        except duckdb.Error:
-            return False
-    return True
 
 
 def _in_memory(data: ArrowStream, columns: Sequence[str]) -> InMemory | None:

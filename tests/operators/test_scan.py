@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators import build
-from operators.duckdb import Kernel, _scan, lower
+from operators.duckdb import Kernel, lower
+from operators.duckdb.extension import ScanTable
 from operators.rel import InputSource
 
 
@@ -85,7 +88,7 @@ def test_more_rows_than_a_vector_and_a_morsel(kernel: Kernel) -> None:
 
 def test_the_optimizer_knows_the_rows(kernel: Kernel) -> None:
     table = pa.table({"a": range(12_345)})
-    scanned = _scan.ScanTable(table.schema, table.to_batches())
+    scanned = ScanTable(table.schema, table.to_batches())
     text = kernel._connection.execute(f"EXPLAIN FROM scad_scan({scanned.id})").fetchall()[0][1]
     assert "12,345 rows" in text
     scanned.close()
@@ -93,7 +96,7 @@ def test_the_optimizer_knows_the_rows(kernel: Kernel) -> None:
 
 def test_a_number_that_is_no_table_is_an_error(kernel: Kernel) -> None:
     table = pa.table({"a": [1]})
-    scanned = _scan.ScanTable(table.schema, table.to_batches())
+    scanned = ScanTable(table.schema, table.to_batches())
     number = scanned.id
     scanned.close()
     assert scanned.id == 0
@@ -102,9 +105,21 @@ def test_a_number_that_is_no_table_is_an_error(kernel: Kernel) -> None:
             kernel._connection.execute(f"FROM scad_scan({wrong})")
 
 
+def test_loading_the_extension_leaves_nothing_that_a_kill_could_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    table = pa.table({"a": [1]})
+    scanned = ScanTable(table.schema, table.to_batches())
+    with Kernel.open(1, 500_000_000) as fresh:
+        rows = fresh._connection.execute(f"FROM scad_scan({scanned.id})").fetchall()
+    scanned.close()
+    assert rows == [(1,)]
+
+
 def test_a_statement_keeps_its_batches(kernel: Kernel) -> None:
     table = pa.table({"a": [f"kept for the statement {i}" for i in range(10_000)]})
-    scanned = _scan.ScanTable(table.schema, table.to_batches())
+    scanned = ScanTable(table.schema, table.to_batches())
     result = kernel._connection.execute(f"FROM scad_scan({scanned.id})")
     scanned.close()
     del table
@@ -126,7 +141,7 @@ def test_a_statement_keeps_its_batches(kernel: Kernel) -> None:
 def test_types_that_are_not_scanned_are_refused(array: pa.Array) -> None:
     table = pa.table({"v": array})
     with pytest.raises(TypeError, match="type"):
-        _scan.ScanTable(table.schema, table.to_batches())
+        ScanTable(table.schema, table.to_batches())
 
 
 @pytest.mark.parametrize(
@@ -145,7 +160,7 @@ def test_the_optimizer_knows_ranges(
     kernel: Kernel, type: pa.DataType, shown: tuple[str, str], nulls: bool
 ) -> None:
     table = pa.table({"x": pa.array([5, 90, -3] + [None] * nulls, type), "y": [1.5] * (3 + nulls)})
-    scanned = _scan.ScanTable(table.schema, table.to_batches(), [(-3, 90), None])
+    scanned = ScanTable(table.schema, table.to_batches(), [(-3, 90), None])
     query = f"SELECT stats(x), stats(y), x FROM scad_scan({scanned.id})"
     known, unknown, _ = kernel._connection.execute(query).fetchall()[0]
     assert f"Min: {shown[0]}, Max: {shown[1]}" in known
@@ -157,8 +172,8 @@ def test_the_optimizer_knows_ranges(
 def test_a_perfect_hash_join_has_the_same_rows(kernel: Kernel) -> None:
     big = pa.table({"k": pa.array([None, *range(-5, 200_000)], pa.int64())})
     small = pa.table({"key": pa.array(range(1000), pa.int32()), "v": pa.array(range(1000))})
-    one = _scan.ScanTable(big.schema, big.to_batches(), [(-5, 199_999)])
-    two = _scan.ScanTable(small.schema, small.to_batches(), [(0, 999), (0, 999)])
+    one = ScanTable(big.schema, big.to_batches(), [(-5, 199_999)])
+    two = ScanTable(small.schema, small.to_batches(), [(0, 999), (0, 999)])
     query = f"SELECT count(*), sum(v) FROM scad_scan({one.id}) JOIN scad_scan({two.id}) ON k = key"
     assert kernel._connection.execute(query).fetchall() == [(1000, 499_500)]
     one.close()
