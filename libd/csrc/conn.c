@@ -69,8 +69,6 @@ void server_next_turns(struct server *server)
 
 static void drop_request(struct conn *conn)
 {
-    if (conn->pieces != &conn->one)
-        free(conn->pieces);
     conn->pieces = NULL;
     conn->piece_count = 0;
     free(conn->body);

@@ -33,12 +33,6 @@ struct watched {
     int fd;
 };
 
-/* A piece of the arena that data moves to or from; valid as long as the slot has this epoch. */
-struct piece {
-    uint32_t slot;
-    uint64_t epoch, offset, size;
-};
-
 struct conn {
     struct watched watched; /* first */
     struct server *server;
@@ -60,7 +54,9 @@ struct conn {
     struct libd_request request;
     uint8_t *body;
     uint64_t body_size, body_got;
-    struct piece *pieces, one;
+    /* What data moves to or from, with the slots and epochs filled in; in `body`, or `one`. Each is valid for as long as its
+     * slot has its epoch. */
+    struct libd_segment *pieces, one;
     uint32_t piece_count, piece_now;
     uint64_t piece_done, drain;
 
@@ -137,7 +133,8 @@ void serve_expired(struct server *server, struct lease *lease);
 void serve_guard(struct server *server);
 void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
 uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
-bool serve_piece_valid(const struct conn *conn, const struct piece *piece);
+/* Where a piece's bytes are; NULL: it is not valid any more. */
+uint8_t *serve_piece(const struct conn *conn, const struct libd_segment *piece);
 
 /* verbs_server.c, or verbs_none.c where libibverbs' headers were not there. */
 /* Opens the device that the options ask for; LIBD_OK without one if they only prefer it. */

@@ -146,7 +146,8 @@ static bool step_body(struct conn *conn)
 static bool step_data(struct conn *conn, uint64_t *turn)
 {
     while (conn->piece_now < conn->piece_count) {
-        const struct piece *p = &conn->pieces[conn->piece_now];
+        const struct libd_segment *p = &conn->pieces[conn->piece_now];
+        uint8_t *bytes = serve_piece(conn, p);
         uint64_t left = p->size - conn->piece_done;
         size_t got;
 
@@ -156,7 +157,7 @@ static bool step_data(struct conn *conn, uint64_t *turn)
             continue;
         }
         /* Freed while its data was on the way: the rest is skipped, and the writer told. */
-        if (!serve_piece_valid(conn, p)) {
+        if (!bytes) {
             conn->drain = left;
             for (uint32_t i = conn->piece_now + 1; i < conn->piece_count; i++)
                 conn->drain += conn->pieces[i].size;
@@ -166,7 +167,7 @@ static bool step_data(struct conn *conn, uint64_t *turn)
         }
         if (*turn == 0)
             return false;
-        if (payload(conn, conn->tenant->arena + p->offset + conn->piece_done, left, &got) <= 0)
+        if (payload(conn, bytes + conn->piece_done, left, &got) <= 0)
             return false;
         conn->piece_done += got;
         conn_spend(turn, got);

@@ -54,12 +54,13 @@ static int outgoing(const struct conn *conn, uint32_t fixed, struct iovec *iov)
         iov[n++] = (struct iovec){(uint8_t *)payload + done, conn->payload_size - done};
     }
     for (uint32_t i = conn->piece_now; reads(conn) && i < conn->piece_count && n < PARTS_PER_CALL; i++, skip = 0) {
-        const struct piece *p = &conn->pieces[i];
+        const struct libd_segment *p = &conn->pieces[i];
+        uint8_t *bytes = serve_piece(conn, p);
         /* Nothing of a region that was freed meanwhile leaves the server, and a reply cannot be taken back. */
-        if (!serve_piece_valid(conn, p))
+        if (!bytes)
             return -1;
         if (p->size > skip)
-            iov[n++] = (struct iovec){conn->tenant->arena + p->offset + skip, p->size - skip};
+            iov[n++] = (struct iovec){bytes + skip, p->size - skip};
     }
     return n;
 }

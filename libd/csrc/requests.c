@@ -125,22 +125,24 @@ uint64_t serve_body_size(const struct conn *conn)
     }
 }
 
-bool serve_piece_valid(const struct conn *conn, const struct piece *piece)
+uint8_t *serve_piece(const struct conn *conn, const struct libd_segment *piece)
 {
-    return conn->element && conn->tenant->regions[piece->slot].epoch == piece->epoch;
+    if (!conn->element)
+        return NULL;
+    const struct region *region = &conn->tenant->regions[piece->addr >> LIBD_OFFSET_BITS];
+    return region->epoch == piece->epoch ? conn->tenant->arena + region->base + (piece->addr & LIBD_OFFSET_MASK) : NULL;
 }
 
-static int check_piece(struct conn *conn, uint64_t addr, uint64_t epoch, uint64_t size, struct piece *piece,
-                       struct libd_error *err)
+/* Checks what a client asks for, and puts in which slot and which epoch that is now. */
+static int check_piece(const struct conn *conn, struct libd_segment *piece, struct libd_error *err)
 {
-    int code = pool_check(conn->element, addr, epoch, size, &piece->slot, err);
+    uint32_t slot;
+    int code = pool_check(conn->element, piece->addr, piece->epoch, piece->size, &slot, err);
 
     if (code)
         return code;
-    const struct region *region = &conn->tenant->regions[piece->slot];
-    piece->epoch = region->epoch;
-    piece->offset = region->base + (addr & LIBD_OFFSET_MASK);
-    piece->size = size;
+    piece->addr = (uint64_t)slot << LIBD_OFFSET_BITS | (piece->addr & LIBD_OFFSET_MASK);
+    piece->epoch = conn->tenant->regions[slot].epoch;
     return LIBD_OK;
 }
 
@@ -155,20 +157,17 @@ static int gather(struct conn *conn, uint64_t *bytes, struct libd_error *err)
         conn->pieces = &conn->one;
         conn->piece_count = 1;
         *bytes = r->size;
-        return check_piece(conn, r->addr, r->epoch, r->size, &conn->one, err);
+        conn->one = (struct libd_segment){r->addr, r->epoch, r->size};
+        return check_piece(conn, &conn->one, err);
     }
-    conn->pieces = malloc(r->count * sizeof *conn->pieces);
-    if (!conn->pieces)
-        return libd_fail(err, LIBD_ENOMEM, 0, 0);
+    conn->pieces = (struct libd_segment *)(void *)conn->body;
     conn->piece_count = r->count;
     *bytes = 0;
     for (uint32_t i = 0; i < r->count; i++) {
-        struct libd_segment s;
-        memcpy(&s, conn->body + i * sizeof s, sizeof s);
-        int code = check_piece(conn, s.addr, s.epoch, s.size, &conn->pieces[i], err);
+        int code = check_piece(conn, &conn->pieces[i], err);
         if (code)
             return code;
-        *bytes += s.size; /* at most 4096 regions of 2**40 bytes: cannot wrap */
+        *bytes += conn->pieces[i].size; /* at most 2048 regions of 2**40 bytes: cannot wrap */
     }
     return LIBD_OK;
 }
@@ -220,17 +219,17 @@ static void serve_write(struct conn *conn)
 static int serve_atomic(struct conn *conn, uint64_t *old, struct libd_error *err)
 {
     const struct libd_request *r = &conn->request;
-    struct piece piece;
+    struct libd_segment piece = {r->addr, r->epoch, sizeof *old};
     uint64_t desired;
-    int code = check_piece(conn, r->addr, r->epoch, sizeof *old, &piece, err);
+    int code = check_piece(conn, &piece, err);
 
     if (code)
         return code;
     if (r->addr % sizeof *old)
         return libd_fail(err, LIBD_EINVAL, 0, 0);
-    if (conn->tenant->regions[piece.slot].nic)
+    if (conn->tenant->regions[piece.addr >> LIBD_OFFSET_BITS].nic)
         return libd_fail(err, LIBD_EUNSUPPORTED, LIBD_LACK_DOMAIN, 0);
-    uint64_t *word = (uint64_t *)(void *)(conn->tenant->arena + piece.offset);
+    uint64_t *word = (uint64_t *)(void *)serve_piece(conn, &piece);
     if (r->op == LIBD_OP_FETCH_ADD) {
         *old = __atomic_fetch_add(word, r->size, __ATOMIC_SEQ_CST);
     } else {
@@ -256,6 +255,8 @@ void serve_guard(struct server *server)
         return;
     server->refused++;
     serve_orphan(server, tenant, NULL);
+    if (server->default_element && server->default_element->tenant == tenant)
+        server->default_element = NULL;
     pool_tenant_drop(tenant);
 }
 

@@ -1,4 +1,4 @@
-/* The wire protocol, version 2. docs/libd-protocol.md is its description; keep the two alike.
+/* The wire protocol, version 3. docs/libd-protocol.md is its description; keep the two alike.
  * Little-endian throughout; both sides refuse to build elsewhere rather than swap bytes on the data path. */
 #ifndef LIBD_WIRE_H
 #define LIBD_WIRE_H
@@ -10,12 +10,12 @@
 #endif
 
 #define LIBD_MAGIC "SCADMEM1"
-#define LIBD_VERSION 2
+#define LIBD_VERSION 3
 #define LIBD_REPLY_MAGIC 0x5343u
 #define LIBD_OFFSET_BITS 40
 #define LIBD_OFFSET_MASK ((UINT64_C(1) << LIBD_OFFSET_BITS) - 1)
 #define LIBD_SLOTS (1u << 18)       /* regions of one tenant, the unused slot 0 included */
-#define LIBD_MAX_SEGMENTS 4096      /* of one READV or WRITEV */
+#define LIBD_MAX_SEGMENTS 2048      /* of one READV or WRITEV: what a client makes the server keep is 48 KiB */
 #define LIBD_MAX_NAME 255
 #define LIBD_MAX_TOKEN 255
 #define LIBD_KEY_BYTES 16

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from libd import ElementGrant, ServerControl
+from libd import ElementGrant, ServerControl, _core
 from tests.libd.test_requests import ALLOC, FREE, HELLO, OK, REPLY, REQUEST, STALE, Raw, until
 
 HERE = Path(__file__).parent
@@ -81,7 +81,16 @@ class Device:
             socket.create_connection(("127.0.0.1", self.port), timeout=20)
         )
         token = grant.tenant.token.encode()
-        hello = HELLO.pack(b"SCADMEM1", 2, 2, len(token), 0, grant.tenant.id, grant.id, grant.key)
+        hello = HELLO.pack(
+            b"SCADMEM1",
+            _core.PROTOCOL_VERSION,
+            2,
+            len(token),
+            0,
+            grant.tenant.id,
+            grant.id,
+            grant.key,
+        )
         sock.sendall(hello + token)
         client = Raw(sock)
         reply = REPLY.unpack(client.receive(REPLY.size))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libd import ElementGrant
+from libd import ElementGrant, _core
 from tests.libd.test_requests import HELLO, READ, REPLY, REQUEST, WRITE, Raw, raw
 
 Stand = Any  # conftest.py's
@@ -32,7 +32,9 @@ def request(op: int, number: int, size: int = 0, payload: bytes = b"") -> bytes:
 
 def greeting(grant: ElementGrant) -> bytes:
     token = grant.tenant.token.encode()
-    hello = HELLO.pack(b"SCADMEM1", 2, 2, len(token), 0, grant.tenant.id, grant.id, grant.key)
+    hello = HELLO.pack(
+        b"SCADMEM1", _core.PROTOCOL_VERSION, 2, len(token), 0, grant.tenant.id, grant.id, grant.key
+    )
     return hello + token
 
 
