@@ -230,6 +230,7 @@ cdef extern from "server.h" nogil:
         const char *admin_token
         const char *device
         bint device_optional
+        double keep_warm
 
     int server_start(const server_options *options, server **out, libd_error *err)
     uint16_t server_port(const server *server)

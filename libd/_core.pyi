@@ -200,6 +200,7 @@ class Server:
         token: str | None,
         admin_token: str | None,
         rdma: str | None = None,
+        keep_warm: float,
     ) -> None: ...
     @property
     def rdma_device(self) -> str | None: ...

@@ -62,7 +62,7 @@ cdef class Server:
     cdef server *s
     cdef readonly int port
 
-    def __init__(self, *, size, default_region, host, int port, path, token, admin_token, rdma=None):
+    def __init__(self, *, size, default_region, host, int port, path, token, admin_token, rdma=None, double keep_warm):
         cdef server_options opts
         cdef libd_error err
         cdef int code
@@ -79,6 +79,7 @@ cdef class Server:
         opts.size = as_u64(size, "size")
         opts.default_region = as_u64(default_region, "size")
         opts.port = port
+        opts.keep_warm = keep_warm
         if host is not None:
             host_b = host.encode()
             opts.host = host_b

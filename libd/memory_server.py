@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from libd import _core
 from libd.errors import LibdError, SizeError
-from libd.server import MemoryServer
+from libd.server import KEEP_WARM, MemoryServer
 from libd.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -115,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DRAIN,
         metavar="SECONDS",
         help="for how long to finish what has begun when told to stop (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--keep-warm",
+        type=_seconds,
+        default=KEEP_WARM,
+        metavar="SECONDS",
+        help="for how long the pages of freed memory stay with their tenant before the machine has "
+        "them back (default: %(default)g)",
     )
     parser.add_argument(
         "--admin-token", help="opens the administrator's connection (ServerControl)"
@@ -225,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             admin_token=admin_token,
             default_region=region,
             rdma=options.rdma,
+            keep_warm=options.keep_warm,
         )
         if options.metrics:
             metrics = _serve_metrics(server, options, admin_token or "")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import Self
 
 from libd import _core
-from libd.errors import AuthError
+from libd.errors import AuthError, LibdError
 
-__all__ = ["MemoryServer"]
+__all__ = ["KEEP_WARM", "MemoryServer"]
+
+KEEP_WARM = 10.0
 
 
 class MemoryServer:
@@ -36,6 +39,10 @@ class MemoryServer:
         RDMA device for transports of type ``rdma_uverbs``: ``NAME[:PORT[:GID INDEX]]``, ``any`` for
         the first that has an active port, ``auto`` for the same if there is one; None for none.
         Whoever uses it connects over TCP first.
+    keep_warm
+        Seconds for which the pages of freed memory stay with their tenant, who finds them in place
+        when it allocates again. What nobody used for so long goes back to the machine, after twice
+        that time at the latest, and at once when it is promised to somebody else.
 
     Raises
     ------
@@ -44,7 +51,8 @@ class MemoryServer:
     CapacityError
         if this machine cannot promise `size` bytes.
     LibdError
-        if it cannot listen there (address in use, name does not resolve).
+        if `keep_warm` is negative or no number, or it cannot listen there (address in use, name
+        does not resolve).
     UnsupportedError
         if there is no RDMA device as `rdma` asks for.
     """
@@ -60,6 +68,7 @@ class MemoryServer:
         admin_token: str | None = None,
         default_region: int | None = None,
         rdma: str | None = None,
+        keep_warm: float = KEEP_WARM,
     ) -> None:
         if default_region is None:
             default_region = 0 if admin_token else size
@@ -69,6 +78,8 @@ class MemoryServer:
                 f"a memory server on {bind!r} would be open to the network: give it a token, "
                 "or bind loopback"
             )
+        if not 0 <= keep_warm < math.inf:
+            raise LibdError(f"memory server: keep_warm is {keep_warm} seconds")
         self.size = size
         self.default_region = default_region
         self._bind = bind
@@ -82,6 +93,7 @@ class MemoryServer:
             token=token or None,
             admin_token=admin_token or None,
             rdma=rdma,
+            keep_warm=keep_warm,
         )
 
     @property

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from libd.control import ServerControl
 from libd.errors import LibdError, TransportTimeoutError
+from libd.server import KEEP_WARM
 from libd.units import parse_size
 
 __all__ = ["MemoryServerProcess"]
@@ -43,6 +44,8 @@ class MemoryServerProcess:
         Opens the default region.
     rdma
         As `MemoryServer` has it: a device for one-sided RDMA, by default whichever there is.
+    keep_warm
+        As `MemoryServer` has it.
     timeout
         Seconds to wait for the server to listen.
 
@@ -60,6 +63,7 @@ class MemoryServerProcess:
         default_region: int = 0,
         token: str | None = None,
         rdma: str | None = "auto",
+        keep_warm: float = KEEP_WARM,
         timeout: float = 20.0,
     ) -> None:
         admin_token = secrets.token_hex(32)
@@ -76,6 +80,7 @@ class MemoryServerProcess:
             "--default-region", str(default_region),
             "--lifeline", str(reader),
             "--json",
+            "--keep-warm", str(keep_warm),
             *(["--rdma", rdma] if rdma else []),
         ]  # fmt: skip
         # The kernel's notice is about the thread that forks, not about its process: only the main

@@ -14,7 +14,10 @@ void element_discharge(struct element *element, uint64_t bytes);
 /* Brings the element's byte-seconds up to now. */
 void element_integrate(struct element *element);
 
-/* guard.c: gives pages of its free blocks back: of warm ones, or of all, whatever is known of them. */
+/* guard.c */
+/* Bytes that it may still take from the machine. */
+uint64_t tenant_undrawn(const struct tenant *tenant);
+/* Gives pages of its free blocks back: of warm ones, or of all, whatever is known of them. */
 void tenant_trim(struct tenant *tenant, bool all);
 
 /* region.c */

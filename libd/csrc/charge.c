@@ -39,11 +39,8 @@ static uint64_t headroom(const struct pool *pool)
 {
     uint64_t undrawn = 0, left = libd_available();
 
-    for (const struct tenant *t = pool->tenants; t; t = t->next) {
-        uint64_t pages = tenant_resident(t), drawn = pages > t->heap.warm_bytes ? pages - t->heap.warm_bytes : 0;
-        if (t->reserved > drawn)
-            undrawn += t->reserved - drawn;
-    }
+    for (const struct tenant *t = pool->tenants; t; t = t->next)
+        undrawn += tenant_undrawn(t);
     return left > undrawn ? left - undrawn : 0;
 }
 

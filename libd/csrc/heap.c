@@ -19,6 +19,74 @@ static void set_warm(struct block *block, uint64_t from, uint64_t to)
     block->warm_to = from < to ? to : 0;
 }
 
+/* ---- pages ------------------------------------------------------------------------------------------------------- */
+
+static uint64_t page_down(uint64_t at) { return at & ~(HEAP_PAGE - 1); }
+
+static uint64_t page_up(uint64_t at) { return page_down(at + HEAP_PAGE - 1); }
+
+/* Bytes of warm pages that are the free block's alone. What its first and last page have of others is live: two free blocks
+ * would be one. */
+static uint64_t warm_alone(const struct heap *heap, const struct block *block)
+{
+    uint64_t end = block->off + block->size, from = page_down(block->warm_from), to = page_up(block->warm_to);
+
+    if (!warm(block))
+        return 0;
+    if (end < heap->size) /* behind the last page is nobody */
+        end = page_down(end);
+    from = from > page_up(block->off) ? from : page_up(block->off);
+    to = to < end ? to : end;
+    return from < to ? to - from : 0;
+}
+
+void heap_warm(const struct heap *heap, const struct block *block, uint64_t most, uint64_t *from, uint64_t *to)
+{
+    uint64_t end = block->off + block->size;
+
+    *from = *to = 0;
+    if (!warm_alone(heap, block))
+        return;
+    *from = page_down(block->warm_from) > block->off ? page_down(block->warm_from) : block->off;
+    *to = page_up(block->warm_to) < end ? page_up(block->warm_to) : end;
+    uint64_t first = page_up(*from), last = page_down(*to);
+    if (last > first && last - first > most)
+        *to = first + (most > HEAP_PAGE ? page_down(most) : HEAP_PAGE);
+}
+
+/* Pages of a live block in which no other live block has a part. Up to 64 blocks lie in a page. */
+static uint64_t pages_alone(const struct block *block)
+{
+    uint64_t first = block->off / HEAP_PAGE, last = (block->off + block->size - 1) / HEAP_PAGE, end = last + 1;
+    const struct block *b;
+
+    for (b = block->prev; b && (b->off + b->size - 1) / HEAP_PAGE == first; b = b->prev)
+        if (!b->free) {
+            first++;
+            break;
+        }
+    for (b = block->next; b && b->off / HEAP_PAGE == last; b = b->next)
+        if (!b->free) {
+            end--;
+            break;
+        }
+    return first < end ? end - first : 0;
+}
+
+static void note_warmth(struct heap *heap)
+{
+    if (heap->warm_bytes < heap->warm_least)
+        heap->warm_least = heap->warm_bytes;
+}
+
+void heap_cooled(struct heap *heap, struct block *block, uint64_t to)
+{
+    heap->warm_bytes -= warm_alone(heap, block);
+    set_warm(block, to > block->warm_from ? to : block->warm_from, block->warm_to);
+    heap->warm_bytes += warm_alone(heap, block);
+    note_warmth(heap);
+}
+
 /* ---- the tree of free blocks ------------------------------------------------------------------------------------- */
 
 /* splitmix64; the seed is secret, so that no client can choose an order of requests that makes the tree a list. */
@@ -61,7 +129,7 @@ static void tree_insert(struct heap *heap, struct block *block)
     *less = *more = NULL;
     *link = block;
     heap->free_bytes += block->size;
-    heap->warm_bytes += warm(block);
+    heap->warm_bytes += warm_alone(heap, block);
     heap->free_blocks++;
 }
 
@@ -89,7 +157,7 @@ static void tree_remove(struct heap *heap, struct block *block)
     block->less = block->more = NULL;
     block->free = false;
     heap->free_bytes -= block->size;
-    heap->warm_bytes -= warm(block);
+    heap->warm_bytes -= warm_alone(heap, block);
     heap->free_blocks--;
 }
 
@@ -253,10 +321,13 @@ struct block *heap_alloc(struct heap *heap, uint64_t size, uint64_t align)
         if (rest) /* else the caller gets the whole block: wasteful, not wrong */
             tree_insert(heap, rest);
     }
+    heap->live_pages += pages_alone(found);
+    note_warmth(heap);
     return found;
 }
 
-void heap_free(struct heap *heap, struct block *block)
+/* Puts what is no longer counted as live among the free blocks. */
+static void give(struct heap *heap, struct block *block)
 {
     set_warm(block, block->off, block->off + block->size);
     if (block->next && block->next->free) {
@@ -271,16 +342,21 @@ void heap_free(struct heap *heap, struct block *block)
     tree_insert(heap, block);
 }
 
-bool heap_resize(struct heap *heap, struct block *block, uint64_t size)
+void heap_free(struct heap *heap, struct block *block)
 {
-    size = heap_round(size);
+    heap->live_pages -= pages_alone(block);
+    give(heap, block);
+}
+
+static bool resize(struct heap *heap, struct block *block, uint64_t size)
+{
     if (size == block->size)
         return true;
     if (size < block->size) {
         struct block *rest = split(block, size);
         if (!rest)
             return false;
-        heap_free(heap, rest);
+        give(heap, rest);
         return true;
     }
     struct block *next = block->next;
@@ -298,6 +374,15 @@ bool heap_resize(struct heap *heap, struct block *block, uint64_t size)
     }
     join(block);
     return true;
+}
+
+bool heap_resize(struct heap *heap, struct block *block, uint64_t size)
+{
+    heap->live_pages -= pages_alone(block);
+    bool done = resize(heap, block, heap_round(size));
+    heap->live_pages += pages_alone(block);
+    note_warmth(heap);
+    return done;
 }
 
 uint64_t heap_largest(struct heap *heap)

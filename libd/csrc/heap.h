@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #define HEAP_GRAIN 64u
+#define HEAP_PAGE UINT64_C(4096)
 #define HEAP_LOOKS 16 /* blocks that may or may not fit an alignment, tried before one that certainly does */
 
 struct block {
@@ -22,7 +23,10 @@ struct block {
 struct heap {
     struct block *first;
     struct block *root; /* of the free blocks: a treap by size, then offset */
-    uint64_t size, free_bytes, warm_bytes, free_blocks;
+    uint64_t size, free_bytes, free_blocks;
+    uint64_t live_pages; /* in which blocks that are not free have a part */
+    uint64_t warm_bytes; /* of the other pages, as far as they may have been touched */
+    uint64_t warm_least; /* the fewest that there were, between calls, since the owner of the heap set this */
     uint64_t dice;    /* where the next rank comes from */
     uint64_t visited; /* blocks that were looked at so far, in all searches */
 };
@@ -36,6 +40,11 @@ struct block *heap_alloc(struct heap *heap, uint64_t size, uint64_t align);
 void heap_free(struct heap *heap, struct block *block);
 /* Grows `block` into the free bytes after it, or gives bytes back; false if it cannot. */
 bool heap_resize(struct heap *heap, struct block *block, uint64_t size);
+/* What may have been touched of a free block: whole pages, at most `most` bytes of them but at least one, and what it has of the
+ * pages at its ends; nothing if it has no page to itself. */
+void heap_warm(const struct heap *heap, const struct block *block, uint64_t most, uint64_t *from, uint64_t *to);
+/* The bytes of a free block before `to` are zeros again, and their pages gone. */
+void heap_cooled(struct heap *heap, struct block *block, uint64_t to);
 /* Bytes of the largest free block. */
 uint64_t heap_largest(struct heap *heap);
 uint64_t heap_round(uint64_t size);

@@ -91,6 +91,7 @@ struct tenant {
     int arena_fd, table_fd; /* -1 in an anonymous pool */
     uint8_t *arena;
     uint64_t arena_size;
+    uint64_t cooling;   /* bytes that go back in this round */
     bool attached;      /* a client had its arena, and may have it mapped for as long as it likes */
     unsigned offences;  /* how often in a row it used more than it was promised */
     double offended_at;
@@ -129,6 +130,9 @@ struct pool {
     struct move *moves;
     uint64_t attached; /* tenants */
     double guarded_at;
+    double keep_warm; /* seconds */
+    double cool_at;   /* when what was freed goes back next; 0: nothing was */
+    bool cooling;     /* some of that has gone */
     struct leases leases;
 };
 
@@ -169,6 +173,10 @@ bool pool_move(struct move *move, uint64_t bytes);
 int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
                struct libd_error *err);
 uint64_t pool_resident(const struct pool *pool);
+/* Memory has been freed. */
+void pool_freed(struct pool *pool);
+/* Gives back, a turn at a time, the pages that were free and warm for at least `keep_warm` seconds, at most twice as long. */
+void pool_cool(struct pool *pool, double now);
 #define POOL_GUARD_EVERY 0.02 /* seconds */
 /* Clients get the tenant's arena. */
 void pool_attach(struct tenant *tenant);

@@ -124,6 +124,7 @@ void region_destroy(struct element *element, struct heap *heap, uint32_t slot)
             tenant->regions[region->next].prev = region->prev;
     }
     heap_free(heap, region->block);
+    pool_freed(tenant->pool);
     element_discharge(element, region->charged);
     tenant->regions_live--;
     element->regions--;

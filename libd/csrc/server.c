@@ -139,6 +139,7 @@ static int prepare(struct server *server, struct libd_error *err)
     struct tenant *tenant;
     int code = pool_init(&server->pool, o->size, false, err);
 
+    server->pool.keep_warm = o->keep_warm;
     if (!code && o->device)
         code = verbs_server_start(server, err);
     if (!code && o->default_region) {
@@ -159,6 +160,10 @@ static int patience(const struct server *server)
         due = next->deadline - now;
     if (server->pool.attached && due > POOL_GUARD_EVERY)
         due = POOL_GUARD_EVERY;
+    if (server->pool.cool_at > 0 && due > 0) {
+        now = libd_now();
+        due = server->pool.cool_at - now < due ? server->pool.cool_at - now : due;
+    }
     if (server->draining) /* nobody says when a peer has received everything */
         due = 0.005;
     if (due >= 1e6)
@@ -250,6 +255,8 @@ static void loop(struct server *server)
         move_regions(server);
         if (server->pool.attached)
             serve_guard(server);
+        if (server->pool.cool_at > 0)
+            pool_cool(&server->pool, libd_now());
         bury(server);
         if (server->greeting)
             dismiss_silent(server);

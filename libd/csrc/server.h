@@ -19,6 +19,7 @@ struct server_options {
     const char *admin_token; /* NULL: nobody administers this server */
     const char *device;      /* RDMA: NAME[:PORT[:GID INDEX]], "": any; NULL: none */
     bool device_optional;    /* go without one if there is none */
+    double keep_warm;        /* seconds for which freed memory stays with its tenant; twice that at most */
 };
 
 /* Starts the server's thread, and returns once it listens. */

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "books.h"
 #include "capacity.h"
-#include "pool.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -33,6 +33,23 @@ EXPORT uint64_t h_size(const struct block *block) { return block->size; }
 EXPORT uint64_t h_visited(const struct heap *heap) { return heap->visited; }
 EXPORT uint64_t h_free_bytes(const struct heap *heap) { return heap->free_bytes; }
 EXPORT uint64_t h_free_blocks(const struct heap *heap) { return heap->free_blocks; }
+EXPORT uint64_t h_live_pages(const struct heap *heap) { return heap->live_pages; }
+EXPORT uint64_t h_warm_bytes(const struct heap *heap) { return heap->warm_bytes; }
+
+/* Cools up to about `most` bytes of the `n`th free block; what it cooled. */
+EXPORT void h_cool(struct heap *heap, uint64_t n, uint64_t most, uint64_t *from, uint64_t *to)
+{
+    struct block *b = heap->first;
+
+    *from = *to = 0;
+    for (n %= heap->free_blocks + 1; b && (!b->free || n); b = b->next)
+        n -= b->free;
+    if (!b)
+        return;
+    heap_warm(heap, b, most, from, to);
+    if (*from < *to)
+        heap_cooled(heap, b, *to);
+}
 
 /* ---- a pool on a machine of a known size ------------------------------------------------------------------------- */
 
@@ -96,6 +113,20 @@ EXPORT void p_touch(uint64_t addr)
 EXPORT uint64_t p_resident(void) { return pool_resident(&pool); }
 EXPORT uint64_t p_reserved(void) { return pool.reserved; }
 EXPORT uint64_t p_warm(void) { return tenant->heap.warm_bytes; }
+
+/* What happens each time that freed memory has been warm for long enough; how many turns that took. */
+EXPORT int p_cool(void)
+{
+    int turns = 0;
+
+    do
+        pool_cool(&pool, pool.cool_at);
+    while (++turns && pool.cooling);
+    return turns;
+}
+
+EXPORT int p_cools(void) { return pool.cool_at > 0; }
+EXPORT uint64_t p_undrawn(void) { return tenant_undrawn(tenant); }
 
 /* ---- a region on its way ----------------------------------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libd import ElementGrant, LibdError, StaleRefError
+from libd import ElementGrant, LibdError, StaleRefError, _core
 from tests.libd.test_requests import HELLO, REPLY, REQUEST, Raw, until
 
 Stand = Any  # conftest.py's
@@ -28,7 +28,16 @@ def arena_of(stand: Stand, grant: ElementGrant) -> mmap.mmap:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect("\0" + stand.server.unix_url.removeprefix("unix://@"))
         token = grant.tenant.token.encode()
-        hello = HELLO.pack(b"SCADMEM1", 2, 2, len(token), 0, grant.tenant.id, grant.id, grant.key)
+        hello = HELLO.pack(
+            b"SCADMEM1",
+            _core.PROTOCOL_VERSION,
+            2,
+            len(token),
+            0,
+            grant.tenant.id,
+            grant.id,
+            grant.key,
+        )
         sock.sendall(hello + token)
         client = Raw(sock)
         client.receive(REPLY.unpack(client.receive(REPLY.size))[6])
@@ -67,6 +76,18 @@ def test_what_was_not_promised_is_taken_back(stand: Stand, grant: ElementGrant) 
         out = bytearray(MIB)
         trans.read_into(0, out)
         assert out == data
+
+
+def test_tiny_regions_are_no_licence(stand: Stand) -> None:
+    """Each has a part in one page or two, but many lie in the same."""
+    count = 20_000
+    grant = stand.control.create_element(stand.tenant(QUOTA), "m", elastic=True)
+    trans = stand.open(grant, "shm")
+    for _ in range(count):
+        trans.alloc(64)
+    with arena_of(stand, grant) as arena:
+        touch(arena, 0, 4 * SLACK)
+        until(lambda: stand.control.tenant_stats(grant.tenant).resident <= 64 * count + SLACK)
 
 
 def test_who_goes_on_is_dropped_and_nobody_else(stand: Stand, grant: ElementGrant) -> None:

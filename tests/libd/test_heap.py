@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from ctypes import c_char_p, c_int, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "libd" / "csrc"
 GRAIN = 64
+PAGE = 4096
 CAPACITY = 7  # LIBD_ECAPACITY
 
 SIGNATURES: dict[str, tuple[object, list[object]]] = {
@@ -33,6 +34,9 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "h_visited": (c_uint64, [c_void_p]),
     "h_free_bytes": (c_uint64, [c_void_p]),
     "h_free_blocks": (c_uint64, [c_void_p]),
+    "h_live_pages": (c_uint64, [c_void_p]),
+    "h_warm_bytes": (c_uint64, [c_void_p]),
+    "h_cool": (None, [c_void_p, c_uint64, c_uint64, POINTER(c_uint64), POINTER(c_uint64)]),
     "p_open": (c_int, [c_uint64, c_uint64]),
     "p_machine": (None, [c_uint64]),
     "p_close": (None, []),
@@ -42,6 +46,9 @@ SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "p_resident": (c_uint64, []),
     "p_reserved": (c_uint64, []),
     "p_warm": (c_uint64, []),
+    "p_cool": (c_int, []),
+    "p_cools": (c_int, []),
+    "p_undrawn": (c_uint64, []),
     "p_grow": (c_int, [c_uint64, c_uint64]),
     "p_epoch": (c_int64, [c_uint64]),
     "p_move": (c_int, [c_uint64]),
@@ -75,12 +82,17 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return library
 
 
+def pages(off: int, size: int) -> range:
+    return range(off // PAGE, (off + size - 1) // PAGE + 1) if size else range(0)
+
+
 class Heap:
     """A native heap, and what it must look like."""
 
     def __init__(self, native: ctypes.CDLL, size: int) -> None:
         self.native, self.size, self.at = native, size, native.h_new(size)
         self.live: dict[int, tuple[int, int]] = {}  # block: offset, size
+        self.touched: set[int] = set()  # grains that were live since they were cooled
 
     def free_ranges(self) -> list[tuple[int, int]]:
         ranges, end = [], 0
@@ -96,6 +108,32 @@ class Heap:
         assert self.native.h_free_blocks(self.at) == len(ranges)
         assert self.native.h_free_bytes(self.at) == sum(size for _, size in ranges)
         assert self.native.h_largest(self.at) == max((size for _, size in ranges), default=0)
+        live = {page for off, size in self.live.values() for page in pages(off, size)}
+        assert self.native.h_live_pages(self.at) == len(live)
+        # At least what was touched is called warm, and at most what nobody has.
+        warm = {grain * GRAIN // PAGE for grain in self.touched} - live
+        assert len(warm) * PAGE <= self.native.h_warm_bytes(self.at)
+        assert self.native.h_warm_bytes(self.at) <= self.size - len(live) * PAGE
+        if not self.touched:
+            assert self.native.h_warm_bytes(self.at) == 0
+
+    def touch(self, block: int) -> None:
+        off, size = self.live[block]
+        self.touched.update(range(off // GRAIN, (off + size) // GRAIN))
+
+    def cool(self, number: int, most: int) -> None:
+        start, stop = c_uint64(), c_uint64()
+        before = self.native.h_warm_bytes(self.at)
+        self.native.h_cool(self.at, number, most, start, stop)
+        cooled = range(start.value // GRAIN, stop.value // GRAIN)
+        free = {g for off, n in self.free_ranges() for g in range(off // GRAIN, (off + n) // GRAIN)}
+        assert free.issuperset(cooled)
+        assert len(cooled) * GRAIN <= max(most, PAGE) + 2 * PAGE
+        assert before - self.native.h_warm_bytes(self.at) == len(
+            set(pages(start.value, stop.value - start.value))
+            - {page for off, size in self.live.values() for page in pages(off, size)}
+        ) * PAGE  # fmt: skip
+        self.touched.difference_update(cooled)
 
     def alloc(self, size: int, align: int) -> int | None:
         size = max(GRAIN, -(-size // GRAIN) * GRAIN)
@@ -114,6 +152,7 @@ class Heap:
             assert any(a <= off and off + size <= a + n for n, a in fitting)
         self.live[block] = (off, self.native.h_size(block))
         assert self.live[block][1] == size
+        self.touch(block)
         return block
 
     def free(self, block: int) -> None:
@@ -127,12 +166,14 @@ class Heap:
         assert self.native.h_resize(self.at, block, size) == (size <= had + behind)
         self.live[block] = (off, self.native.h_size(block))
         assert self.live[block][1] == (size if size <= had + behind else had)
+        self.touch(block)
 
 
 step = st.one_of(
     st.tuples(st.just("alloc"), st.integers(0, 5000), st.sampled_from([1, 64, 256, 4096, 1 << 30])),
     st.tuples(st.just("free"), st.integers(0, 1000), st.just(0)),
     st.tuples(st.just("resize"), st.integers(0, 1000), st.integers(0, 5000)),
+    st.tuples(st.just("cool"), st.integers(0, 100), st.integers(1, 20_000)),
 )
 
 
@@ -147,6 +188,8 @@ def test_any_history(native: ctypes.CDLL, steps: list[tuple[str, int, int]]) -> 
                 heap.alloc(number, more)
             elif blocks and what == "free":
                 heap.free(blocks[number % len(blocks)])
+            elif what == "cool":
+                heap.cool(number, more)
             elif blocks:
                 heap.resize(blocks[number % len(blocks)], more)
             heap.check()
@@ -271,6 +314,78 @@ def test_warm_pages_are_used_again_on_a_full_machine(pool: ctypes.CDLL) -> None:
         assert addr > 0
         pool.p_touch(addr)
         assert pool.p_free(addr) == 0
+
+
+def test_what_was_freed_untouched_is_not_promised_to_others(pool: ctypes.CDLL) -> None:
+    """Its owner may have it mapped and touch it yet, and nobody would mind."""
+    addr = pool.p_alloc(10 * MB)
+    assert pool.p_free(addr) == 0
+    assert pool.p_undrawn() == 10 * MB
+    assert pool.p_alloc(64) > 0
+    assert pool.p_warm() > 0
+    assert pool.p_alloc(5 * MB) > 0  # it is needed: now nobody may touch it any more
+    assert pool.p_warm() == 0
+
+
+def test_tiny_regions_may_have_their_pages_and_no_others(pool: ctypes.CDLL) -> None:
+    for _ in range(1000):
+        assert pool.p_alloc(64) > 0
+    assert pool.p_reserved() == 64_000
+    assert pool.p_undrawn() == -(-64_000 // PAGE) * PAGE
+
+
+def test_what_nobody_uses_again_goes_back(pool: ctypes.CDLL) -> None:
+    assert not pool.p_cools()
+    addr = pool.p_alloc(8 * MB)
+    assert pool.p_alloc(64) > 0
+    pool.p_touch(addr)
+    assert not pool.p_cools()
+    assert pool.p_free(addr) == 0
+    assert pool.p_cools()
+    pool.p_cool()
+    assert pool.p_resident() == 8 * MB  # since then it has been free all the time
+    pool.p_cool()
+    assert pool.p_resident() == 0
+    assert not pool.p_cools()
+
+
+def test_what_is_used_again_and_again_stays_warm(pool: ctypes.CDLL) -> None:
+    """Of 8 MiB that were freed together, 3 are needed every now and then."""
+    addr = pool.p_alloc(8 * MB)
+    pool.p_touch(addr)
+    assert pool.p_free(addr) == 0
+    for _ in range(4):
+        addr = pool.p_alloc(3 * MB)
+        assert pool.p_free(addr) == 0
+        pool.p_cool()
+    assert pool.p_warm() == 3 * MB
+    pool.p_cool()
+    assert pool.p_warm() == pool.p_resident() == 0
+
+
+def test_much_goes_back_in_turns(pool: ctypes.CDLL) -> None:
+    pool.p_machine(64 * MB)
+    addr = pool.p_alloc(40 * MB)
+    pool.p_touch(addr)
+    assert pool.p_free(addr) == 0
+    assert pool.p_cool() == 1
+    assert pool.p_cool() == 3
+    assert pool.p_resident() == 0
+
+
+def test_the_edges_of_what_was_cooled_are_zeros(pool: ctypes.CDLL) -> None:
+    """Pages that others share stay; what was freed of them is cleared."""
+    first, middle, last = (pool.p_alloc(size) for size in (1024, 3 * PAGE, 1024))
+    for addr in (first, middle, last):
+        pool.p_touch(addr)
+    assert pool.p_free(middle) == 0
+    pool.p_cool()
+    pool.p_cool()
+    assert pool.p_resident() == 2 * PAGE
+    middle = pool.p_alloc(3 * PAGE)
+    assert pool.p_holds(middle, bytes(3 * PAGE), 3 * PAGE)
+    assert pool.p_holds(first, b"\1" * 1024, 1024)
+    assert pool.p_holds(last, b"\1" * 1024, 1024)
 
 
 # A region on its way to where it has room.

@@ -26,6 +26,7 @@ from libd import (
     TransportTimeoutError,
     register_transport,
 )
+from tests.libd.test_requests import until
 
 ADMIN = "the administrator's token"
 Stand = Any  # conftest.py's
@@ -434,3 +435,31 @@ def test_many_clients(stand: Stand) -> None:
         thread.join()
     assert wrong == []
     assert stand.control.element_stats(grant.tenant, grant.id).reserved == 0
+
+
+def test_freed_memory_goes_back_to_the_machine() -> None:
+    size = 40 << 20
+    with MemoryServer(
+        1 << 26, unix=f"@scad-test-{secrets.token_hex(8)}", admin_token=ADMIN, keep_warm=0.05
+    ) as server:
+        control = ServerControl(server.tcp_url or "", ADMIN, unix_url=server.unix_url)
+        grant = control.create_element(control.create_tenant("t", 1 << 26), "m", elastic=True)
+        with LibdAction("test", [grant.durl("m", "rdma_tcp")]) as action:
+            trans = action.get_transport("m")
+            kept = trans.alloc(100)
+            trans.write_from(kept, b"kept")
+            addr = trans.alloc(size)
+            trans.write_from(addr, np.ones(size, np.uint8))
+            assert control.stats().resident >= size
+            trans.free(addr)
+            until(lambda: control.stats().resident <= 8192)
+            out = bytearray(4)
+            trans.read_into(kept, out)
+            assert out == b"kept"
+        control.close()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_freed_memory_is_kept_for_a_time(seconds: float) -> None:
+    with pytest.raises(LibdError, match="keep_warm"):
+        MemoryServer(1 << 20, keep_warm=seconds)
