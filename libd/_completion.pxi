@@ -11,20 +11,29 @@ cdef object item_size(typestr):
     return int(number) * (4 if kind == "U" else 1)
 
 
+cdef bint packed(size, shape, strides):
+    """Whether extents, the innermost first, lie one behind the other."""
+    for extent, stride in zip(shape, strides):
+        if stride != size and extent > 1:
+            return False
+        size *= extent
+    return True
+
+
 cdef object array_interface(obj, Py_buffer *view, bint writable):
     """Fill `view` from ``__array_interface__``: for objects that have memory but no buffer protocol."""
     about = getattr(obj, "__array_interface__", None)
     if about is None:
         raise TypeError(f"{type(obj).__name__} has neither the buffer protocol nor __array_interface__")
     address, readonly = about["data"]
-    size = item_size(about["typestr"])
-    strides = about.get("strides")
-    for extent, stride in zip(reversed(about["shape"]), reversed(strides) if strides else repeat(None)):
-        if extent < 0:
-            raise BufferError(f"{type(obj).__name__} has a negative extent")
-        if stride is not None and stride != size and extent > 1:
-            raise BufferError(f"{type(obj).__name__} is not contiguous")
-        size *= extent
+    shape, strides = tuple(about["shape"]), about.get("strides")
+    if any(extent < 0 for extent in shape):
+        raise BufferError(f"{type(obj).__name__} has a negative extent")
+    item = item_size(about["typestr"])
+    size = item * prod(shape)
+    # In the order of C or of Fortran.
+    if size and strides and not (packed(item, shape[::-1], strides[::-1]) or packed(item, shape, strides)):
+        raise BufferError(f"{type(obj).__name__} is not contiguous")
     if readonly and writable:
         raise BufferError(f"{type(obj).__name__} is read-only")
     if size and not address:
@@ -33,9 +42,12 @@ cdef object array_interface(obj, Py_buffer *view, bint writable):
 
 
 cdef inline int acquire(obj, Py_buffer *view, bint writable) except -1:
-    """Get the contiguous memory of `obj`; whoever acquired it calls `PyBuffer_Release`."""
+    """Get the contiguous memory of `obj`; whoever acquired it calls `PyBuffer_Release`.
+
+    Arrays in Fortran's order are contiguous, too: what is moved are the bytes as they lie there.
+    """
     if PyObject_CheckBuffer(obj):
-        PyObject_GetBuffer(obj, view, PyBUF_CONTIG if writable else PyBUF_CONTIG_RO)
+        PyObject_GetBuffer(obj, view, PyBUF_ANY_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
     else:
         array_interface(obj, view, writable)
     return 0

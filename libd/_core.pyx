@@ -8,14 +8,14 @@ import os
 import sys
 import weakref
 from ipaddress import IPv6Address
-from itertools import repeat
+from math import prod
 from operator import index
 
 cimport cython
 from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS,
-    PyBUF_CONTIG,
     PyBUF_CONTIG_RO,
+    PyBUF_WRITABLE,
     PyBuffer_FillInfo,
     PyBuffer_Release,
     PyObject_CheckBuffer,

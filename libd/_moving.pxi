@@ -71,10 +71,6 @@ cdef class Mover:
             )
         return <char *>data + start
 
-    cdef libd_local *registered(self, Buffer buffer) except? NULL:
-        cdef Registration registration = buffer.registered(self.t.domain)
-        return NULL if registration is None else registration.local
-
     def read(self, size, addr=0, offset=0, *, out=None):
         """Read `size` bytes at `addr` of the memory element into ``buf[offset:offset + size]``.
 
@@ -99,7 +95,9 @@ cdef class Mover:
         if out is None:
             vec.data = self.local(keep.data, keep.size, vec.size, offset, "read")
             if self.t.domain is not NULL:
-                vec.local = self.registered(keep)
+                registration = keep.registered(self.t.domain)
+                if registration is not None:
+                    vec.local = registration.local
             with nogil:
                 code = libd_readv(self.t, &vec, 1, &err)
         else:
@@ -123,10 +121,15 @@ cdef class Mover:
         cdef libd_error err
         cdef int code
         cdef Buffer keep = self.buffer
+        cdef Registration registration
         vec.size = as_u64(size, "size")
         vec.addr = as_u64(addr, "address")
         vec.data = self.local(keep.data, keep.size, vec.size, offset, "write")
-        vec.local = self.registered(keep) if self.t.domain is not NULL else NULL
+        vec.local = NULL
+        if self.t.domain is not NULL:
+            registration = keep.registered(self.t.domain)
+            if registration is not None:
+                vec.local = registration.local
         with nogil:
             code = libd_writev(self.t, &vec, 1, &err)
         if code:

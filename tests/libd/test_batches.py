@@ -238,6 +238,23 @@ def test_array_interface(make: Maker) -> None:
         trans.write_from(8, Interface(out[:, :, 1]))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wrap", [lambda array: array, Interface], ids=["buffer", "interface"])
+def test_fortran_order(make: Maker, wrap: Callable[[Any], Any]) -> None:
+    trans = make()
+    array = np.asfortranarray(np.arange(24, dtype=np.int32).reshape(2, 3, 4))
+    trans.write_from(8, wrap(array))
+    plain = np.zeros(24, np.int32)
+    trans.read_into(8, plain)
+    np.testing.assert_array_equal(plain, array.ravel(order="K"))  # as it lies in memory
+    out = np.zeros_like(array)
+    assert out.flags.f_contiguous
+    assert not out.flags.c_contiguous
+    trans.submit(reads=[(8, wrap(out))]).wait()
+    np.testing.assert_array_equal(out, array)
+    with pytest.raises((BufferError, ValueError), match="contiguous"):
+        trans.write_from(8, wrap(out[:, 1:]))
+
+
 def test_read_with_out(make: Maker) -> None:
     trans = make()
     trans.write_from(100, b"abcdef")
