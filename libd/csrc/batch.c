@@ -7,15 +7,16 @@
 
 #define STRIPE_FROM (UINT64_C(4) << 20) /* bytes of a batch from which on it is cut up over all lanes */
 #define STRIPE (UINT64_C(1) << 20)
+#define SLICE (UINT64_C(4) << 20) /* bytes of a read on the only lane */
 
-/* Cuts what is longer than a stripe. */
-static struct libd_vec *cut(const struct libd_batch *batch, size_t *reads, size_t *count)
+/* Cuts what is longer than `most`. */
+static struct libd_vec *cut(const struct libd_batch *batch, uint64_t most, size_t *reads, size_t *count)
 {
     struct libd_vec *pieces;
     size_t n = 0;
 
     for (size_t i = 0; i < batch->count; i++)
-        n += batch->vec[i].size ? (batch->vec[i].size + STRIPE - 1) / STRIPE : 1;
+        n += batch->vec[i].size ? (batch->vec[i].size + most - 1) / most : 1;
     pieces = malloc(n * sizeof *pieces);
     n = 0;
     for (size_t i = 0; i < batch->count && pieces; i++) {
@@ -24,8 +25,8 @@ static struct libd_vec *cut(const struct libd_batch *batch, size_t *reads, size_
             *reads = n;
         do {
             struct libd_vec piece = left;
-            if (piece.size > STRIPE)
-                piece.size = STRIPE;
+            if (piece.size > most)
+                piece.size = most;
             pieces[n++] = piece;
             left.addr += piece.size;
             left.data = (char *)left.data + piece.size;
@@ -110,24 +111,27 @@ int stream_submit(struct libd_transport *t, struct libd_batch *batch, struct lib
     struct stream *s = stream_of(t);
     const struct libd_vec *vec = batch->vec;
     size_t reads = batch->reads, count = batch->count;
-    uint64_t bytes = 0, most = UINT64_MAX;
+    uint64_t bytes = 0, in = 0, most = UINT64_MAX;
     int code;
 
     batch->parts = NULL;
     batch->part_count = 0;
     batch->more = NULL;
     batch->err.code = LIBD_OK;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         bytes += vec[i].size;
+        in += i < reads ? vec[i].size : 0;
+    }
     pthread_mutex_lock(&s->lock);
     code = stream_ready(s, err);
-    if (!code && bytes >= STRIPE_FROM && s->lanes_wanted > 1) {
+    if (!code && bytes >= STRIPE_FROM && s->lanes_wanted > 1)
         code = stream_widen(s, err);
-        if (!code && s->lane_count > 1) {
-            vec = batch->more = cut(batch, &reads, &count);
-            most = STRIPE;
-        }
-    }
+    if (!code && bytes >= STRIPE_FROM && s->lane_count > 1)
+        most = STRIPE;
+    else if (!code && in > SLICE)
+        most = SLICE; /* the server answers short reads of others in between */
+    if (most != UINT64_MAX)
+        vec = batch->more = cut(batch, most, &reads, &count);
     if (!code && (!vec || !plan(batch, vec, reads, count, most)))
         code = libd_fail(err, LIBD_ENOMEM, 0, 0);
     if (code) {
@@ -141,8 +145,13 @@ int stream_submit(struct libd_transport *t, struct libd_batch *batch, struct lib
             lane_send(s, lane, NULL);
         } else {
             struct libd_call *calls = batch->parts;
+            unsigned read = 0;
+            while (read < parts && calls[read].in_count)
+                read++;
+            for (unsigned i = 0; i < read && most != UINT64_MAX; i++)
+                calls[i].request.flags = i + s->lane_count < read ? LIBD_PART_MORE : LIBD_PART_LAST;
             for (unsigned i = 0; i < parts; i++)
-                lane_append(s, most == STRIPE ? &s->lanes[i % s->lane_count] : stream_least_loaded(s), &calls[i]);
+                lane_append(s, most != UINT64_MAX ? &s->lanes[i % s->lane_count] : stream_least_loaded(s), &calls[i]);
             for (unsigned i = 0; i < s->lane_count && !s->broken; i++)
                 lane_send(s, &s->lanes[i], NULL);
         }

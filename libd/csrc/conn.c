@@ -140,13 +140,17 @@ void conn_linger(struct conn *conn)
 
 static void finish(struct conn *conn)
 {
+    const struct libd_request *r = &conn->request;
+
     drop_request(conn);
     conn_want_room(conn, false);
     conn->payload_size = 0;
+    if ((r->op == LIBD_OP_READ || r->op == LIBD_OP_READV) && r->flags)
+        conn->parts_follow = (r->flags & LIBD_PART_MORE) != 0;
     conn->state = CONN_HEADER;
     if (conn->closing)
         conn_close(conn);
-    else if (conn->server->draining && !conn->admin)
+    else if (conn->server->draining && !conn->admin && !conn->parts_follow)
         conn_linger(conn);
 }
 

@@ -50,6 +50,8 @@ struct conn {
 
     uint8_t input[CONN_INPUT];
     uint32_t input_first, input_last;
+    bool parts_follow;  /* of a transfer that has begun */
+    unsigned overtaken; /* how often in a row a short read went before a long one that was there first */
 
     struct libd_request request;
     uint8_t *body;

@@ -9,6 +9,7 @@
 #include "conn.h"
 
 #define REQUEST_COST (UINT64_C(16) << 10) /* of a turn, whatever it moves */
+#define OVERTAKEN_MAX 64
 
 static uint32_t buffered(const struct conn *conn) { return conn->input_last - conn->input_first; }
 
@@ -101,9 +102,45 @@ static bool step_hello(struct conn *conn)
     return true;
 }
 
+/* Reads that are here together are answered the short ones first, as far as no other request stands between them: these are
+ * done in order. A long one is overtaken so many times at most. False: the connection is closed. */
+static bool short_ones_first(struct conn *conn)
+{
+    struct libd_request first, other;
+    uint32_t at = conn->input_first;
+    size_t got;
+
+    memcpy(&first, conn->input + at, sizeof first);
+    if (first.op != LIBD_OP_READ || first.size <= LIBD_SHORT_READ)
+        return true;
+    if (conn->overtaken == OVERTAKEN_MAX) {
+        conn->overtaken = 0;
+        return true;
+    }
+    if (conn->readable && conn->input_last < CONN_INPUT) {
+        struct iovec iov = {conn->input + conn->input_last, CONN_INPUT - conn->input_last};
+        int code = receive(conn, &iov, 1, iov.iov_len, &got);
+        if (code < 0)
+            return false;
+        conn->input_last += code > 0 ? (uint32_t)got : 0;
+    }
+    while ((at += sizeof other) + sizeof other <= conn->input_last) {
+        memcpy(&other, conn->input + at, sizeof other);
+        if (other.op != LIBD_OP_READ || other.length)
+            return true;
+        if (other.size <= LIBD_SHORT_READ) {
+            memmove(conn->input + conn->input_first + sizeof other, conn->input + conn->input_first, at - conn->input_first);
+            memcpy(conn->input + conn->input_first, &other, sizeof other);
+            conn->overtaken++;
+            return true;
+        }
+    }
+    return true;
+}
+
 static bool step_header(struct conn *conn, uint64_t *turn)
 {
-    if (!have(conn, sizeof conn->request))
+    if (!have(conn, sizeof conn->request) || !short_ones_first(conn))
         return false;
     conn_spend(turn, REQUEST_COST); /* who goes on asking for nothing must not keep the loop either */
     memcpy(&conn->request, conn->input + conn->input_first, sizeof conn->request);

@@ -8,6 +8,9 @@
 #include "net.h"
 
 #define PARTS_PER_CALL 66
+/* Bytes of a reply that may share a segment with the next one's. Eight reads of 1 MiB in flight went at 3.7 GB/s when the end of
+ * each waited for the next to begin, at 5.4 without. */
+#define JOINED_MAX (UINT64_C(64) << 10)
 
 static bool reads(const struct conn *conn)
 {
@@ -102,8 +105,8 @@ bool conn_send(struct conn *conn, uint64_t *turn)
         if (n == 0)
             return true;
         bool first = conn->reply_done == 0 && conn->kept_done == 0;
-        ssize_t sent = net_send_fds(conn->watched.fd, iov, n, conn->fds, first ? conn->nfds : 0,
-                                    another_follows(conn, &next));
+        bool more = conn->reply.length <= JOINED_MAX && another_follows(conn, &next);
+        ssize_t sent = net_send_fds(conn->watched.fd, iov, n, conn->fds, first ? conn->nfds : 0, more);
         if (sent < 0) {
             if (errno == EINTR)
                 continue;

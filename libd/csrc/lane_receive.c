@@ -27,6 +27,10 @@ static size_t expect(struct lane *lane, struct iovec *iov)
     }
     for (; call && call != lane->unsent && n < IOV_BATCH - 1; call = call->next, got = 0) {
         iov[n++] = (struct iovec){(char *)&call->reply + got, sizeof call->reply - got};
+        /* A short read's answer may come first. Then what follows must not lie where the caller can write to it, in another
+         * read of the same memory for example: it has headers. */
+        if (call->request.op == LIBD_OP_READ && call->request.size > LIBD_SHORT_READ)
+            break;
         if (call->reply_room) {
             iov[n++] = (struct iovec){call->reply_payload, call->reply_room};
             break; /* how long it is nobody knows yet */

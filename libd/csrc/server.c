@@ -200,7 +200,7 @@ static bool drain(struct server *server)
         next = c->next;
         if (c->state == CONN_HELLO)
             conn_close(c);
-        else if (c->state == CONN_HEADER && !c->admin)
+        else if (c->state == CONN_HEADER && !c->admin && !c->parts_follow)
             conn_linger(c);
     }
     pthread_mutex_lock(&server->lock);

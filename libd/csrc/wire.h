@@ -16,6 +16,7 @@
 #define LIBD_OFFSET_MASK ((UINT64_C(1) << LIBD_OFFSET_BITS) - 1)
 #define LIBD_SLOTS (1u << 18)       /* regions of one tenant, the unused slot 0 included */
 #define LIBD_MAX_SEGMENTS 2048      /* of one READV or WRITEV: what a client makes the server keep is 48 KiB */
+#define LIBD_SHORT_READ (64u << 10) /* bytes up to which a READ may be answered before longer ones that came first */
 #define LIBD_MAX_NAME 255
 #define LIBD_MAX_TOKEN 255
 #define LIBD_KEY_BYTES 16
@@ -57,6 +58,12 @@ enum libd_op {
 
 enum libd_alloc_flags {
     LIBD_ALLOC_NIC = 1, /* the region's words are changed atomically by the RDMA device, by nobody else */
+};
+
+/* Of READ and READV: what a long transfer is cut into. A server that drains does not cut it off in the middle. */
+enum libd_part_flags {
+    LIBD_PART_MORE = 1, /* another part follows on this connection */
+    LIBD_PART_LAST = 2,
 };
 
 enum libd_features {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import socket
 import threading
 import time
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pytest
 
-from libd import ElementGrant, _core
+from libd import ElementGrant, LibdAction, MemoryServerProcess, _core
 from tests.libd.test_requests import HELLO, READ, REPLY, REQUEST, WRITE, Raw, raw
 
 Stand = Any  # conftest.py's
@@ -181,3 +184,78 @@ def test_who_asks_without_end_does_not_keep_others_waiting(
         for thread in pumps:
             thread.join(60)
     assert not any(thread.is_alive() for thread in pumps)
+
+
+def answered(stand: Stand, grant: ElementGrant, *requests: bytes) -> list[int]:
+    """The numbers of requests that are sent together, in the order in which they are answered."""
+    with socket.create_connection(("127.0.0.1", stand.server.port), timeout=20) as sock:
+        sock.sendall(greeting(grant) + b"".join(requests))
+        sock.shutdown(socket.SHUT_WR)
+        found = replies(sock)
+    assert all(code == 0 for _, code, _ in found)
+    return [number for _, _, number in found[1:]]
+
+
+LONG, SHORT = 64 * 1024 + 1, 64 * 1024
+
+
+def test_short_reads_go_before_long_ones(stand: Stand, grant: ElementGrant) -> None:
+    sizes = [LONG, SHORT, LONG, 8, SIZE, 0]
+    reads = [request(READ, number, size) for number, size in enumerate(sizes, 1)]
+    assert answered(stand, grant, *reads) == [2, 4, 6, 1, 3, 5]
+
+
+@pytest.mark.parametrize("op", [WRITE, FLUSH])
+def test_nothing_goes_before_another_request(stand: Stand, grant: ElementGrant, op: int) -> None:
+    between = request(op, 3, 4, b"data") if op == WRITE else request(op, 3)
+    short = request(READ, 2, 8), request(READ, 4, 8)
+    frames = request(READ, 1, LONG), short[0], between, short[1]
+    assert answered(stand, grant, *frames) == [2, 1, 3, 4]
+
+
+def test_a_long_read_is_not_overtaken_for_ever(stand: Stand, grant: ElementGrant) -> None:
+    shorts = [request(READ, number, 8) for number in range(2, 200)]
+    order = answered(stand, grant, request(READ, 1, LONG), *shorts)
+    assert order.index(1) <= 64
+    assert sorted(order) == list(range(1, 200))
+
+
+def test_a_short_read_does_not_wait_for_a_long_one() -> None:
+    size = 64 << 20
+    with MemoryServerProcess("128 MB") as process:
+        tenant = process.control.create_tenant("t", 2 * size)
+        grant = process.control.create_element(tenant, "m", size)
+        with LibdAction("a", [grant.durl("m", "rdma_tcp")]) as action:
+            trans = action.get_transport("m")
+            trans.write_from(size - 5, b"short")
+            long, short = np.empty(size, np.uint8), bytearray(5)
+            os.kill(process.pid, signal.SIGSTOP)  # so that both are there when it goes on
+            try:
+                first = trans.submit(reads=[(0, long)])
+                second = trans.submit(reads=[(size - 5, short)])
+            finally:
+                os.kill(process.pid, signal.SIGCONT)
+            second.wait(timeout=30)
+            assert short == b"short"
+            assert not first.done  # sockets hold less than that
+            first.wait(timeout=30)
+            assert bytes(long[-5:]) == b"short"
+            assert not long[:-5].any()
+
+
+def test_reads_into_the_same_memory_do_not_confuse_the_client(stand: Stand) -> None:
+    """Where answers come in another order, no header is looked for in what a read filled."""
+    grant = stand.control.create_element(stand.tenant(8 * SIZE), "m", SIZE)
+    trans = stand.open(grant, "tcp")
+    trans.write_from(0, np.arange(SIZE, dtype=np.uint8))
+    draw = random.Random(4)
+    out = np.empty(SIZE, np.uint8)
+    under_way = []
+    for _ in range(400):
+        size = draw.choice([8, 64, 4096, LONG, SIZE])
+        under_way.append(trans.submit(reads=[(0, out[:size])]))
+        if len(under_way) == 40:
+            for done in under_way:
+                done.wait(timeout=30)
+            under_way.clear()
+            np.testing.assert_array_equal(out[:8], np.arange(8))
