@@ -75,6 +75,13 @@ def quoted_string(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _text(text: str) -> str:
+    """A constant string; a literal cannot hold NUL, at which DuckDB stops reading."""
+    if "\0" not in text:
+        return quoted_string(text)
+    return f"({' || chr(0) || '.join(map(quoted_string, text.split(chr(0))))})"
+
+
 def sql_type(type: pa.DataType) -> str:
     """DuckDB's name of an Arrow type; ``decimal128(38, 0)`` is HUGEINT (see `operators.types`)."""
     type = canonical(type)
@@ -95,7 +102,7 @@ def literal(lit: Lit, *, loose: bool = False) -> str:
     if pt.is_boolean(type):
         return "TRUE" if lit.value else "FALSE"
     if pt.is_string(type):
-        return quoted_string(str(lit.value))
+        return _text(str(lit.value))
     if pt.is_integer(type) or pt.is_decimal(type):
         return _number(lit.value, type, loose)
     if pt.is_floating(type):

@@ -25,7 +25,7 @@ from operators.polars.scalars import Scalars
 from operators.polars.text import Strength, Text
 from operators.polars.types import VALUES, polars_type
 from operators.rewrite import columns_used
-from operators.types import HUGEINT, canonical, is_hugeint
+from operators.types import canonical, is_hugeint
 
 __all__ = ["Ordering", "Writer"]
 
@@ -113,7 +113,7 @@ class Writer(Scalars):
             return text.then("drop_nulls().first()")
         if function != "sum" and function != "avg" and function not in _DEVIATIONS:
             raise UnsupportedPlan(f"the aggregate {function}")
-        if function == "avg" and not (pt.is_decimal(kind) and kind.scale):
+        if function == "avg" and not _sums_first(kind):
             return _mean(kind, text.then("unique()") if distinct else text)
         # Of no value at all it is NULL, where Polars' sum and deviation are 0.
         never_empty = grouped and filter is None and not self.may_be_null(arg)
@@ -245,11 +245,11 @@ def _named(text: Text) -> tuple[Text, Text]:
 
 
 def _computed(function: str, arg: Expr, type: pa.DataType, values: Text) -> Text:
-    """A sum, a mean of decimals or a deviation of values of which there are some."""
+    """A sum, an exact mean or a deviation of values of which there are some."""
     kind = canonical(arg.type)
     if function == "sum":
         return _total(kind, type, values, "sum")
-    return _decimal_mean(kind, values) if function == "avg" else _deviation(function, arg, values)
+    return _exact_mean(kind, values) if function == "avg" else _deviation(function, arg, values)
 
 
 def _total(kind: pa.DataType, type: pa.DataType, text: Text, method: str) -> Text:
@@ -268,16 +268,24 @@ def _extreme(function: str, kind: pa.DataType, text: Text) -> Text:
     return text.then(f"{function}()")
 
 
+def _sums_first(kind: pa.DataType) -> bool:
+    """Whether ``mean``, which adds up floats, loses what the exact sum has."""
+    if pt.is_decimal(kind):
+        return bool(kind.scale)
+    return bool(pt.is_integer(kind)) and kind.bit_width == 64
+
+
 def _mean(kind: pa.DataType, text: Text) -> Text:
-    if pt.is_integer(kind) and kind.bit_width == 64:
-        text = text.then(f"cast({polars_type(HUGEINT)})")
     if pt.is_float32(kind):
         text = text.then("cast(pl.Float64)")
     return text.then("mean()")
 
 
-def _decimal_mean(kind: pa.DataType, text: Text) -> Text:
-    """The mean of decimals as DuckDB has it, rounded once; ``mean`` would round twice."""
+def _exact_mean(kind: pa.DataType, text: Text) -> Text:
+    """The mean of decimals or 64-bit integers as DuckDB has it: of the exact sum, rounded once."""
+    if pt.is_integer(kind):
+        total = f"{text.tight}.cast(pl.Int128).sum()"
+        return Text(f"{total} / {text.tight}.count().cast(pl.Int64)", Strength.PRODUCT)
     scale = 10**kind.scale
     total = f"({text.tight}.sum() * {scale}).cast(pl.Int128)"
     return Text(f"{total} / ({text.tight}.count().cast(pl.Int64) * {scale})", Strength.PRODUCT)

@@ -81,6 +81,18 @@ def test_literals_survive_duckdb() -> None:
         check()
 
 
+@pytest.mark.parametrize("text", ["\0", "a\0'b", "\0\0", "'\0"])
+def test_literals_with_nul_survive_duckdb(text: str) -> None:
+    with Kernel.open(1, 200_000_000) as kernel:
+        value = build.lit(text)
+        data = {"t": pa.table({"x": [text, "a", None]})}
+        source = build.scan(InputSource("t"), data["t"].schema)
+        equal = build.call("equal", build.col(source.schema, "x"), value)
+        table = kernel.table(lower(build.project(source, [value, equal])), data)
+        assert table.column(0).to_pylist() == [text] * 3
+        assert table.column(1).to_pylist() == [True, False, None]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -62,7 +62,8 @@ def test_nothing_in_a_query_can_break_out_of_its_quotes(plan: Rel) -> None:
         assert names == ["Expr", "ImportFrom", "Assign", "Assign", "FunctionDef"]
         sql = ast.literal_eval(tree.body[2].value)  # type: ignore[attr-defined]
         if "WHERE" in sql:
-            assert NASTY.replace("'", "''") in sql
+            quoted = NASTY.replace("'", "''").replace("\x00", "' || chr(0) || '")
+            assert f"('{quoted}')" in sql
 
 
 def test_the_application_is_valid_without_warnings(plan: Rel) -> None:

@@ -681,6 +681,21 @@ def test_a_mean_of_decimals_is_rounded_once(kernel: Kernel) -> None:
     assert alike(mine, ordered(asked(kernel, plan, data)))
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_mean_of_integers_is_that_of_their_exact_sum(kernel: Kernel, grouped: bool) -> None:
+    cells = [2**63 - 1, -(2**63) + 7_000_000_000_028, None]
+    data = pa.table({"k": [1, 1, 2], "x": pa.array(cells, pa.int64())})
+    scan_ = scan(data)
+    mean = build.aggregate("avg", build.col(scan_.schema, 1))
+    text = Writer(scan_.schema.names, scan_.schema.types).aggregate(mean, grouped=grouped)
+    found = source(text).alias("found")
+    lazy = frame(data).group_by("k").agg(found) if grouped else frame(data).select(found)
+    keys = [build.col(scan_.schema, 0)] if grouped else []
+    mine = ordered(collected(lazy, [*(k.type for k in keys), pa.float64()]))
+    assert mine == ordered(asked(kernel, build.aggregation(scan_, keys, [mean]), data))
+    assert mine[0][-1] == 3_500_000_000_013.5
+
+
 def test_deviations_of_floats_raise_as_duckdbs(kernel: Kernel) -> None:
     for cells in (
         [1.0, 2.5, None],
