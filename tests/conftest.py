@@ -13,6 +13,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What decides whether a change lands must not depend on luck: there the examples are the same each
 # time. Everywhere else, `make verify` included, hypothesis goes on looking for new ones.
-if os.environ.get("SCAD_CI") == "1":
-    settings.register_profile("ci", derandomize=True)
-    settings.load_profile("ci")
+# How long an example takes decides nothing.
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("SCAD_CI") == "1" else "local")
