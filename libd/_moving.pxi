@@ -96,8 +96,7 @@ cdef class Mover:
             vec.data = self.local(keep.data, keep.size, vec.size, offset, "read")
             if self.t.domain is not NULL:
                 registration = keep.registered(self.t.domain)
-                if registration is not None:
-                    vec.local = registration.local
+                vec.local = local_of(registration)
             with nogil:
                 code = libd_readv(self.t, &vec, 1, &err)
         else:
@@ -106,8 +105,7 @@ cdef class Mover:
                 vec.data = self.local(view.buf, view.len, vec.size, offset, "read")
                 if self.t.domain is not NULL:
                     registration = registration_for(self.t.domain, out, &view)
-                    if registration is not None:
-                        vec.local = registration.local
+                    vec.local = local_of(registration)
                 with nogil:
                     code = libd_readv(self.t, &vec, 1, &err)
             finally:
@@ -128,8 +126,7 @@ cdef class Mover:
         vec.local = NULL
         if self.t.domain is not NULL:
             registration = keep.registered(self.t.domain)
-            if registration is not None:
-                vec.local = registration.local
+            vec.local = local_of(registration)
         with nogil:
             code = libd_writev(self.t, &vec, 1, &err)
         if code:
@@ -151,8 +148,7 @@ cdef class Mover:
         vec.local = NULL
         if self.t.domain is not NULL:
             registration = registration_for(self.t.domain, out, &view)
-            if registration is not None:
-                vec.local = registration.local
+            vec.local = local_of(registration)
         with nogil:
             code = libd_readv(self.t, &vec, 1, &err)
         PyBuffer_Release(&view)
@@ -174,8 +170,7 @@ cdef class Mover:
         vec.local = NULL
         if self.t.domain is not NULL:
             registration = registration_for(self.t.domain, data, &view)
-            if registration is not None:
-                vec.local = registration.local
+            vec.local = local_of(registration)
         with nogil:
             code = libd_writev(self.t, &vec, 1, &err)
         PyBuffer_Release(&view)

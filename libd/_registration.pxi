@@ -29,6 +29,11 @@ cdef class Registration:
             libd_local_release(self.local)
 
 
+cdef inline libd_local *local_of(Registration registration):
+    """What a transfer is told of the memory; the caller keeps the registration until it is over."""
+    return NULL if registration is None else registration.local
+
+
 cdef dict registrations = {}  # (domain, id of owner) -> (weak reference to the owner, Registration)
 cdef object ndarray = None
 cdef object arrow_buffer = None

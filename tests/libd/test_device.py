@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from libd import ElementGrant, ServerControl, _core
-from tests.libd.test_requests import ALLOC, FREE, HELLO, OK, REPLY, REQUEST, STALE, Raw, until
+from libd import ElementGrant, ServerControl
+from tests.libd.test_requests import ALLOC, FREE, OK, REPLY, REQUEST, STALE, Raw, greeting, until
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "libd" / "csrc"
@@ -80,18 +80,7 @@ class Device:
         sock = self.stack.enter_context(
             socket.create_connection(("127.0.0.1", self.port), timeout=20)
         )
-        token = grant.tenant.token.encode()
-        hello = HELLO.pack(
-            b"SCADMEM1",
-            _core.PROTOCOL_VERSION,
-            2,
-            len(token),
-            0,
-            grant.tenant.id,
-            grant.id,
-            grant.key,
-        )
-        sock.sendall(hello + token)
+        sock.sendall(greeting(grant))
         client = Raw(sock)
         reply = REPLY.unpack(client.receive(REPLY.size))
         assert reply[2] == OK

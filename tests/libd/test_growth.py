@@ -17,12 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from libd import ElementGrant, LibdAction, MemoryServerProcess, _core
-from tests.libd.test_requests import until
+from libd import ElementGrant, LibdAction, MemoryServerProcess
+from tests.libd.test_requests import REPLY, REQUEST, greeting, until
 
-HELLO = struct.Struct("<8sHHHHQQ16s")
-REQUEST = struct.Struct("<HHIQQQQQ")
-REPLY = struct.Struct("<HHiQQQQ")
 BASE, PER_CLIENT = 20 << 20, 64 << 10
 SANITIZED = "SCAD_SANITIZE" in os.environ  # shadows and quarantines are no memory of ours
 
@@ -57,14 +54,7 @@ def descriptors(count: int) -> Iterator[None]:
 def dial(process: MemoryServerProcess, grant: ElementGrant) -> socket.socket:
     host, _, port = process.tcp_url.removeprefix("tcp://").rpartition(":")
     sock = socket.create_connection((host, int(port)), timeout=30)
-    token = grant.tenant.token.encode()
-    sock.sendall(
-        HELLO.pack(
-            b"SCADMEM1", _core.PROTOCOL_VERSION, 2, len(token), 0, grant.tenant.id, grant.id,
-            grant.key,
-        )
-        + token
-    )  # fmt: skip
+    sock.sendall(greeting(grant))
     reply = REPLY.unpack(sock.recv(REPLY.size, socket.MSG_WAITALL))
     assert reply[2] == 0
     sock.recv(reply[6], socket.MSG_WAITALL)

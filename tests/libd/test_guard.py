@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from libd import ElementGrant, LibdError, StaleRefError, _core
-from tests.libd.test_requests import HELLO, REPLY, REQUEST, Raw, until
+from libd import ElementGrant, LibdError, StaleRefError
+from tests.libd.test_requests import REPLY, REQUEST, Raw, greeting, until
 
 Stand = Any  # conftest.py's
 
@@ -27,18 +27,7 @@ def arena_of(stand: Stand, grant: ElementGrant) -> mmap.mmap:
     """The arena, as a client that keeps no rules maps it."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect("\0" + stand.server.unix_url.removeprefix("unix://@"))
-        token = grant.tenant.token.encode()
-        hello = HELLO.pack(
-            b"SCADMEM1",
-            _core.PROTOCOL_VERSION,
-            2,
-            len(token),
-            0,
-            grant.tenant.id,
-            grant.id,
-            grant.key,
-        )
-        sock.sendall(hello + token)
+        sock.sendall(greeting(grant))
         client = Raw(sock)
         client.receive(REPLY.unpack(client.receive(REPLY.size))[6])
         sock.sendall(REQUEST.pack(ATTACH, 0, 0, 1, 0, 0, 0, 0))

@@ -25,6 +25,15 @@ MOST = (1 << 64) - 1
 TCP_REPAIR = 19
 
 
+def greeting(grant: ElementGrant, key: bytes | None = None) -> bytes:
+    """What a client of the element says first, with another key if one is given."""
+    token = grant.tenant.token.encode()
+    return HELLO.pack(
+        b"SCADMEM1", _core.PROTOCOL_VERSION, 2, len(token), 0, grant.tenant.id, grant.id,
+        grant.key if key is None else key,
+    ) + token  # fmt: skip
+
+
 class Raw:
     """A connection to an element that sends whatever it is told to."""
 
@@ -57,14 +66,7 @@ class Raw:
 @contextmanager
 def raw(stand: Stand, grant: ElementGrant) -> Iterator[Raw]:
     with socket.create_connection(("127.0.0.1", stand.server.port), timeout=20) as sock:
-        token = grant.tenant.token.encode()
-        sock.sendall(
-            HELLO.pack(
-                b"SCADMEM1", _core.PROTOCOL_VERSION, 2, len(token), 0, grant.tenant.id, grant.id,
-                grant.key,
-            )
-            + token
-        )  # fmt: skip
+        sock.sendall(greeting(grant))
         client = Raw(sock)
         reply = REPLY.unpack(client.receive(REPLY.size))
         assert reply[2] == 0
@@ -236,14 +238,7 @@ def test_capabilities_that_are_guessed(stand: Stand, grant: ElementGrant) -> Non
     wrong += [other.key[:i] + bytes([other.key[i] ^ 1]) + other.key[i + 1 :] for i in range(16)]
     for key in [*wrong, grant.key, bytes(16)]:
         with socket.create_connection(("127.0.0.1", stand.server.port), timeout=20) as sock:
-            token = other.tenant.token.encode()
-            sock.sendall(
-                HELLO.pack(
-                    b"SCADMEM1", _core.PROTOCOL_VERSION, 2, len(token), 0, other.tenant.id,
-                    other.id, key,
-                )
-                + token
-            )  # fmt: skip
+            sock.sendall(greeting(other, key))
             assert REPLY.unpack(sock.recv(REPLY.size, socket.MSG_WAITALL))[2] == CAPABILITY
             assert sock.recv(1) == b""
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libd import ElementGrant, LibdAction, MemoryServerProcess, _core
-from tests.libd.test_requests import HELLO, READ, REPLY, REQUEST, WRITE, Raw, raw
+from libd import ElementGrant, LibdAction, MemoryServerProcess
+from tests.libd.test_requests import READ, REPLY, REQUEST, WRITE, Raw, greeting, raw
 
 Stand = Any  # conftest.py's
 
@@ -31,14 +31,6 @@ def grant(stand: Stand) -> ElementGrant:
 
 def request(op: int, number: int, size: int = 0, payload: bytes = b"") -> bytes:
     return REQUEST.pack(op, 0, 0, number, 0, 0, size, len(payload)) + payload
-
-
-def greeting(grant: ElementGrant) -> bytes:
-    token = grant.tenant.token.encode()
-    hello = HELLO.pack(
-        b"SCADMEM1", _core.PROTOCOL_VERSION, 2, len(token), 0, grant.tenant.id, grant.id, grant.key
-    )
-    return hello + token
 
 
 def replies(sock: socket.socket) -> list[tuple[int, int, int]]:
