@@ -18,7 +18,7 @@ import pyarrow.types as pt
 
 from operators.errors import UnsupportedPlan
 from operators.expr import Call, Cast, Expr, Lit
-from operators.functions import literal_integer
+from operators.function_types import literal_integer
 from operators.polars.casts import cast
 from operators.polars.folding import fold, natural_precision
 from operators.polars.text import Strength, Text

@@ -19,7 +19,7 @@ import pyarrow.types as pt
 
 from operators.errors import UnsupportedPlan
 from operators.expr import Aggregate, Cast, Column, Expr, FrameBound, SortKey, Window
-from operators.functions import literal_integer
+from operators.function_types import literal_integer
 from operators.polars.folding import fold
 from operators.polars.scalars import Scalars
 from operators.polars.text import Strength, Text

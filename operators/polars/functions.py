@@ -11,7 +11,7 @@ import pyarrow.types as pt
 
 from operators.errors import UnsupportedPlan
 from operators.expr import Call, Expr, Lit
-from operators.functions import literal_integer
+from operators.function_types import literal_integer
 from operators.polars.casts import HALF_AWAY, cast
 from operators.polars.text import Strength, Text, quoted
 from operators.polars.types import polars_type
