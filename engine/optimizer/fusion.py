@@ -29,24 +29,22 @@ Expressions that could fail on rows of another member are not moved past its fil
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-
-import pyarrow as pa
+from dataclasses import replace
 
 from engine.optimizer.expressions import (
     columns_of,
     renumber,
-    renumber_aggregate,
 )
+from engine.optimizer.fused import Fused, Outputs, together
+from engine.optimizer.fused_groups import fuse_groups
 from engine.optimizer.predicates import (
     cannot_raise,
     conjunction,
     conjuncts,
     disjunction,
-    exclusive,
 )
 from operators import build
-from operators.expr import Aggregate, Column, Expr, Window
+from operators.expr import Column, Expr, Window
 from operators.rel import (
     Aggregation,
     Filter,
@@ -57,43 +55,9 @@ from operators.rel import (
     SetOperation,
 )
 from operators.schema import Field, Schema
-from operators.types import BOOL, INT64
+from operators.types import BOOL
 
 __all__ = ["Fused", "fuse"]
-
-_MOST_MASKS = 4
-"""Aggregates with FILTER clauses cost as much as their own pass from about so many on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """A relation and what of it belongs to each member.
-
-    Attributes
-    ----------
-    plan
-        Holds the rows and columns of all.
-    columns
-        For each member, where in `plan` each of its columns stands.
-    own
-        For each member, conjuncts over `plan` that hold for its rows and no others; none: all
-        rows are.
-    """
-
-    plan: Rel
-    columns: tuple[tuple[int, ...], ...]
-    own: tuple[tuple[Expr, ...], ...]
-
-    def member(self, i: int, schema: Schema) -> Rel:
-        """Member `i`, whose columns were `schema`, read from `plan`."""
-        rel = self.plan
-        predicate = conjunction(self.own[i])
-        if predicate is not None:
-            rel = Filter(rel.schema, rel, predicate)
-        exprs = tuple(
-            Column(f.type, c) for f, c in zip(schema.fields, self.columns[i], strict=True)
-        )
-        return Project(schema, rel, exprs)
 
 
 def fuse(rels: Sequence[Rel]) -> Fused | None:
@@ -126,26 +90,6 @@ def _identity(rel: Rel) -> Project:
     return Project(rel.schema, rel, exprs)
 
 
-class _Columns:
-    """Output columns under construction: equal expressions stand once."""
-
-    def __init__(self) -> None:
-        self.exprs: list[Expr] = []
-        self.fields: list[Field] = []
-
-    def add(self, expr: Expr, field: Field) -> int:
-        if expr not in self.exprs:
-            self.exprs.append(expr)
-            self.fields.append(field)
-        position = self.exprs.index(expr)
-        if field.nullable and not self.fields[position].nullable:
-            self.fields[position] = replace(self.fields[position], nullable=True)
-        return position
-
-    def project(self, rel: Rel) -> Project:
-        return Project(Schema(tuple(self.fields)), rel, tuple(self.exprs))
-
-
 def _split(terms: Sequence[list[Expr]]) -> tuple[list[Expr], list[list[Expr]]]:
     """Conjuncts that all have, and what each has besides."""
     common = [t for t in terms[0] if all(t in other for other in terms[1:])]
@@ -159,16 +103,12 @@ def _any(owns: Iterable[Sequence[Expr]]) -> list[Expr]:
     return [disjunction(given)] if len(given) == len(parts) else []
 
 
-def _together(own: Sequence[Expr], more: Sequence[Expr]) -> tuple[Expr, ...]:
-    return (*own, *(t for t in more if t not in own))
-
-
 def _restricted(
     rel: Rel, fused: Fused, terms: Sequence[list[Expr]]
 ) -> tuple[list[Expr], tuple[tuple[Expr, ...], ...]]:
     """What to filter `fused.plan` by where members filter by `terms`, and their own rows then."""
     common, rest = _split(terms)
-    owns = tuple(_together(o, r) for o, r in zip(fused.own, rest, strict=True))
+    owns = tuple(together(o, r) for o, r in zip(fused.own, rest, strict=True))
     extra = _any(owns) if any(rest) else []
     return common + extra, owns
 
@@ -231,7 +171,7 @@ def _projects(rels: Sequence[Project]) -> Fused | None:
     below = fuse([r.input for r in rels])
     if below is None:
         return None
-    outputs = _Columns()
+    outputs = Outputs()
     columns = []
     for rel, at, own in zip(rels, below.columns, below.own, strict=True):
         exprs = [renumber(e, at.__getitem__) for e in rel.exprs]
@@ -289,7 +229,7 @@ def _joins(rels: Sequence[Join]) -> Fused | None:
     if any(p != pairs[0] for p in pairs[1:]):
         return None
     owns: tuple[tuple[Expr, ...], ...] = tuple(
-        _together(a, [renumber(t, lambda c: c + width) for t in b])
+        together(a, [renumber(t, lambda c: c + width) for t in b])
         for a, b in zip(left.own, right.own, strict=True)
     )
     if kind in ("inner", "cross"):
@@ -338,148 +278,7 @@ def _aggregations(rels: Sequence[Aggregation]) -> Fused | None:
     below = fuse([r.input for r in rels])
     if below is None:
         return None
-    keys = [
-        tuple(renumber(k, at.__getitem__) for k in r.keys)
-        for r, at in zip(rels, below.columns, strict=True)
-    ]
-    if any(k != keys[0] for k in keys[1:]):
-        return None
-    measures = [
-        [renumber_aggregate(m, dict(enumerate(at))) for m in r.measures]
-        for r, at in zip(rels, below.columns, strict=True)
-    ]
-    if any(below.own):
-        moved = [
-            e for ms in measures for m in ms for e in (*m.args, *([m.filter] if m.filter else []))
-        ]
-        if first.grouping_sets is not None or not all(map(cannot_raise, [*keys[0], *moved])):
-            return None
-    places = {k.index: i for i, k in enumerate(keys[0]) if isinstance(k, Column)}
-    looked_at = columns_of(t for own in below.own for t in own)
-    if not any(below.own) or (places and looked_at <= places.keys()):
-        owns = tuple(tuple(renumber(t, places) for t in own) for own in below.own)
-        return _grouped(rels, below.plan, keys[0], measures, owns)
-    if all(below.own) and exclusive(list(dict.fromkeys(below.own))):
-        return _bucketed(rels, below, keys[0], measures)
-    if len(set(below.own)) > _MOST_MASKS:
-        return None
-    return _masked(rels, below, keys[0], measures)
-
-
-def _grouped(
-    rels: Sequence[Aggregation],
-    input: Rel,
-    keys: tuple[Expr, ...],
-    measures: Sequence[Sequence[Aggregate]],
-    owns: tuple[tuple[Expr, ...], ...],
-) -> Fused:
-    """One aggregation with the measures of all; equal ones stand once."""
-    first = rels[0]
-    width = len(first.schema) - len(first.measures)
-    distinct: list[Aggregate] = []
-    fields: list[Field] = []
-    columns = []
-    for rel, own_measures in zip(rels, measures, strict=True):
-        placed = []
-        for measure, field in zip(own_measures, rel.schema.fields[width:], strict=True):
-            if measure not in distinct:
-                distinct.append(measure)
-                fields.append(field)
-            placed.append(width + distinct.index(measure))
-        columns.append((*range(width), *placed))
-    key_fields = tuple(
-        replace(f, nullable=any(r.schema[i].nullable for r in rels))
-        for i, f in enumerate(first.schema.fields[:width])
-    )
-    schema = Schema((*key_fields, *fields))
-    plan = Aggregation(schema, input, keys, tuple(distinct), first.grouping_sets)
-    return Fused(plan, tuple(columns), owns)
-
-
-def _bucketed(
-    rels: Sequence[Aggregation],
-    below: Fused,
-    keys: tuple[Expr, ...],
-    measures: Sequence[Sequence[Aggregate]],
-) -> Fused:
-    """Which member a row belongs to as the last key."""
-    predicates = [conjunction(own) for own in below.own]
-    bucket = build.case(
-        [(p, build.lit(predicates.index(p), pa.int8())) for p in predicates if p is not None]
-    )
-    count = len(keys)
-    widened = [
-        replace(
-            r,
-            schema=Schema(
-                (*r.schema.fields[:count], Field("bucket", bucket.type), *r.schema.fields[count:])
-            ),
-        )
-        for r in rels
-    ]
-    place = Column(bucket.type, count)
-    owns: tuple[tuple[Expr, ...], ...] = tuple(
-        (build.call("equal", place, build.lit(predicates.index(p), pa.int8())),) for p in predicates
-    )
-    fused = _grouped(widened, below.plan, (*keys, bucket), measures, owns)
-    columns = tuple(tuple(c for c in at if c != count) for at in fused.columns)
-    if keys:
-        return replace(fused, columns=columns)
-    return _pivoted(rels, fused, columns)
-
-
-def _pivoted(rels: Sequence[Aggregation], fused: Fused, columns: Sequence[Sequence[int]]) -> Fused:
-    """The one row of aggregates without keys, from the rows of the buckets.
-
-    A bucket that has no row is a member over no rows: its counts are 0, everything else is NULL.
-    """
-    schema = fused.plan.schema
-    picked: list[Aggregate] = []
-    outputs = _Columns()
-    places = []
-    for rel, at, (own,) in zip(rels, columns, fused.own, strict=True):
-        place = []
-        for measure, field, c in zip(rel.measures, rel.schema.fields, at, strict=True):
-            value = Column(schema[c].type, c)
-            chosen = Aggregate(schema[c].type, "max", (value,), filter=own)
-            if chosen not in picked:
-                picked.append(chosen)
-            expr: Expr = Column(chosen.type, picked.index(chosen))
-            if measure.function == "count":
-                expr = build.call("coalesce", expr, build.lit(0, expr.type))
-            place.append(outputs.add(expr, field))
-        places.append(tuple(place))
-    fields = tuple(Field(f"m{i}", m.type) for i, m in enumerate(picked))
-    row = Aggregation(Schema(fields), fused.plan, (), tuple(picked))
-    return Fused(outputs.project(row), tuple(places), ((),) * len(rels))
-
-
-def _masked(
-    rels: Sequence[Aggregation],
-    below: Fused,
-    keys: tuple[Expr, ...],
-    measures: Sequence[Sequence[Aggregate]],
-) -> Fused:
-    """Every member's aggregates over its own rows; it owns the groups in which it has a row."""
-    masked: list[list[Aggregate]] = []
-    widened = []
-    for rel, own, given in zip(rels, below.own, measures, strict=True):
-        mine = [replace(m, filter=conjunction(_together(own, conjuncts(m.filter)))) for m in given]
-        if keys and own:
-            mine.append(Aggregate(INT64, "count", (), filter=conjunction(own)))
-            rel = replace(rel, schema=Schema((*rel.schema.fields, Field("present", INT64, False))))
-            rel = replace(rel, measures=tuple(mine))
-        masked.append(mine)
-        widened.append(rel)
-    fused = _grouped(widened, below.plan, keys, masked, ((),) * len(rels))
-    columns, owns = [], []
-    for rel, own, at in zip(rels, below.own, fused.columns, strict=True):
-        columns.append(at[: len(rel.schema)])
-        present: tuple[Expr, ...] = ()
-        if keys and own:
-            present = (build.call("greater", Column(INT64, at[-1]), build.lit(0, INT64)),)
-        owns.append(present)
-    return replace(fused, columns=tuple(columns), own=tuple(owns))
+    return fuse_groups(rels, below)
 
 
 def _unions(rels: Sequence[SetOperation]) -> Fused | None:

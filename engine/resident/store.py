@@ -13,16 +13,16 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from engine.errors import EngineError
+from engine.resident.applications import filling, opening
 from engine.resident.files import TableFiles, fingerprint
 from engine.resident.layout import (
     ELEMENT,
@@ -39,7 +39,7 @@ from engine.resident.needs import Needs
 from engine.resident.policy import Sieve
 from libd import LibdAction
 from libd.errors import LibdError, ScadError
-from openwhisk.app import Application, ComputeElement, Corunning, Limits, MemoryElement
+from openwhisk.app import Application
 from openwhisk.errors import MemoryLostError, NotFoundError
 from remote_frame.types import buffer_kinds, type_to_text
 
@@ -59,23 +59,6 @@ _GB = 10**9
 
 Key = tuple[tuple[str, ...], str]
 """A table's files, a column's name."""
-
-_OPEN = '''"""Reaches the session's resident memory, so that it exists."""
-
-
-def main(params, action):
-    action.get_transport("resident", "rdma")
-    return {}
-'''
-
-_FILL = '''"""Decodes columns of base tables into the session's resident memory."""
-
-from engine.resident import load
-
-
-def main(params, action):
-    return load.fill(params, action)
-'''
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +328,7 @@ class ResidentColumns:
             tuple(FillTable(self._tables[p].files.chunks, columns) for p, columns in order),
             _FILL_LEASE,
         )
-        app = _filling(job, self._copies(job), self._compute_memory())
+        app = filling(job, self._copies(job), self._compute_memory())
         try:
             filled = self._take_over(self._run(control, session, app), order)
         except (EngineError, LibdError) as error:
@@ -449,7 +432,7 @@ class ResidentColumns:
             return durl
         self._stats = replace(self._stats, lost=self._stats.lost + len(self._sieve))
         self._drop_pool()
-        app = _opening(self.budget, self._compute_memory())
+        app = opening(self.budget, self._compute_memory())
         activation = self._run(control, session, app)
         durl = control.grant(session, activation.activation_id, ELEMENT, self._transport)
         action = LibdAction(session, transports=[durl])
@@ -529,41 +512,3 @@ def _storable(type: pa.DataType) -> bool:
     except ScadError:
         return False
     return True
-
-
-def _opening(budget: int, memory: int) -> Application:
-    name = f"resident-{uuid4().hex[:12]}"
-    return Application(
-        name,
-        [
-            ComputeElement(
-                "open",
-                code=_OPEN,
-                corunning={ELEMENT: Corunning(ELEMENT)},
-                limits=Limits(cpu=0.1, mem=memory),
-            ),
-            MemoryElement(
-                ELEMENT,
-                corunning=("open",),
-                limits=Limits(cpu=0.0, mem=budget),
-                lifetime="session",
-                elastic=True,
-            ),
-        ],
-    )
-
-
-def _filling(job: FillJob, copies: int, memory: int) -> Application:
-    parameters: Mapping[str, Any] = {"fill": to_plain(job)}
-    return Application(
-        f"fill-{uuid4().hex[:12]}",
-        [
-            ComputeElement(
-                "fill",
-                code=_FILL,
-                parallelism=copies,
-                limits=Limits(cpu=1.0, mem=memory, timeout=600.0),
-                parameters=parameters,
-            )
-        ],
-    )
