@@ -13,15 +13,15 @@ NOT EXISTS.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pyarrow.types as pt
 
 from operators.duckdb.expressions import Writer
 from operators.duckdb.fragment import Fragment, FragmentInput
+from operators.duckdb.select import Select, as_term, distinct_names, indent, is_reference
 from operators.duckdb.sqltypes import identifier, sql_type
 from operators.duckdb.streaming import streamed_unions
 from operators.errors import PlanError
@@ -71,11 +71,11 @@ def lower(plan: Rel) -> Fragment:
     lowering = _Lowering(plan)
     select = lowering.select(plan)
     lowering.materialized.update(lowering.unions[id(u)] for u in streamed_unions(plan))
-    text = lowering.render(select, plan.schema.names)
+    text = select.render(plan.schema.names)
     if lowering.ctes:
         once = lowering.materialized
         ctes = ",\n".join(
-            f"{name} AS {'MATERIALIZED ' if name in once else ''}(\n{_indent(body)}\n)"
+            f"{name} AS {'MATERIALIZED ' if name in once else ''}(\n{indent(body)}\n)"
             for name, body in lowering.ctes
         )
         text = f"WITH {ctes}\n{text}"
@@ -90,35 +90,6 @@ class _Input:
     name: str
     source: Source
     columns: list[str]
-
-
-@dataclass
-class _Select:
-    """A SELECT under construction; `columns` are the SQL texts of its outputs over `source`."""
-
-    source: str
-    columns: list[str]
-    simple: list[bool]
-    where: list[str] = field(default_factory=list)
-    group: str | None = None
-    having: list[str] = field(default_factory=list)
-    order: list[tuple[str, str]] = field(default_factory=list)
-    limit: str = ""
-    aggregated: bool = False
-    measures: tuple[str, ...] = ()
-    windowed: bool = False
-    table: str | None = None
-
-    @property
-    def bare(self) -> bool:
-        """Whether this is nothing but columns of a FROM clause."""
-        return all(self.simple) and not (
-            self.where or self.aggregated or self.windowed or self.order or self.limit
-        )
-
-
-def _indent(text: str) -> str:
-    return "\n".join("  " + line for line in text.split("\n"))
 
 
 def _subqueries(expr: Expr) -> Iterator[Rel]:
@@ -198,7 +169,7 @@ class _Lowering:
 
     # Relations
 
-    def select(self, rel: Rel) -> _Select:
+    def select(self, rel: Rel) -> Select:
         """The SELECT of `rel`; a relation used more than once is read from its CTE."""
         if self._uses[id(rel)] > 1 and not isinstance(rel, Scan | Values):
             name = self._shared.get(id(rel))
@@ -209,7 +180,7 @@ class _Lowering:
             return self._from_table(name, rel)
         return self._build(rel)
 
-    def _build(self, rel: Rel) -> _Select:
+    def _build(self, rel: Rel) -> Select:
         match rel:
             case Scan():
                 return self._scan(rel)
@@ -239,61 +210,24 @@ class _Lowering:
         return Writer(columns, self._subquery)
 
     def _subquery(self, rel: Rel) -> str:
-        return self.render(self.select(rel), rel.schema.names).replace("\n", " ")
+        return self.select(rel).render(rel.schema.names).replace("\n", " ")
 
-    def render(self, select: _Select, names: Sequence[str]) -> str:
-        """The text of `select` with its outputs under `names`, made unique."""
-        outputs = []
-        for text, name in zip(select.columns, _unique(names), strict=True):
-            quoted = identifier(name)
-            named = text == quoted or (
-                text.endswith(quoted) and _QUALIFIER.fullmatch(text.removesuffix(quoted))
-            )
-            outputs.append(text if named else f"{text} AS {quoted}")
-        listed = ", ".join(outputs) or "1 AS one"
-        if len(listed) > 100:
-            listed = "\n" + ",\n".join("  " + o for o in outputs)
-        else:
-            listed = " " + listed
-        text = f"SELECT{listed}"
-        if select.source:
-            text += f"\nFROM {select.source}"
-        if select.where:
-            text += "\nWHERE " + "\n  AND ".join(select.where)
-        if select.group is not None:
-            text += f"\nGROUP BY {select.group}"
-        elif select.aggregated and not any(m in c for m in select.measures for c in select.columns):
-            text += "\nGROUP BY ()"  # One row, although no output says so any more.
-        if select.having:
-            text += "\nHAVING " + "\n  AND ".join(select.having)
-        if select.order:
-            # An output's alias goes before everything else in ORDER BY, so it may stand for its
-            # text.
-            aliases = dict(
-                zip(
-                    reversed(select.columns), map(identifier, reversed(_unique(names))), strict=True
-                )
-            )
-            terms = [aliases.get(term, term) + direction for term, direction in select.order]
-            text += "\nORDER BY " + ", ".join(terms)
-        return text + select.limit
-
-    def _cte(self, select: _Select, rel: Rel, hint: str = "t") -> str:
+    def _cte(self, select: Select, rel: Rel, hint: str = "t") -> str:
         name = self._fresh(hint)
-        self.ctes.append((name, self.render(select, rel.schema.names)))
+        self.ctes.append((name, select.render(rel.schema.names)))
         return name
 
-    def _from_table(self, table: str, rel: Rel) -> _Select:
+    def _from_table(self, table: str, rel: Rel) -> Select:
         """Read all columns of a CTE that was made from `rel`."""
         alias = self._fresh(f"{table}_r") if table in self._shared.values() else table
         source = table if alias == table else f"{table} AS {alias}"
-        columns = [f"{alias}.{identifier(n)}" for n in _unique(rel.schema.names)]
-        return _Select(source, columns, [True] * len(columns), table=alias)
+        columns = [f"{alias}.{identifier(n)}" for n in distinct_names(rel.schema.names)]
+        return Select(source, columns, [True] * len(columns), table=alias)
 
-    def _nested(self, select: _Select, rel: Rel) -> _Select:
+    def _nested(self, select: Select, rel: Rel) -> Select:
         return self._from_table(self._cte(select, rel), rel)
 
-    def _scan(self, scan: Scan) -> _Select:
+    def _scan(self, scan: Scan) -> Select:
         match scan.source:
             case ParquetSource(table=name) | InputSource(name=name):
                 pass
@@ -319,7 +253,7 @@ class _Lowering:
             where = self._conditions(scan.predicate, texts)
         columns = [texts[i] for i in scan.columns]
         simple = ["(" not in c for c in columns]
-        return _Select(source, columns, simple, where, table=alias)
+        return Select(source, columns, simple, where, table=alias)
 
     def _conditions(self, predicate: Expr, columns: Sequence[str]) -> list[str]:
         writer = self._writer(columns)
@@ -338,16 +272,16 @@ class _Lowering:
                     if used and max(used) < len(columns):
                         yield writer.condition(Call(BOOL, "is_not_null", (side,)))
 
-    def _values(self, rel: Values) -> _Select:
+    def _values(self, rel: Values) -> Select:
         writer = self._writer([])
         if len(rel.rows) == 1:
-            return _Select(
+            return Select(
                 "",
                 [writer.write(cell) for cell in rel.rows[0]],
                 [isinstance(cell, Lit) for cell in rel.rows[0]],
             )
         alias = self._fresh("v")
-        names = [identifier(n) for n in _unique(rel.schema.names)] or ["one"]
+        names = [identifier(n) for n in distinct_names(rel.schema.names)] or ["one"]
         rows = ", ".join(
             "(" + (", ".join(writer.write(c) for c in row) or "1") + ")" for row in rel.rows
         )
@@ -356,9 +290,9 @@ class _Lowering:
         if not rel.rows:
             cells = ", ".join(f"NULL::{sql_type(f.type)}" for f in rel.schema) or "1"
             source = f"(SELECT {cells} WHERE FALSE) AS {alias}({', '.join(names)})"
-        return _Select(source, columns, [True] * len(columns))
+        return Select(source, columns, [True] * len(columns))
 
-    def _filter(self, rel: Filter) -> _Select:
+    def _filter(self, rel: Filter) -> Select:
         child = self.select(rel.input)
         used = Counter(_columns(rel.predicate))
         mergeable = not (child.windowed or child.limit) and (
@@ -366,12 +300,12 @@ class _Lowering:
         )
         if not mergeable or (not child.source and not child.aggregated):
             child = self._nested(child, rel.input)
-        terms = self._conditions(rel.predicate, _tight_columns(child))
+        terms = self._conditions(rel.predicate, child.tight_columns())
         if child.aggregated:
             return replace(child, having=[*child.having, *terms])
         return replace(child, where=[*child.where, *terms])
 
-    def _project(self, rel: Project) -> _Select:
+    def _project(self, rel: Project) -> Select:
         child = self.select(rel.input)
         uses = Counter(i for e in rel.exprs for i in _columns(e))
         windows = any(isinstance(e, Window) for e in rel.exprs)
@@ -385,7 +319,7 @@ class _Lowering:
             nest = repeated and not child.aggregated
         if nest:
             child = self._nested(child, rel.input)
-        writer = self._writer(_tight_columns(child))
+        writer = self._writer(child.tight_columns())
         columns, simple = [], []
         for expr in rel.exprs:
             if isinstance(expr, Column):
@@ -396,7 +330,7 @@ class _Lowering:
                 simple.append(isinstance(expr, Lit))
         return replace(child, columns=columns, simple=simple, windowed=child.windowed or windows)
 
-    def _aggregation(self, rel: Aggregation, *, apart: bool = False) -> _Select:
+    def _aggregation(self, rel: Aggregation, *, apart: bool = False) -> Select:
         child = self.select(rel.input)
         expressions = [*rel.keys, *(a for m in rel.measures for a in m.args)]
         uses = Counter(i for e in expressions for i in _columns(e))
@@ -410,8 +344,8 @@ class _Lowering:
             or apart
         ):
             child = self._nested(child, rel.input)
-        writer = self._writer(_tight_columns(child))
-        terms = [_term(writer.write(key), key) for key in rel.keys]
+        writer = self._writer(child.tight_columns())
+        terms = [as_term(writer.write(key), key) for key in rel.keys]
         columns = list(terms)
         group: str | None = ", ".join(terms) if terms else None
         if rel.grouping_sets is not None:
@@ -423,7 +357,7 @@ class _Lowering:
                 columns.append(f"GROUPING({', '.join(terms)})" if terms else "0::BIGINT")
         measures = tuple(writer.aggregate(m) for m in rel.measures)
         columns += measures
-        simple = [bool(_REFERENCE.fullmatch(c)) for c in columns]
+        simple = [is_reference(c) for c in columns]
         return replace(
             child,
             columns=columns,
@@ -436,20 +370,20 @@ class _Lowering:
             table=None,
         )
 
-    def _sort(self, rel: Sort) -> _Select:
+    def _sort(self, rel: Sort) -> Select:
         child = self.select(rel.input)
         complex_keys = any(not isinstance(k.expr, Column) for k in rel.keys)
         if child.limit or (child.windowed and complex_keys):
             child = self._nested(child, rel.input)
-        writer = self._writer(_tight_columns(child))
+        writer = self._writer(child.tight_columns())
         order = []
         for key in rel.keys:
             expr = key.expr
             text = child.columns[expr.index] if isinstance(expr, Column) else writer.write(expr)
-            order.append((_term(text, expr), Writer.sort_key(key, "")))
+            order.append((as_term(text, expr), Writer.sort_key(key, "")))
         return replace(child, order=order)
 
-    def _limit(self, rel: Limit) -> _Select:
+    def _limit(self, rel: Limit) -> Select:
         child = self.select(rel.input)
         if child.limit:
             child = self._nested(child, rel.input)
@@ -458,7 +392,7 @@ class _Lowering:
             text += f"\nOFFSET {rel.offset}" if not text else f" OFFSET {rel.offset}"
         return replace(child, limit=text) if text else child
 
-    def _leading(self, rel: Leading) -> _Select:
+    def _leading(self, rel: Leading) -> Select:
         """All rows up to the last that counts, which the kernel finds without sorting."""
         child = self.select(rel.input)
         if child.table is None or not child.bare:
@@ -472,7 +406,7 @@ class _Lowering:
         function = "max" if rel.key.descending else "min"
         terms = [f"{g} AS g{i}" for i, g in enumerate(groups)]
         terms.append(f"{function}({key}, {rel.count})[{rel.count}] AS key")
-        by = ", ".join(map(_term, groups, rel.partition_by))
+        by = ", ".join(map(as_term, groups, rel.partition_by))
         by = f"\nGROUP BY {by}" if groups else ""
         self.ctes.append((last, f"SELECT {', '.join(terms)}\nFROM {child.source}{by}"))
         alike = [f"{g} IS NOT DISTINCT FROM {last}.g{i}" for i, g in enumerate(groups)]
@@ -484,23 +418,23 @@ class _Lowering:
 
     # Joins and sets
 
-    def _operand(self, rel: Rel, filled: bool) -> _Select:
+    def _operand(self, rel: Rel, filled: bool) -> Select:
         """`rel` as something that may stand beside JOIN; `filled` if the join may fill its columns
         with NULL.
         """
         child = self.select(rel)
-        if child.bare and child.source and "\n" not in child.source and _joins(child, filled):
+        if child.bare and child.source and "\n" not in child.source and child.joins(filled):
             return child
         return self._nested(child, rel)
 
-    def _left_operand(self, rel: Rel, filled: bool) -> _Select:
+    def _left_operand(self, rel: Rel, filled: bool) -> Select:
         """The left side: a chain of joins may simply go on."""
         child = self.select(rel)
-        if child.bare and child.source and _joins(child, filled):
+        if child.bare and child.source and child.joins(filled):
             return child
         return self._nested(child, rel)
 
-    def _join(self, rel: Join) -> _Select:
+    def _join(self, rel: Join) -> Select:
         swap = rel.build == "left" and rel.kind in ("inner", "left", "right", "full", "cross")
         left_filled = rel.kind in ("right", "full")
         right_filled = rel.kind in ("left", "full", "asof")
@@ -537,25 +471,25 @@ class _Lowering:
         else:
             word = "JOIN" if kind == "INNER" else f"{kind} JOIN"
             source = f"{left.source}\n  {word} {right.source} ON {on}"
-        return _Select(source, both, [True] * len(both))
+        return Select(source, both, [True] * len(both))
 
-    def _set(self, rel: SetOperation) -> _Select:
+    def _set(self, rel: SetOperation) -> Select:
         texts = []
         for operand in rel.operands:
             child = self.select(operand)
             if child.order or child.limit:
                 child = self._nested(child, operand)
-            texts.append(self.render(child, rel.schema.names))
+            texts.append(child.render(rel.schema.names))
         word = rel.operation.upper() + (" ALL" if rel.all else "")
         name = self._fresh("t")
         self.ctes.append((name, f"\n{word}\n".join(texts)))
         self.unions[id(rel)] = name
         return self._from_table(name, rel)
 
-    def _query(self, rel: Query) -> _Select:
+    def _query(self, rel: Query) -> Select:
         """The statement as it is, its tables in a WITH clause of its own, which hides all else."""
         tables = [
-            f"{identifier(name)} AS (\n{_indent(self.render(self.select(t), t.schema.names))}\n)"
+            f"{identifier(name)} AS (\n{indent(self.select(t).render(t.schema.names))}\n)"
             for name, t in zip(rel.names, rel.tables, strict=True)
         ]
         columns = [f"c{i}" for i in range(len(rel.schema))]
@@ -563,34 +497,12 @@ class _Lowering:
         text = f"{head}SELECT * FROM (\n{rel.text}\n) AS q({', '.join(columns)})"
         name = self._fresh("query")
         self.ctes.append((name, text))
-        return _Select(name, [f"{name}.{c}" for c in columns], [True] * len(columns), table=name)
-
-
-_QUALIFIER = re.compile(r"\w+\.")
-# A column of a table, as the lowering writes it.
-_REFERENCE = re.compile(r"""(\w+|"[^"]*")\.(\w+|"([^"]|"")*")""")
-_NAMED = re.compile(r"""(?<!\w)([^\W\d]\w*|"[^"]*")\.""")
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
-
-
-def _term(text: str, expr: Expr) -> str:
-    """A term of GROUP BY or ORDER BY: a number there would be a position, be it in parentheses or
-    negated, but a cast is none.
-    """
-    named = _NAMED.search(_LITERAL.sub("", text))
-    return text if named else f"CAST({text} AS {sql_type(expr.type)})"
+        return Select(name, [f"{name}.{c}" for c in columns], [True] * len(columns), table=name)
 
 
 def _column(expr: Expr) -> int:
     assert isinstance(expr, Column)
     return expr.index
-
-
-def _joins(select: _Select, filled: bool) -> bool:
-    """Whether the columns of `select` mean the same above a join as below it: a constant does not
-    become NULL where the join finds no partner.
-    """
-    return not filled or all(_REFERENCE.fullmatch(c) for c in select.columns)
 
 
 def _keys_as_columns(rel: Aggregation) -> Aggregation:
@@ -603,35 +515,6 @@ def _keys_as_columns(rel: Aggregation) -> Aggregation:
     return replace(rel, input=widened, keys=keys)
 
 
-def _tight_columns(select: _Select) -> list[str]:
-    """The columns as operands: in parentheses unless they are names or single calls."""
-    return [
-        text if simple or _closed(text) else f"({text})"
-        for text, simple in zip(select.columns, select.simple, strict=True)
-    ]
-
-
-def _closed(text: str) -> bool:
-    """Whether `text` is one call, so that no operator beside it can take it apart."""
-    head, bracket, _ = text.partition("(")
-    if not bracket or not text.endswith(")") or not all(c.isalnum() or c == "_" for c in head):
-        return False
-    depth = 0
-    quote = ""
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
-        elif c == "(":
-            depth += 1
-        elif c == ")":
-            depth -= 1
-            if depth == 0 and i < len(text) - 1:
-                return False
-    return True
-
-
 def _scanned(field_: Field, alias: str) -> str:
     """A source's column; types that Arrow or Parquet may hold in another form are cast to the
     plan's.
@@ -640,18 +523,3 @@ def _scanned(field_: Field, alias: str) -> str:
     if is_hugeint(field_.type) or pt.is_timestamp(field_.type):
         return f"CAST({text} AS {sql_type(field_.type)})"
     return text
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """`names` with repetitions numbered (DuckDB's identifiers ignore case)."""
-    taken = {n.lower() for n in names}
-    seen: set[str] = set()
-    result = []
-    for name in names:
-        unique, n = name or "c", 1
-        while unique.lower() in seen or (n > 1 and unique.lower() in taken):
-            n += 1
-            unique = f"{name or 'c'}_{n}"
-        seen.add(unique.lower())
-        result.append(unique)
-    return result
