@@ -113,10 +113,10 @@ static bool short_ones_first(struct conn *conn)
     memcpy(&first, conn->input + at, sizeof first);
     if (first.op != LIBD_OP_READ || first.size <= LIBD_SHORT_READ)
         return true;
-    if (conn->overtaken == OVERTAKEN_MAX) {
-        conn->overtaken = 0;
+    unsigned overtaken = conn->overtaken;
+    conn->overtaken = 0;
+    if (overtaken == OVERTAKEN_MAX)
         return true;
-    }
     if (conn->readable && conn->input_last < CONN_INPUT) {
         struct iovec iov = {conn->input + conn->input_last, CONN_INPUT - conn->input_last};
         int code = receive(conn, &iov, 1, iov.iov_len, &got);
@@ -131,7 +131,7 @@ static bool short_ones_first(struct conn *conn)
         if (other.size <= LIBD_SHORT_READ) {
             memmove(conn->input + conn->input_first + sizeof other, conn->input + conn->input_first, at - conn->input_first);
             memcpy(conn->input + conn->input_first, &other, sizeof other);
-            conn->overtaken++;
+            conn->overtaken = overtaken + 1;
             return true;
         }
     }
