@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -37,6 +38,9 @@ _BATCH_ROWS = 122_880
 _ALL_ROWS = 2**63 - 1
 _BATCH_BYTES = 64 << 20
 _VECTOR = 2048
+# How statements begin before which inputs can be named. WITH RECURSIVE is another statement.
+_WITH = re.compile(r"\s*WITH\s+(?!RECURSIVE\b)", re.IGNORECASE)
+_SELECT = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 # Of the files that a failing statement read; a table may have hundreds.
 _FILES_SHOWN = 3
 _MOST_FILE_VIEWS = 100
@@ -68,6 +72,7 @@ class Kernel:
         self._resting = False
         self._disabled = ""
         self._registered: list[str] = []
+        self._named: dict[str, str] = {}
         self._views: list[str] = []
         self._files: dict[str, object] = {}
         self._tables: list[extension.ScanTable] = []
@@ -192,12 +197,12 @@ class Kernel:
         data = supplied[key]
         if (table := self._scan_table(data, one.columns)) is not None:
             self._tables.append(table)
-            self._view(one.name, f"SELECT * FROM scad_scan({table.id})")
+            self._named[one.name] = f"SELECT * FROM scad_scan({table.id})"
             return
         hidden = f"{one.name} (Arrow)"
         self._connection.register(hidden, _narrow(data, one.columns))
         self._registered.append(hidden)
-        self._view(one.name, f"SELECT * FROM {identifier(hidden)} LIMIT {_ALL_ROWS}")
+        self._named[one.name] = f"SELECT * FROM {identifier(hidden)} LIMIT {_ALL_ROWS}"
 
     def _file_view(self, name: str, source: ParquetSource) -> None:
         """Let `name` be a view of Parquet files. One of the same files, unchanged, is kept from
@@ -214,10 +219,29 @@ class Kernel:
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {text}")
         self._files[name] = made
 
-    def _view(self, name: str, query: str) -> None:
-        self._files.pop(name, None)
-        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
-        self._views.append(name)
+    def _with_inputs(self, sql: str) -> str:
+        """The statement with its inputs that are no files named before it; as views, where it
+        does not begin as what `lower` makes, or uses a name anew.
+
+        A view takes DuckDB half a millisecond to make, and as long to drop.
+        """
+        named = ",\n".join(
+            # Read twice, it would be kept whole.
+            f"{identifier(name)} AS NOT MATERIALIZED ({query})"
+            for name, query in self._named.items()
+        )
+        if not named:
+            return sql
+        if not any(_names_itself(sql, name) for name in self._named):
+            if (begins := _WITH.match(sql)) is not None:
+                return f"WITH {named},\n{sql[begins.end() :]}"
+            if _SELECT.match(sql):
+                return f"WITH {named}\n{sql}"
+        for name, query in self._named.items():
+            self._files.pop(name, None)
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
+            self._views.append(name)
+        return sql
 
     def _scan_table(self, data: ArrowStream, columns: Sequence[str]) -> extension.ScanTable | None:
         """The batches of `data` for our own scan, None where they have to be streamed."""
@@ -256,7 +280,8 @@ class Kernel:
     def _start(self, fragment: Fragment) -> pa.RecordBatchReader:
         wanted = fragment.schema.types
         rows = _batch_rows(len(wanted))
-        reader = self._connection.execute(fragment.sql).to_arrow_reader(rows)
+        sql = self._with_inputs(fragment.sql)
+        reader = self._connection.execute(sql).to_arrow_reader(rows)
         given = reader.schema.types
         if len(given) < len(wanted):
             raise KernelError(f"{len(wanted)} columns expected, {len(given)} came", fragment.sql)
@@ -268,7 +293,7 @@ class Kernel:
             for c, t in ((f"c{i}", t) for i, t in enumerate(wanted))
         )
         names = ", ".join(f"c{i}" for i in range(len(given)))
-        cast = f"SELECT {columns} FROM (\n{fragment.sql}\n) AS answer({names})"
+        cast = f"SELECT {columns} FROM (\n{sql}\n) AS answer({names})"
         return self._connection.execute(cast).to_arrow_reader(rows)
 
     def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
@@ -309,12 +334,19 @@ class Kernel:
             self._resting = True
 
     def _forget(self) -> None:
+        self._named.clear()
         while self._views:
             self._connection.execute(f"DROP VIEW IF EXISTS {identifier(self._views.pop())}")
         while self._registered:
             self._connection.unregister(self._registered.pop())
         while self._tables:
             self._tables.pop().close()
+
+
+def _names_itself(sql: str, name: str) -> bool:
+    """Whether a statement may give an input's name to a subquery, as people write who wrap it."""
+    text = rf"(?<!\w)\"?{re.escape(name)}\"?(\s*\([^()]*\))?\s+AS\s+((NOT\s+)?MATERIALIZED\s+)?\("
+    return re.search(text, sql, re.IGNORECASE) is not None
 
 
 def _ranged(type: pa.DataType) -> bool:

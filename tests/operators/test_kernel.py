@@ -55,6 +55,31 @@ def test_only_the_named_columns_are_asked_of_a_stream(kernel: Kernel) -> None:
     assert stream.asked == [["c"]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT sum(a) AS s FROM {t}",
+        "\n  with u as (SELECT a FROM {t} WHERE a > 1) SELECT sum(a) + 1 AS s FROM u",
+        "WITH {t} AS (SELECT a FROM {t} WHERE a > 1) SELECT sum(a) + 1 AS s FROM {t}",
+        "WITH {t}(b) AS NOT MATERIALIZED (SELECT a FROM {t}) SELECT sum(b) AS s FROM {t}",
+        "WITH RECURSIVE r(n) AS (SELECT 3 UNION ALL SELECT n - 1 FROM r JOIN {t} ON n - 1 = a) "
+        "SELECT sum(n) AS s FROM r",
+        "FROM {t} SELECT sum(a) AS s",
+        "(SELECT sum(a) AS s FROM {t})",
+    ],
+)
+@pytest.mark.parametrize("name", ["t", "Ein Name"])
+@pytest.mark.parametrize("form", ["table", "stream"])
+def test_statements_begin_in_many_ways(kernel: Kernel, text: str, name: str, form: str) -> None:
+    data = pa.table({"a": [1, 2, 3]})
+    quoted = f'"{name}"' if " " in name else name
+    schema = Schema((Field("s", HUGEINT),))
+    inputs = (FragmentInput(name, InputSource(name), ("a",)),)
+    fragment = Fragment(text.format(t=quoted), inputs, schema)
+    given = Stream(data) if form == "stream" else data
+    assert kernel.table(fragment, {name: given}).column(0).to_pylist() == [decimal.Decimal(6)]
+
+
 def test_counting_needs_no_column(kernel: Kernel) -> None:
     data = pa.table({"a": [1, 2], "b": ["x", "y"]})
     plan = build.aggregation(scan(data, []), [], [build.aggregate("count")])
