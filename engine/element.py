@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 import remote_frame
+from engine.resident.narrowing import Answer, KeyRange, narrowed
 from engine.resident.reader import ResidentTable, find
 from openwhisk.worker.limits import held_data
 from operators.duckdb import Fragment
@@ -263,7 +264,7 @@ def run(
     action: Action,
     *,
     fixed_joins: bool = False,
-    keys: Sequence[tuple[str, str, Sequence[str], str]] = (),
+    keys: Sequence[KeyRange] = (),
 ) -> pa.RecordBatchReader:
     """Run a statement on the worker's warm DuckDB connection.
 
@@ -278,8 +279,7 @@ def run(
     fixed_joins
         Whether DuckDB must join in the order in which the statement does.
     keys
-        Ranges outside of which rows of resident tables do not matter: the table, its column, the
-        tables that a statement reads, and the statement for the two ends.
+        Ranges outside of which rows of resident tables do not matter.
 
     Returns
     -------
@@ -288,16 +288,13 @@ def run(
     """
     kernel = remote_frame.warm_kernel(action)
     given = {n: LoadedTable(t) if isinstance(t, pa.Table) else t for n, t in tables.items()}
-    for name, column, reads, ends in keys:
-        table = given[name]
-        if (
-            isinstance(table, ResidentTable)
-            and table.prunable(column)
-            and all(_asked_quickly(given[r], table) for r in reads)
-        ):
-            fragment, supplied = _fragment(ends, {r: given[r] for r in reads}, _KEY_ENDS, action)
-            (row,) = kernel.table(fragment, supplied).to_pylist()
-            given[name] = table.narrowed(column, row["low"], row["high"])
+
+    def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> list[dict[str, Any]]:
+        fragment, supplied = _fragment(text, reads, answer, action)
+        rows: list[dict[str, Any]] = kernel.table(fragment, supplied).to_pylist()
+        return rows
+
+    given.update(narrowed(given, keys, ask))
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
     read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
     action.record_metric(ROWS_READ, read)
@@ -337,17 +334,6 @@ def run_polars(
         frames[name] = kernel.scan(source, scans[paths])
         scans[paths] += 1
     return kernel.run(query, frames, _schema(columns))
-
-
-# Rows of a table that is asked for its keys before the statement: a millisecond or two.
-_QUICK_ROWS = 300_000
-
-
-def _asked_quickly(small: Table, big: ResidentTable) -> bool:
-    return not isinstance(small, ParquetSource) and small.rows <= min(_QUICK_ROWS, big.rows)
-
-
-_KEY_ENDS = (("low", "int64"), ("high", "int64"))
 
 
 def _fragment(
