@@ -136,7 +136,14 @@ def _code(
             stage, estimates, settings.compute_memory, settings.reduction
         )
     fragment = lower_stage(stage)
-    code = element_code(plan, stage, fragment, resident=settings.resident, reductions=reductions)
+    code = element_code(
+        plan,
+        stage,
+        fragment,
+        resident=settings.resident,
+        reductions=reductions,
+        rows=None if estimates is None else estimates.rows,
+    )
     return code, any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
 
 

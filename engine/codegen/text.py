@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment
 from operators.fragment import FragmentInput
 from operators.polars import NAMES, PolarsFragment
-from operators.rel import InputSource, ParquetSource
+from operators.rel import InputSource, ParquetSource, Rel
 from remote_frame.types import type_to_text
 
 __all__ = ["element_code", "polars_code", "quoted_text", "runs_in_polars"]
@@ -60,6 +60,7 @@ def element_code(
     *,
     resident: bool = False,
     reductions: Mapping[str, Reduction] | None = None,
+    rows: Callable[[Rel], float] | None = None,
 ) -> str:
     """The Python source of a stage's element, without the `#@` lines.
 
@@ -69,6 +70,8 @@ def element_code(
         Read base tables from resident columns, where the invocation has them.
     reductions
         Inputs of the stage that are base tables of which some rows are read.
+    rows
+        How many a relation is expected to have.
     """
     lines = []
     statements: list[str] = []
@@ -81,7 +84,7 @@ def element_code(
         lines.append(f"{table.name!r}: {text},")
     tables = _tables(lines)
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
-    keys = _keys(stage, fragment) if resident else ""
+    keys = _keys(stage, fragment, rows) if resident else ""
     if keys:
         fixed += ", keys=KEYS"
     return (
@@ -238,11 +241,11 @@ def _reduced(
     return f"element.reduced(\n{textwrap.indent(''.join(lines), '    ')})"
 
 
-def _keys(stage: Stage, fragment: Fragment) -> str:
+def _keys(stage: Stage, fragment: Fragment, rows: Callable[[Rel], float] | None) -> str:
     """Statements for the ranges of join keys, as far as they read nothing but what is open."""
     names = {i.source: i.name for i in fragment.inputs}
     lines = []
-    for one in key_ranges(stage):
+    for one in key_ranges(stage, rows):
         reads = {i.name: i.source for i in one.fragment.inputs}
         if one.source in names and all(names.get(s) == n for n, s in reads.items()):
             target = f"{names[one.source]!r}, {one.column!r}, {list(reads)!r}"

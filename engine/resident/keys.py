@@ -10,15 +10,19 @@ tables, by their zone maps.)
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from engine.optimizer.expressions import has_window
+from engine.resident.narrowing import QUICK_ROWS
 from engine.stages.model import Stage
-from engine.stages.origins import Readers, key_origins
+from engine.stages.origins import KeyOrigin, Readers, can_be_asked, key_origins
 from operators import build
 from operators.duckdb import Fragment, lower
-from operators.rel import Join, ParquetSource, Rel, Scan
+from operators.expr import Column
+from operators.rel import Filter, Join, ParquetSource, Project, Rel, Scan
 
 __all__ = ["KeyRange", "key_ranges"]
 
@@ -32,11 +36,18 @@ class KeyRange:
     fragment: Fragment
 
 
-def key_ranges(stage: Stage) -> list[KeyRange]:
+def key_ranges(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list[KeyRange]:
     """Ranges for the tables that a stage scans once, one per column at most.
 
-    Which of them are worth asking for is known when the tables are open: `engine.element.run` asks
-    small tables about big ones only.
+    Which of them are worth asking for is known when the tables are open: `engine.resident.narrowed`
+    asks small tables about big ones only.
+
+    Parameters
+    ----------
+    rows
+        How many a relation is expected to have. What would read a table that is not small is then
+        left out, or asked of that part of the small side which the key comes from: a range of dates
+        is one, whatever the dates are joined with.
     """
     whole = {i.name for i in stage.inputs if i.mode == "all"}
     readers = Readers(stage.plan)
@@ -50,10 +61,56 @@ def key_ranges(stage: Stage) -> list[KeyRange]:
             source = one.scan.source
             if isinstance(source, ParquetSource) and scanned[source] == 1:
                 name = one.scan.source_schema[one.scan.columns[one.column]].name
-                if (source, name) not in found:
-                    ends = _ends(one.small, one.key)
-                    found[source, name] = KeyRange(source, name, ends)
+                if (source, name) in found:
+                    continue
+                asked = (one.small, one.key) if rows is None else _quick(one, rows, whole)
+                if asked is not None:
+                    found[source, name] = KeyRange(source, name, _ends(*asked))
     return list(found.values())
+
+
+def _quick(
+    origin: KeyOrigin, rows: Callable[[Rel], float], inputs: set[str]
+) -> tuple[Rel, int] | None:
+    """The first of the relations that a key goes through, and its position there, that reads small
+    tables only.
+    """
+    most = min(QUICK_ROWS, rows(replace(origin.scan, predicate=None)))
+    for rel, position in _way(origin.small, origin.key):
+        if not can_be_asked(rel, inputs):
+            return None
+        scans = [n for n in Readers(rel).relations if isinstance(n, Scan)]
+        if all(
+            rows(replace(n, predicate=None)) <= most
+            for n in scans
+            if isinstance(n.source, ParquetSource)
+        ):
+            return rel, position
+    return None
+
+
+def _way(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
+    """The relations that a column comes through as it is, from `rel` down: each has all of the
+    values that those above it have.
+    """
+    while True:
+        yield rel, position
+        match rel:
+            case Filter(input=below):
+                rel = below
+            case Project(input=below, exprs=exprs) if not has_window(exprs):
+                expr = exprs[position]
+                if not isinstance(expr, Column):
+                    return
+                rel, position = below, expr.index
+            case Join(left=left, right=right, kind="inner" | "semi"):
+                width = len(left.schema)
+                if position < width:
+                    rel = left
+                else:
+                    rel, position = right, position - width
+            case _:
+                return
 
 
 def _ends(small: Rel, key: int) -> Fragment:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from engine.resident.reader import ResidentTable
 from operators.rel import ParquetSource
 
-__all__ = ["Answer", "KeyRange", "narrowed"]
+__all__ = ["QUICK_ROWS", "Answer", "KeyRange", "narrowed"]
 
 KeyRange: TypeAlias = tuple[str, str, Sequence[str], str]
 """A table, its column, the tables that a statement reads, and the statement for the two ends."""
@@ -20,8 +20,8 @@ KeyRange: TypeAlias = tuple[str, str, Sequence[str], str]
 Answer: TypeAlias = Sequence[tuple[str, str]]
 """Names and types of a statement's columns."""
 
-# Rows of a table that is asked for its keys before the statement: a millisecond or two.
-_QUICK_ROWS = 300_000
+QUICK_ROWS = 300_000
+"""Most rows of a table that is asked for its keys before the statement: a millisecond or two."""
 
 _ENDS = (("number", "int32"), ("low", "int64"), ("high", "int64"))
 
@@ -70,4 +70,4 @@ def narrowed(
 
 
 def _asked_quickly(small: Any, big: ResidentTable) -> bool:
-    return not isinstance(small, ParquetSource) and small.rows <= min(_QUICK_ROWS, big.rows)
+    return not isinstance(small, ParquetSource) and small.rows <= min(QUICK_ROWS, big.rows)

@@ -27,7 +27,7 @@ from operators.rel import (
     SetOperation,
 )
 
-__all__ = ["KeyOrigin", "Readers", "key_origins"]
+__all__ = ["KeyOrigin", "Readers", "can_be_asked", "key_origins"]
 
 # Joins through which a row of one side goes as it is, or not at all.
 _LEFT_ROWWISE = ("inner", "left", "semi", "anti", "mark", "cross")
@@ -84,7 +84,7 @@ def key_origins(join: Join, readers: Readers, inputs: Collection[str] = ()) -> I
     if join.kind == "inner":
         sides.append((join.right, join.left, join.right_keys, join.left_keys))
     for big, small, big_keys, small_keys in sides:
-        if not _can_be_asked(small, inputs):
+        if not can_be_asked(small, inputs):
             continue
         for a, b, nulls in zip(big_keys, small_keys, join.null_equal, strict=True):
             if nulls or not pt.is_signed_integer(small.schema[b].type):
@@ -94,7 +94,7 @@ def key_origins(join: Join, readers: Readers, inputs: Collection[str] = ()) -> I
                     yield KeyOrigin(scan, column, small, b)
 
 
-def _can_be_asked(rel: Rel, inputs: Collection[str]) -> bool:
+def can_be_asked(rel: Rel, inputs: Collection[str]) -> bool:
     """Whether `rel` reads whole tables, row by row, and leaves out some of its keys."""
     selective = False
     for node in Readers(rel).relations:
