@@ -14,6 +14,7 @@ from engine.optimizer.reuse import reuse_similar
 from engine.optimizer.rollup import cascade_rollups
 from engine.optimizer.semijoins import reduce_semi_joins
 from engine.optimizer.sharing import intern, unshare
+from engine.optimizer.wantedgroups import reduce_shared_groups
 from operators.rel import Rel
 
 __all__ = ["Estimates", "optimize"]
@@ -43,7 +44,7 @@ def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
     plan = reuse_similar(plan, estimates)
     plan = cascade_rollups(aggregate_early(plan, estimates), estimates)
     plan = keep_leading(plan, estimates)
-    plan = reduce_semi_joins(plan, estimates)
+    plan = reduce_shared_groups(reduce_semi_joins(plan, estimates), estimates)
     if joins:
         plan = order_joins(plan, estimates)
     return unshare(prune(plan), estimates.rows)

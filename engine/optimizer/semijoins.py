@@ -34,7 +34,7 @@ from operators import build
 from operators.expr import Column, Expr
 from operators.rel import Aggregation, Filter, Join, Project, Rel, Scan, walk
 
-__all__ = ["reduce_semi_joins"]
+__all__ = ["is_selection", "reduce_semi_joins", "suppliers"]
 
 _BIG_ROWS = 1_000_000.0
 _GROUPED_ROWS = 100_000.0
@@ -125,12 +125,12 @@ class _Reducer:
         cheap = max(map(self._read, walk(big))) / _RATIO
         best: tuple[Rel, tuple[int]] | None = None
         fewest = float("inf")
-        for small, at in _suppliers(other, key):
+        for small, at in suppliers(other, key):
             rows = self._estimates.rows(small)
             if (
                 rows >= fewest
                 or small.schema[at].type != column.type
-                or not _is_selection(small)
+                or not is_selection(small)
                 or sum(map(self._read, walk(small))) > cheap
             ):
                 continue
@@ -144,7 +144,7 @@ class _Reducer:
         return self._estimates.rows(unfiltered(rel)) if isinstance(rel, Scan) else 0.0
 
 
-def _is_selection(rel: Rel) -> bool:
+def is_selection(rel: Rel) -> bool:
     """Whether `rel` is some rows of tables, and nothing has to be grouped for them."""
     selective = False
     for node in walk(rel):
@@ -162,27 +162,27 @@ def _is_selection(rel: Rel) -> bool:
     return selective
 
 
-def _suppliers(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
+def suppliers(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
     """Relations, and columns of them, that have all values of a column of `rel` (but NULL)."""
     yield rel, position
     match rel:
         case Filter(input=below):
-            yield from _suppliers(below, position)
+            yield from suppliers(below, position)
         case Project(input=below, exprs=exprs) if not has_window(exprs):
             expr = exprs[position]
             if isinstance(expr, Column):
-                yield from _suppliers(below, expr.index)
+                yield from suppliers(below, expr.index)
         case Join(left=left, right=right, kind="inner" | "semi" as kind):
             width = len(left.schema)
             for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
                 if position == a:
-                    yield from _suppliers(right, b)
+                    yield from suppliers(right, b)
                 elif kind == "inner" and position == width + b:
-                    yield from _suppliers(left, a)
+                    yield from suppliers(left, a)
             if position < width:
-                yield from _suppliers(left, position)
+                yield from suppliers(left, position)
             else:
-                yield from _suppliers(right, position - width)
+                yield from suppliers(right, position - width)
 
 
 def _has_floats(join: Join) -> bool:
