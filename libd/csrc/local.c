@@ -1,6 +1,7 @@
 /* rdma_local: a memory element in this process. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "transport.h"
 
@@ -9,6 +10,7 @@ struct local_memory {
     struct pool pool;
     struct element *element;
     pthread_mutex_t lock; /* around the pool */
+    unsigned generation;  /* of fork: the memory is that process's */
 };
 
 static struct local_memory *local(struct libd_transport *t) { return (struct local_memory *)t->memory; }
@@ -93,6 +95,13 @@ static void memory_destroy(struct libd_memory *memory)
 {
     struct local_memory *m = (struct local_memory *)memory;
 
+    /* A child of fork shares the table with its parent, who goes on: nothing may be written there. The books stay where they
+     * are: a thread that is not here may have been at them, and to free them would copy their pages. */
+    if (m->generation != libd_generation()) {
+        munmap(memory->base, memory->size);
+        munmap((void *)memory->table, sizeof *memory->table);
+        return;
+    }
     pool_destroy(&m->pool);
     pthread_mutex_destroy(&m->lock);
     free(m);
@@ -113,6 +122,7 @@ int libd_open_local(uint64_t size, bool elastic, struct libd_memory **memory, st
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
     }
     pthread_mutex_init(&m->lock, NULL);
+    m->generation = libd_generation();
     code = pool_init(&m->pool, room, true, err);
     if (!code)
         code = pool_tenant_create(&m->pool, "local", room, &tenant, err);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -475,6 +477,44 @@ def test_a_child_of_fork_does_not_touch_its_parents_connections(stand: Stand) ->
     out = bytearray(5)
     transports[1].read_into(0, out)
     assert out == b"child"
+
+
+def drop_in_a_child(action: LibdAction) -> None:
+    """Fork, and have the child let go of the transports, as one that exits does."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            gone = [weakref.ref(action.get_transport(name)) for name in action.names]
+            action.close()
+            gc.collect()
+            status = sum(ref() is not None for ref in gone)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_a_child_of_fork_that_drops_transports_leaves_the_parent_its_memory(
+    stand: Stand, elastic: bool
+) -> None:
+    grant = stand.control.create_element(stand.tenant(), "m", 4096, elastic=elastic)
+    durls = [grant.durl("s", "rdma_shm"), grant.durl("t", "rdma_tcp")]
+    durls.append("l;rdma_local;size,4096;" + "elastic,true;" * elastic)
+    with LibdAction("0", durls) as action:
+        addrs = {}
+        for name in "stl":
+            addrs[name] = action.get_transport(name).alloc(64)
+            action.get_transport(name).write_from(addrs[name], b"parent's")
+        drop_in_a_child(action)
+        for name in "stl":
+            trans = action.get_transport(name)
+            out = bytearray(8)
+            trans.read_into(addrs[name], out)
+            assert out == b"parent's"
+            assert trans.region(addrs[name]).size == 64
+            trans.free(addrs[name])
+            trans.free(trans.alloc(64))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
