@@ -34,9 +34,12 @@ void stream_open_lane(struct stream *s, int fd)
 
 void stream_close_lanes(struct stream *s)
 {
+    /* What a child of fork has is the parent's epoll instance, which goes on watching. */
+    bool watched = s->epoll >= 0 && s->transport.generation == libd_generation();
+
     for (unsigned i = 0; i < s->lane_count; i++) {
         /* A child of fork may have the descriptor, too, and then closing it here does not unregister it. */
-        if (s->epoll >= 0)
+        if (watched)
             epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->lanes[i].fd, NULL);
         close(s->lanes[i].fd);
     }

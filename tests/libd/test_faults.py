@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -515,6 +516,25 @@ def test_a_child_of_fork_that_drops_transports_leaves_the_parent_its_memory(
             assert trans.region(addrs[name]).size == 64
             trans.free(addrs[name])
             trans.free(trans.alloc(64))
+
+
+def test_a_child_of_fork_that_drops_a_transport_leaves_the_parents_event_loop_its_events(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without events only this timer would find out that a batch is done.
+    monkeypatch.setattr("libd.aio._LOOK", 60.0)
+    size = 4 << 20
+    grant = stand.control.create_element(stand.tenant(), "m", size)
+    with LibdAction("0", [grant.durl("m", "rdma_tcp")]) as action:
+
+        async def read() -> None:
+            trans = action.get_transport("m")
+            for _ in range(10):
+                await asyncio.wait_for(trans.submit(reads=[(0, bytearray(size))]), 20)
+
+        asyncio.run(read())
+        drop_in_a_child(action)
+        asyncio.run(read())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
