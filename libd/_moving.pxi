@@ -333,12 +333,16 @@ cdef class Mover:
         cdef libd_error err
         cdef void *data
         cdef uint64_t at = as_u64(addr, "address"), n = as_u64(size, "size")
+        cdef bint writes = writable
+        cdef int code
         cdef View view
         if self.t.ops.map is NULL:
             raise errors.UnsupportedError(
                 f"{self.type} transport {self.name!r} cannot map: the memory is elsewhere; use read_into or submit"
             )
-        if libd_map(self.t, at, n, writable, &data, &err):
+        with nogil:  # it may have to connect again
+            code = libd_map(self.t, at, n, writes, &data, &err)
+        if code:
             self.fail_at(&err, "map", at, n)
         view = View.__new__(View)
         view.owner = self.memory

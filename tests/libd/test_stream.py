@@ -406,6 +406,54 @@ def test_a_granted_element_of_a_server_that_was_restarted() -> None:
         del url
 
 
+MAPPED_FROM_WHO_IS_GONE = """
+import os, secrets, signal, socket, sys, threading, time
+from libd import LibdAction, LibdError, MemoryServerProcess
+server = MemoryServerProcess("16 MB")
+grant = server.control.create_element(server.control.create_tenant("t", "8 MB"), "m", 4096)
+action = LibdAction("0", [grant.durl("m", "rdma_shm") + "timeout,1;"])
+trans = action.get_transport("m")
+trans.read_into(0, bytearray(8))
+os.kill(server.pid, signal.SIGKILL)
+server.stop()
+silent = socket.socket(socket.AF_UNIX)
+silent.bind("\\0" + grant.unix_url.removeprefix("unix://@"))
+silent.listen(16)
+gap = 0.0
+def tick():
+    global gap
+    last = time.monotonic()
+    while True:
+        time.sleep(0.01)
+        gap, last = max(gap, time.monotonic() - last), time.monotonic()
+def read():
+    try:
+        trans.read_into(0, bytearray(8))
+    except LibdError:
+        pass
+threading.Thread(target=tick, daemon=True).start()
+if sys.argv[1] == "beside a read":
+    threading.Thread(target=read).start()
+    time.sleep(0.1)
+try:
+    trans.map(0, 8)
+except LibdError as error:
+    print(type(error).__name__, "too long" if gap > 0.9 else "in time")
+"""
+
+
+@pytest.mark.parametrize("how", ["alone", "beside a read"])
+def test_map_lets_others_go_on_while_it_connects_again(how: str) -> None:
+    """A server that accepts and says nothing has taken the place of the one that was killed."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MAPPED_FROM_WHO_IS_GONE, how],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert ran.stdout == "TransportClosedError in time\n"
+
+
 @pytest.mark.parametrize("stripes", [2, 3, 16])
 def test_stripes(stand: Stand, stripes: int) -> None:
     size = (24 << 20) + 12345
