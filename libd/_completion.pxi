@@ -11,6 +11,25 @@ cdef object item_size(typestr):
     return int(number) * (4 if kind == "U" else 1)
 
 
+cdef bint objects_in(descr):
+    """Whether a list of fields, as in ``__array_interface__``, has objects among them."""
+    return any(
+        objects_in(field[1]) if isinstance(field[1], list) else field[1][1:2] == "O" for field in descr
+    )
+
+
+cdef bint has_objects(const char *format):
+    """Whether items of a format (PEP 3118) are or have objects; names of fields stand between colons."""
+    cdef bint name = False
+    while format[0]:
+        if format[0] == b":":
+            name = not name
+        elif format[0] == b"O" and not name:
+            return True
+        format += 1
+    return False
+
+
 cdef bint packed(size, shape, strides):
     """Whether extents, the innermost first, lie one behind the other."""
     for extent, stride in zip(shape, strides):
@@ -30,6 +49,8 @@ cdef object array_interface(obj, Py_buffer *view, bint writable):
     if any(extent < 0 for extent in shape):
         raise BufferError(f"{type(obj).__name__} has a negative extent")
     item = item_size(about["typestr"])
+    if objects_in(about.get("descr") or ()):
+        raise BufferError(f"items of {type(obj).__name__} have objects in them and are no plain memory")
     size = item * prod(shape)
     # In the order of C or of Fortran.
     if size and strides and not (packed(item, shape[::-1], strides[::-1]) or packed(item, shape, strides)):
@@ -41,15 +62,32 @@ cdef object array_interface(obj, Py_buffer *view, bint writable):
     PyBuffer_FillInfo(view, obj, <void *><size_t>address, size, readonly, PyBUF_CONTIG_RO)
 
 
+cdef int acquire_formless(obj, Py_buffer *view, int flags) except -1:
+    """Get memory of which no format can be told, as NumPy can of no dates: its dtype says what is in it."""
+    PyObject_GetBuffer(obj, view, flags)  # or it was something else that was wrong
+    if getattr(getattr(obj, "dtype", None), "hasobject", True):
+        PyBuffer_Release(view)
+        raise BufferError(f"items of {type(obj).__name__} have objects in them, or who knows what: no plain memory")
+    return 0
+
+
 cdef inline int acquire(obj, Py_buffer *view, bint writable) except -1:
     """Get the contiguous memory of `obj`; whoever acquired it calls `PyBuffer_Release`.
 
-    Arrays in Fortran's order are contiguous, too: what is moved are the bytes as they lie there.
+    Arrays in Fortran's order are contiguous, too: what is moved are the bytes as they lie there. Of objects those are
+    pointers, which mean nothing elsewhere; and Python would follow whatever is read over them.
     """
-    if PyObject_CheckBuffer(obj):
-        PyObject_GetBuffer(obj, view, PyBUF_ANY_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
-    else:
+    cdef int flags = PyBUF_ANY_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0)
+    if not PyObject_CheckBuffer(obj):
         array_interface(obj, view, writable)
+        return 0
+    try:
+        PyObject_GetBuffer(obj, view, flags | PyBUF_FORMAT)
+    except ValueError:
+        return acquire_formless(obj, view, flags)
+    if view.format is not NULL and has_objects(view.format):
+        PyBuffer_Release(view)
+        raise BufferError(f"items of {type(obj).__name__} are objects, or have some, and are no plain memory")
     return 0
 
 

@@ -15,6 +15,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS,
     PyBUF_CONTIG_RO,
+    PyBUF_FORMAT,
     PyBUF_WRITABLE,
     PyBuffer_FillInfo,
     PyBuffer_Release,

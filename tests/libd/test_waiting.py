@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import secrets
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -328,10 +330,63 @@ def test_array_interface_of_any_item(stand: Stand, dtype: str) -> None:
     assert out == array.tobytes()
 
 
-def test_array_interface_of_objects_is_refused(stand: Stand) -> None:
+def same(array: Any) -> Any:
+    return array
+
+
+@pytest.mark.parametrize("dtype", ["<M8[ns]", "<m8[25us]", "i8,M8[s]", "<c16", "U3", "?", "V7"])
+def test_arrays_of_any_plain_item(stand: Stand, dtype: str) -> None:
     trans = stand.open(stand.control.create_element(stand.tenant(), "m", 4096), "shm")
+    data = np.frombuffer(bytes(range(1, 129)), np.uint8)[: 4 * np.dtype(dtype).itemsize].copy()
+    assert trans.write_from(0, data.view(dtype)) == data.nbytes
+    out = np.zeros_like(data)
+    trans.read_into(0, out.view(dtype))
+    np.testing.assert_array_equal(out, data)
+
+
+OBJECTS = [
+    np.array([None, 1]),
+    np.zeros(2, [("Offset", "i8"), ("o", object)]),
+    np.zeros(2, [("a", [("when", "M8[s]"), ("o", object, 3)])]),
+    np.array([[None, 1], [2, 3]], order="F"),
+    (ctypes.py_object * 2)(None, 1),
+]
+
+
+@pytest.mark.parametrize("objects", OBJECTS, ids=lambda o: str(getattr(o, "dtype", type(o))))
+@pytest.mark.parametrize("seen_as", [same, memoryview, Interface])
+def test_objects_are_refused(stand: Stand, objects: Any, seen_as: Callable[[Any], Any]) -> None:
+    """Bytes of an element must not become pointers that Python follows."""
+    try:
+        target = seen_as(objects)
+    except (AttributeError, ValueError):
+        pytest.skip("cannot be seen so")
+    trans = stand.open(stand.control.create_element(stand.tenant(), "m", 4096), "shm")
+    trans.write_from(0, b"\x41" * 64)
+    trans.reg(64)
+    for operation in (
+        lambda: trans.write_from(0, target),
+        lambda: trans.read_into(0, target),
+        lambda: trans.read(16, out=target),
+        lambda: trans.readv([(0, target)]),
+        lambda: trans.writev([(0, target)]),
+        lambda: trans.submit(reads=[(0, target)]),
+        lambda: trans.submit(writes=[(0, target)]),
+    ):
+        with pytest.raises(BufferError, match="plain memory"):
+            operation()
+
+
+def test_objects_that_no_format_tells_of_are_refused(stand: Stand) -> None:
+    trans = stand.open(stand.control.create_element(stand.tenant(), "m", 4096), "shm")
+    out_of_order = {"names": ["i", "o"], "formats": ["i8", "O"], "offsets": [8, 0]}
     with pytest.raises(BufferError, match="plain memory"):
-        trans.write_from(0, Interface(np.array([None, 1])))
+        trans.read_into(0, np.zeros(2, out_of_order))
+
+
+def test_a_field_may_be_called_O(stand: Stand) -> None:
+    trans = stand.open(stand.control.create_element(stand.tenant(), "m", 4096), "shm")
+    trans.read_into(0, np.ones(3, [("O", "i8"), ("NO", [("O", "f4", 2)])]))
 
 
 def test_arguments_of_other_types_are_type_errors(stand: Stand) -> None:
