@@ -69,6 +69,8 @@ cdef int raise_error(libd_error *err, what) except -1:
         raise errors.TransportClosedError(f"{what}: {closed_text(err)}")
     if code == LIBD_ETIMEOUT:
         raise errors.TransportTimeoutError(f"{what}: the memory server does not answer in time")
+    if code == LIBD_EAUTH and err.detail == LIBD_STRANGER:
+        raise errors.AuthError(f"{what}: that socket is of user {err.have}, not of this one, and was shown no token")
     if code == LIBD_EAUTH:
         raise errors.AuthError(f"{what}: the memory server refused the token")
     if code == LIBD_EBOUNDS:

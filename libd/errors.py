@@ -53,7 +53,7 @@ class TransportClosedError(TransportError, ConnectionError):
 
 
 class AuthError(LibdError):
-    """The server refused the token, or refuses this user."""
+    """The server refused the token, or refuses this user, or is another user's."""
 
 
 class BoundsError(LibdError, IndexError):

@@ -46,6 +46,7 @@ enum libd_lack {
     LIBD_LACK_SERVER = 5,    /* the memory server has no RDMA device, or was not started with one */
 };
 
+#define LIBD_STRANGER 1 /* detail of LIBD_EAUTH: the server is another user's, `have`; never on the wire */
 #define LIBD_STOPPING 4 /* detail of LIBD_ECLOSED: the server begins nothing any more */
 
 struct libd_error {

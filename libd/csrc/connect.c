@@ -20,6 +20,8 @@ int stream_told(struct libd_error *err, const struct libd_reply *reply)
     if (reply->code < 0 || reply->code == LIBD_ETIMEOUT || reply->code == LIBD_ESIGNAL ||
         (reply->code == LIBD_ESYS && reply->a > 4095))
         return libd_fail(err, LIBD_EPROTO, 0, 0);
+    if (reply->code == LIBD_EAUTH) /* what more there is to say of it only this side says */
+        return libd_fail(err, LIBD_EAUTH, 0, 0);
     return libd_fail(err, reply->code, reply->a, reply->b);
 }
 
@@ -212,6 +214,17 @@ static int hold(int fd, const struct held *held, double until, struct libd_error
     return code;
 }
 
+/* Whether a server on this host is this user's own, as it asks of its clients. The name of one that has ended is free for
+ * anybody to take, who is not to be shown a token. */
+static int familiar(int fd, struct libd_error *err)
+{
+    uid_t user;
+
+    if (!net_peer_user(fd, &user))
+        return lost(err, errno);
+    return user == geteuid() ? LIBD_OK : libd_fail(err, LIBD_EAUTH, LIBD_STRANGER, user);
+}
+
 int stream_connect(const struct libd_address *address, const struct held *held, size_t held_count,
                    struct libd_welcome *who, char *name, struct arena *arena, struct libd_error *err)
 {
@@ -228,7 +241,9 @@ int stream_connect(const struct libd_address *address, const struct held *held, 
         return -1;
     }
     set_deadline(fd, SIGNAL_CHECK);
-    int code = greet(fd, address, who, name, arena, until, err);
+    int code = address->path ? familiar(fd, err) : LIBD_OK;
+    if (!code)
+        code = greet(fd, address, who, name, arena, until, err);
     for (size_t i = 0; i < held_count && !code; i++)
         code = hold(fd, &held[i], until, err);
     if (code) {

@@ -238,6 +238,17 @@ int net_connect_unix(const char *name, double timeout)
     return error;
 }
 
+bool net_peer_user(int fd, uid_t *user)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+        return false;
+    *user = peer.uid;
+    return true;
+}
+
 ssize_t net_send_fds(int fd, const struct iovec *iov, int count, const int *fds, int nfds, bool more)
 {
     union {

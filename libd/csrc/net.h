@@ -13,6 +13,8 @@ int net_listen_tcp(const char *host, uint16_t port, uint16_t *bound);
 int net_listen_unix(const char *name);
 int net_connect_tcp(const char *host, const char *port, double timeout);
 int net_connect_unix(const char *name, double timeout);
+/* The user at the other end of a Unix socket: for who connected, the one that listened. False: nobody knows. */
+bool net_peer_user(int fd, uid_t *user);
 void net_tune_tcp(int fd);
 int net_is_loopback(const char *host);
 

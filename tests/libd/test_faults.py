@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import random
+import secrets
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ import psutil
 import pytest
 
 from libd import (
+    AuthError,
     LibdAction,
     LibdError,
     MemoryServer,
@@ -535,6 +537,37 @@ def test_a_child_of_fork_that_drops_a_transport_leaves_the_parents_event_loop_it
         asyncio.run(read())
         drop_in_a_child(action)
         asyncio.run(read())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_server_of_another_user_is_not_shown_the_token() -> None:
+    name = f"scad-test-{secrets.token_hex(8)}"
+    listening, listens = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setuid(65534)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind("\0" + name)
+                listener.listen()
+                os.write(listens, b"x")
+                listener.settimeout(20)
+                sock, _ = listener.accept()
+                with sock:
+                    sock.settimeout(20)
+                    status = int(sock.recv(1) != b"")
+        finally:
+            os._exit(status)
+    try:
+        os.read(listening, 1)
+        with LibdAction("0", [f"m;rdma_shm;url,unix://@{name};token,secret;timeout,5;"]) as action:
+            with pytest.raises(AuthError, match="user 65534"):
+                action.get_transport("m")
+    finally:
+        os.close(listening)
+        os.close(listens)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
