@@ -6,6 +6,7 @@ cdef class Mover:
 
     cdef libd_transport *t
     cdef Memory memory
+    cdef object arenas  # the cache that holds `memory`, too; None: there is none
     cdef readonly str name
     cdef readonly str type
     cdef readonly str element
@@ -27,6 +28,9 @@ cdef class Mover:
             libd_destroy(self.t)
 
     cdef fail(self, libd_error *err, what):
+        # The memory of a server that is gone stays resident for as long as it is mapped anywhere.
+        if self.arenas is not None and (err.code == LIBD_ECLOSED or (err.code == LIBD_ESTALE and err.have == 1)):
+            self.arenas.sweep()
         raise_error(err, f"{self.type} transport {self.name!r} to element {self.element!r}: {what}")
 
     cdef fail_at(self, libd_error *err, operation, uint64_t addr, uint64_t size):

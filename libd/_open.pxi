@@ -120,13 +120,14 @@ def open_verbs(str name, Endpoint endpoint, str device=None, str element=""):
 def open_shm(str name, Endpoint endpoint, cache, str element=""):
     """Connect to a memory element on this host and map its tenant's arena.
 
-    `cache` holds attached arenas by server incarnation and tenant: ``get(key)``, ``add(key, memory) -> memory``, and
-    ``holds(tenant)``, whether there is one of that tenant, of whichever server. Where there is none the arena comes with the
-    connection.
+    `cache` holds attached arenas by server incarnation and tenant: ``get(key)``, ``add(key, memory) -> memory``,
+    ``holds(tenant)``, whether there is one of that tenant, of whichever server, and ``sweep()``, which forgets those of servers
+    that are gone. Where there is none the arena comes with the connection.
     """
     what = f"rdma_shm transport {name!r}"
     cdef Memory attached = None if cache.holds(endpoint.tenant) else Memory.__new__(Memory)
     cdef Memory memory
+    cdef Transport transport
     cdef libd_transport *t = endpoint.open(what, None, attached)
     cdef libd_error err
     cdef int code
@@ -146,4 +147,6 @@ def open_shm(str name, Endpoint endpoint, cache, str element=""):
         libd_destroy(t)
         raise
     libd_use_memory(t, memory.memory)
-    return wrap(t, memory, name, element)
+    transport = wrap(t, memory, name, element)
+    transport.arenas = cache
+    return transport

@@ -225,6 +225,8 @@ class LibdAction:
             transport.close()
         for server in servers:
             server.stop()
+        # A worker keeps its cache, which would keep the memory of servers that are gone resident.
+        self.cache.sweep()
 
     def __enter__(self) -> Self:
         return self

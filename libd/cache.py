@@ -20,6 +20,9 @@ def _bury(arenas: dict[tuple[bytes, int], Memory]) -> None:
 class ArenaCache:
     """One mapping per (server incarnation, tenant), kept for as long as the tenant lives.
 
+    That it does not is noticed when a transport finds its server gone, when another arena is added,
+    and when a `LibdAction` is closed.
+
     A fresh mapping's first touches are several times slower than later ones, so a worker keeps one
     cache for its whole life and gives it to every action. A cache that a child inherits through
     ``fork`` is empty there.
@@ -63,6 +66,8 @@ class ArenaCache:
     def sweep(self) -> None:
         """Forget arenas whose tenant was dropped; views that are still alive keep theirs."""
         arenas = self._own()
+        if not arenas:
+            return
         with self._lock:
             _bury(arenas)
 

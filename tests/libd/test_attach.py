@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import secrets
+import signal
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from libd import ArenaCache, LibdAction, LibdError, ProtocolError, Transport
+from libd import (
+    ArenaCache,
+    LibdAction,
+    LibdError,
+    MemoryServerProcess,
+    ProtocolError,
+    Transport,
+    TransportClosedError,
+)
 from tests.libd.test_hostile import HELLO_SIZE, REPLY, REQUEST, welcome
 
 Stand = Any  # conftest.py's
@@ -151,3 +162,26 @@ def test_an_arena_that_is_here_is_not_passed_again(stand: Stand) -> None:
         with LibdAction("0", [grant.durl("m", "rdma_shm")], cache=cache) as action:
             action.get_transport("m").write_from(0, b"x")
         assert stand.control.stats().operations["attach"] == passed
+
+
+def test_an_arena_of_a_server_that_was_killed_is_let_go() -> None:
+    def mapped() -> bool:
+        return "scad-arena" in Path("/proc/self/maps").read_text()
+
+    gc.collect()
+    for by_use in (True, False):
+        cache = ArenaCache()
+        with MemoryServerProcess("16 MB") as process:
+            tenant = process.control.create_tenant("t", "8 MB")
+            durl = process.control.create_element(tenant, "m", 4096).durl("m", "rdma_shm")
+            action = LibdAction("0", [durl], cache=cache)
+            action.get_transport("m").write_from(0, b"x")
+            os.kill(process.pid, signal.SIGKILL)
+        assert len(cache) == 1
+        if by_use:
+            with pytest.raises(TransportClosedError):
+                action.get_transport("m").write_from(0, b"x")
+            assert len(cache) == 0
+        action.close()
+        assert len(cache) == 0
+        assert not mapped()
