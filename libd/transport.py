@@ -10,7 +10,11 @@ from libd.cache import ArenaCache
 from libd.choice import choose
 from libd.durl import Durl
 from libd.errors import (
+    AuthError,
+    CapabilityError,
     DurlError,
+    LibdError,
+    StaleRefError,
     TransportClosedError,
     TransportTimeoutError,
     UnsupportedError,
@@ -145,6 +149,12 @@ def _auto(durl: Durl, cache: ArenaCache) -> Transport:
             return open_transport(best, cache)
         except (TransportClosedError, TransportTimeoutError, UnsupportedError):
             continue  # that way is closed after all; the last one says why
+        except (AuthError, CapabilityError, StaleRefError):
+            raise  # so it would be by any other way
+        except LibdError:
+            # TCP does without what a device lacks, memory that may be locked for example.
+            if best.type != "rdma_uverbs":
+                raise
     return open_transport(open_ones[-1], cache)
 
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from libd import Durl, DurlError, LibdAction, MemoryServerProcess, TransportClosedError
+from libd import (
+    ArenaCache,
+    AuthError,
+    CapabilityError,
+    CapacityError,
+    Durl,
+    DurlError,
+    LibdAction,
+    LibdError,
+    MemoryServerProcess,
+    StaleRefError,
+    Transport,
+    TransportClosedError,
+    UnsupportedError,
+)
 from libd.choice import choose, host_id, rdma_ports
+from libd.transport import _factories
 
 Stand = Any  # conftest.py's
 
@@ -85,6 +101,34 @@ def test_the_next_best_is_tried_where_the_best_does_not_lead(stand: Stand) -> No
     with LibdAction("0", ["m;rdma_auto;unix,unix://@nobody-listens-here;"]) as action:
         with pytest.raises(TransportClosedError):
             action.get_transport("m")
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (CapacityError("the device can register no more memory"), True),
+        (LibdError("no route to host"), True),
+        (UnsupportedError("no device"), True),
+        (AuthError("the token"), False),
+        (CapabilityError("the key"), False),
+        (StaleRefError("dropped"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_tcp_is_tried_where_a_device_fails(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, error: LibdError, goes_on: bool
+) -> None:
+    def fail(durl: Durl, cache: ArenaCache) -> Transport:
+        raise error
+
+    monkeypatch.setattr("libd.transport.choose", functools.partial(choose, ports=PORTS))
+    monkeypatch.setitem(_factories, "rdma_uverbs", fail)
+    with LibdAction("0", [f"m;rdma_auto;url,{stand.server.tcp_url};rdma,1;"]) as action:
+        if goes_on:
+            assert action.get_transport("m").type == "rdma_tcp"
+        else:
+            with pytest.raises(type(error)):
+                action.get_transport("m")
 
 
 def test_memory_of_this_process() -> None:
