@@ -15,6 +15,7 @@ cdef extern from "codes.h":
         LIBD_STRANGER
     enum:
         LIBD_LACK_OPERATION, LIBD_LACK_DOMAIN, LIBD_LACK_BUILD, LIBD_LACK_LIBRARY, LIBD_LACK_DEVICE, LIBD_LACK_SERVER
+        LIBD_LACK_WAY
 
     struct libd_error:
         int code

@@ -57,6 +57,8 @@ cdef unsupported_text(uint64_t lack):
         return "this machine has no such RDMA device"
     if lack == LIBD_LACK_SERVER:
         return "the memory server has no RDMA device"
+    if lack == LIBD_LACK_WAY:
+        return "nothing gets from this machine's RDMA device to the memory server's: are they on one network?"
     return "this transport cannot do that"
 
 

@@ -44,6 +44,7 @@ enum libd_lack {
     LIBD_LACK_LIBRARY = 3,   /* libibverbs is not installed */
     LIBD_LACK_DEVICE = 4,    /* no RDMA device here, or none of that name */
     LIBD_LACK_SERVER = 5,    /* the memory server has no RDMA device, or was not started with one */
+    LIBD_LACK_WAY = 6,       /* both have one, and nothing gets from one to the other */
 };
 
 #define LIBD_STRANGER 1 /* detail of LIBD_EAUTH: the server is another user's, `have`; never on the wire */

@@ -167,6 +167,8 @@ int verbs_atomic(struct libd_transport *t, enum libd_atomic_op op, uint64_t addr
 void verbs_abandon(struct libd_transport *t);
 /* A batch as a call that waits; after a signal the queue pair is given up rather than the wait. */
 int verbs_run(struct verbs *v, struct libd_batch *batch, struct libd_error *err);
+/* Whether anything gets to the other side and back, which takes `seconds` at most. */
+int verbs_prove(struct verbs *v, double seconds, struct libd_error *err);
 
 /* verbs_flush.c */
 int verbs_flush(struct libd_transport *t, struct libd_error *err);

@@ -1,5 +1,6 @@
 /* Moving bytes over RDMA: what becomes of a batch before it is in the queue. */
 #ifdef LIBD_HAVE_VERBS
+#include <errno.h>
 #include <string.h>
 
 #include "verbs_client.h"
@@ -135,10 +136,19 @@ void verbs_abandon(struct libd_transport *t)
     pthread_mutex_unlock(&v->lock);
 }
 
+/* The batch is its owner's again, whatever became of it. */
+static void end(struct verbs *v, struct libd_batch *batch)
+{
+    struct libd_error ignored;
+
+    verbs_abandon(&v->transport);
+    while (!libd_batch_done(batch))
+        verbs_progress(&v->transport, batch, -1, &ignored);
+}
+
 /* A batch as a call that waits; after a signal the queue pair is given up rather than the wait. */
 LIBD_HOT int verbs_run(struct verbs *v, struct libd_batch *batch, struct libd_error *err)
 {
-    struct libd_error ignored;
     int code;
 
     prepare(v, batch);
@@ -152,9 +162,7 @@ LIBD_HOT int verbs_run(struct verbs *v, struct libd_batch *batch, struct libd_er
     code = verbs_await(v, batch, 0, err);
     pthread_mutex_unlock(&v->lock);
     if (!libd_batch_done(batch)) {
-        verbs_abandon(&v->transport);
-        while (!libd_batch_done(batch))
-            verbs_progress(&v->transport, batch, -1, &ignored);
+        end(v, batch);
         return code;
     }
     if (code == LIBD_ESIGNAL) /* the handler's exception is set, whatever became of the batch meanwhile */
@@ -162,6 +170,38 @@ LIBD_HOT int verbs_run(struct verbs *v, struct libd_batch *batch, struct libd_er
     if (batch->err.code)
         *err = batch->err;
     return batch->err.code;
+}
+
+/* A READ of no bytes, which nobody's key is looked at for: there need be no region. */
+int verbs_prove(struct verbs *v, double seconds, struct libd_error *err)
+{
+    char place; /* for the nothing that comes back */
+    struct libd_vec nothing = {.data = &place};
+    struct libd_batch batch = {.vec = &nothing, .count = 1, .reads = 1};
+    bool sent = false;
+    int code;
+
+    verbs_lock(v);
+    code = verbs_link_ready(v, err);
+    if (!code && !verbs_remote(v, 0))
+        code = libd_fail(err, LIBD_ENOMEM, 0, 0);
+    if (!code) {
+        sent = verbs_quick(v, &batch);
+        code = sent ? verbs_await(v, &batch, libd_now() + seconds, err) : libd_fail(err, LIBD_ECLOSED, 2, 0);
+    }
+    pthread_mutex_unlock(&v->lock);
+    if (sent && !libd_batch_done(&batch)) {
+        end(v, &batch);
+        batch.err.code = LIBD_ETIMEOUT;
+    }
+    if (code)
+        return code;
+    /* Why the other side would not have it, if it can be asked for that, says nothing: it should not even have looked. */
+    if (batch.err.code == LIBD_ECLOSED && batch.err.have != ETIMEDOUT) {
+        *err = batch.err;
+        return LIBD_ECLOSED;
+    }
+    return batch.err.code ? libd_fail(err, LIBD_EUNSUPPORTED, LIBD_LACK_WAY, 0) : LIBD_OK;
 }
 
 /* Only what is read of the batch is set: it is larger than what this does. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import random
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ import pytest
 
 import libd
 from libd import LibdAction
-from tests.rdma.peers.protocol import Op
+from tests.rdma.peers.protocol import Op, Peer, Reply, Request
 from tests.rdma.peers.queue import Device
 from tests.rdma.peers.server import Server
 from tests.rdma.peers.tools import LONGEST, SEED, SIZE, SIZES, pairs, pattern, said, until
@@ -144,6 +146,27 @@ def test_words_that_are_nobodys(far: Device, pair: Any) -> None:
             with pytest.raises(libd.UnsupportedError):
                 trans.fetch_add(0, 1)
             trans.write_from(0, b"fine")
+
+
+class Nowhere(Server):
+    """A server whose queue pair nothing gets to, as on a network that ends before it."""
+
+    def _open(self, request: Request, payload: bytes, queues: contextlib.ExitStack) -> Reply:
+        reply = super()._open(request, payload, queues)
+        me = Peer.unpack(reply.payload)
+        lost = dataclasses.replace(me, qpn=(me.qpn + 0x1234) & 0xFFFFFF)
+        return dataclasses.replace(reply, payload=lost.pack())
+
+
+def test_a_device_that_nothing_gets_to(far: Device, pair: Any) -> None:
+    with Nowhere(far, 4096) as server:
+        durl = f"m;rdma_uverbs;url,{server.url};device,{pair[1].device};timeout,30;"
+        with LibdAction("0", [durl]) as action:
+            with pytest.raises(libd.UnsupportedError, match="gets from"):
+                action.get_transport("m")
+        durl = f"m;rdma_auto;url,{server.url};rdma,1;device,{pair[1].device};timeout,30;"
+        with LibdAction("1", [durl]) as action:
+            assert action.get_transport("m").type == "rdma_tcp"
 
 
 def test_a_server_that_vanishes(pair: Any, start: Start) -> None:
