@@ -196,19 +196,24 @@ static int connect_within(int fd, const struct sockaddr *address, socklen_t leng
 
 int net_connect_tcp(const char *host, const char *port, double timeout)
 {
+    double until = libd_now() + timeout;
     struct addrinfo *list, *a;
     int error = resolve(host, port, AI_NUMERICSERV, &list);
+    unsigned left = 0;
 
     if (error)
         return error;
     error = -ENXIO;
-    for (a = list; a; a = a->ai_next) {
+    for (a = list; a; a = a->ai_next)
+        left++;
+    for (a = list; a && error != -EINTR; a = a->ai_next, left--) {
         int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0) {
             error = -errno;
             continue;
         }
-        error = connect_within(fd, a->ai_addr, a->ai_addrlen, timeout);
+        /* One that does not answer leaves the others their time; and whoever answers is greeted in what is left of it. */
+        error = connect_within(fd, a->ai_addr, a->ai_addrlen, (until - libd_now()) / left);
         if (error == 0) {
             net_tune_tcp(fd);
             error = fd;

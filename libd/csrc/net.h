@@ -11,6 +11,7 @@
  * without the leading '@' or NUL. */
 int net_listen_tcp(const char *host, uint16_t port, uint16_t *bound);
 int net_listen_unix(const char *name);
+/* Of a name with several addresses none takes more than its share of the time. */
 int net_connect_tcp(const char *host, const char *port, double timeout);
 int net_connect_unix(const char *name, double timeout);
 /* The user at the other end of a Unix socket: for who connected, the one that listened. False: nobody knows. */

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -452,6 +452,27 @@ def test_map_lets_others_go_on_while_it_connects_again(how: str) -> None:
         timeout=60,
     )
     assert ran.stdout == "TransportClosedError in time\n"
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(stand: Stand) -> None:
+    port = stand.server.port
+    found = socket.getaddrinfo(None, port, type=socket.SOCK_STREAM)
+    if [address[0] for *_, address in found] != ["::1", "127.0.0.1"]:
+        pytest.skip("this machine's own addresses are not first ::1, then 127.0.0.1")
+    with ExitStack() as stack:
+        # A queue of connections that is full: the kernel drops those that come.
+        silent = stack.enter_context(socket.socket(socket.AF_INET6))
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        silent.bind(("::1", port))
+        silent.listen(0)
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket(socket.AF_INET6))
+            filling.setblocking(False)
+            filling.connect_ex(("::1", port))
+        before = time.monotonic()
+        action = stack.enter_context(LibdAction("0", [f"m;rdma_tcp;url,tcp://:{port};timeout,2;"]))
+        action.get_transport("m").write_from(0, b"x")
+        assert time.monotonic() - before > 0.5
 
 
 @pytest.mark.parametrize("stripes", [2, 3, 16])
