@@ -203,7 +203,10 @@ cdef class Completion:
         return libd_batch_done(&self.flight.batch)
 
     def poll(self):
-        """Move things along without waiting; return whether the batch has ended."""
+        """Move things along without waiting; return whether the batch has ended.
+
+        Over TCP what has arrived is moved, and what the connection takes, but no more than some MiB at a time.
+        """
         cdef libd_error err
         cdef int code
         if not libd_batch_done(&self.flight.batch):

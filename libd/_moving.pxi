@@ -233,6 +233,8 @@ cdef class Mover:
 
         Notes
         -----
+        Memory that can be mapped is copied here and now: such a batch is done when `submit` returns, which takes as long as the
+        bytes do. An event loop that has others to see to asks for some MiB at a time.
         The first batch to a region asks the server for its epoch, and one after a lost connection connects: those wait.
         Nothing runs in the background: a batch is moved along by calls on the same transport from any thread (`poll`,
         `wait`, other reads and writes), or by the event loop while it is awaited.

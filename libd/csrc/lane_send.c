@@ -5,6 +5,8 @@
 
 #include "lane.h"
 
+#define SEND_BYTES (UINT64_C(4) << 20) /* at a time: a server may take them as fast as they are sent */
+
 static size_t outgoing(const struct libd_call *call, struct iovec *iov, size_t room)
 {
     uint64_t head = sizeof call->request, done = call->head_done;
@@ -45,7 +47,7 @@ uint64_t lane_send(struct stream *s, struct lane *lane, const struct libd_call *
 {
     uint64_t moved = 0;
 
-    while (lane->unsent && !lane->writing && !s->broken) {
+    while (lane->unsent && !lane->writing && !s->broken && moved < SEND_BYTES) {
         struct iovec iov[IOV_BATCH];
         struct msghdr message = {.msg_iov = iov};
         /* With an earlier request under way the server may be waiting for us to receive. */

@@ -8,6 +8,8 @@
 
 #include "stream.h"
 
+#define LOOK_BYTES (UINT64_C(4) << 20) /* after so many moved a look that does not wait ends, however many more there are */
+
 static bool reached(const struct stream *s, const struct goal *goal)
 {
     if (goal->batch)
@@ -95,6 +97,7 @@ int stream_await(struct stream *s, const struct goal *goal, double timeout, stru
     const struct libd_call *until = timeout >= 0 ? NULL : goal->call ? goal->call
                                     : goal->batch && goal->batch->part_count == 1 ? &goal->batch->part : NULL;
     double deadline = timeout > 0 ? libd_now() + timeout : 0;
+    uint64_t begun = s->moved;
     int code = LIBD_OK;
 
     while (!reached(s, goal)) {
@@ -108,8 +111,11 @@ int stream_await(struct stream *s, const struct goal *goal, double timeout, stru
                 break;
             continue;
         }
-        if (turn(s, until, timeout < 0, &blocked) || reached(s, goal))
+        if (turn(s, until, timeout < 0, &blocked) || reached(s, goal)) {
+            if (timeout == 0 && s->moved - begun >= LOOK_BYTES)
+                break; /* an event loop, which has others to see to, is told that there is more */
             continue;
+        }
         if (stalled(s)) {
             stream_break(s, LIBD_ETIMEOUT, ETIMEDOUT);
             continue;

@@ -406,6 +406,21 @@ def test_a_granted_element_of_a_server_that_was_restarted() -> None:
         del url
 
 
+@pytest.mark.parametrize("way", ["reads", "writes"])
+def test_a_poll_moves_some_mib_and_ends(stand: Stand, way: str) -> None:
+    size, count = 4 << 20, 64
+    trans = stand.open(stand.control.create_element(stand.tenant(), "m", size), "tcp")
+    data = bytearray(b"\x5a" * size)
+    trans.write_from(0, data)
+    batch = trans.submit(**{way: [(0, data)] * count})
+    polls = 1
+    while not batch.poll():
+        polls += 1
+    assert batch.wait() == size * count
+    # 4 MiB, and what the kernel has room for besides.
+    assert polls > count * size / (16 << 20)
+
+
 MAPPED_FROM_WHO_IS_GONE = """
 import os, secrets, signal, socket, sys, threading, time
 from libd import LibdAction, LibdError, MemoryServerProcess
