@@ -11,7 +11,8 @@ cdef class Memory:
 
     def __dealloc__(self):
         if self.memory is not NULL:
-            libd_memory_destroy(self.memory)
+            with nogil:  # the pages of a large one take their time
+                libd_memory_destroy(self.memory)
 
     @property
     def alive(self):
@@ -69,7 +70,8 @@ cdef class Buffer:
 
     def __dealloc__(self):
         if self.data is not NULL:
-            munmap(self.data, self.size)
+            with nogil:
+                munmap(self.data, self.size)
 
     cdef Registration registered(self, libd_domain *domain):
         """The registration with a device, from the first use on; None if the device takes no more."""

@@ -26,7 +26,8 @@ cdef class Registration:
 
     def __dealloc__(self):
         if self.local is not NULL:
-            libd_local_release(self.local)
+            with nogil:  # the pages of a large one take their time
+                libd_local_release(self.local)
 
 
 cdef inline libd_local *local_of(Registration registration):

@@ -147,10 +147,14 @@ void libd_local_counts(struct libd_transport *t, struct libd_local_counts *out)
         .made = atomic_load(&t->domain->made),
         .passing = atomic_load(&t->domain->passing),
     };
-    verbs_lock(v);
+    /* In a child of fork nobody else counts, and whoever held the lock is not here to give it back. */
+    bool locked = !foreign(t->domain);
+    if (locked)
+        verbs_lock(v);
     out->used = v->used;
     out->staged = v->staged;
-    pthread_mutex_unlock(&v->lock);
+    if (locked)
+        pthread_mutex_unlock(&v->lock);
 }
 #else
 typedef int verbs_local_is_not_built;

@@ -7,8 +7,11 @@ import gc
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +237,36 @@ def test_a_child_of_fork_leaves_its_parents_device_alone(trans: Transport) -> No
     np.testing.assert_array_equal(array, expected(MIB))
     trans.read(MIB)
     assert bytes(trans.buf) == expected(MIB).tobytes()
+
+
+def test_a_child_of_fork_counts_what_was(trans: Transport) -> None:
+    """Also while a thread of the parent, which the child does not have, is in a transfer."""
+    array = np.zeros(MIB, np.uint8)
+    trans.read_into(0, array)
+    before = counts(trans)
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            trans.read_into(0, bytearray(8))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(counts(trans)[:3] != before[:3])
+            deadline = time.monotonic() + 30
+            while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if ended == (0, 0):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            assert ended == (pid, 0)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_server_that_may_lock_too_little(pair: Any) -> None:
