@@ -50,11 +50,14 @@ static int local_extend(struct libd_transport *t, uint64_t addr, uint64_t epoch,
 /* Whoever holds a lease here is this process, and the memory ends with it. */
 static int local_renew(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t lease_ms, struct libd_error *err)
 {
-    uint64_t now, size;
+    uint64_t now, size, number = addr >> LIBD_OFFSET_BITS;
     int code = mapped_region(t, addr & ~LIBD_OFFSET_MASK, &now, &size, err);
 
-    (void)lease_ms;
-    return code || now == epoch ? code : libd_fail(err, LIBD_ESTALE, now, 0);
+    if (!code && now != epoch)
+        code = libd_fail(err, LIBD_ESTALE, now, 0);
+    if (!code && lease_ms && (number == 0 || number == t->who.root)) /* it lives and goes with its element, as on a server */
+        code = libd_fail(err, LIBD_EINVAL, 0, 0);
+    return code;
 }
 
 static int local_stat(struct libd_transport *t, struct libd_element_stats *out, struct libd_error *err)

@@ -148,6 +148,31 @@ def test_ranges_outside_are_refused_by_every_operation(make: Maker, addr: int, s
     trans.read(8, 0)  # and the transport goes on
 
 
+@pytest.mark.parametrize("elastic", [False, True])
+def test_what_is_no_region_is_neither_freed_nor_grown_nor_held(make: Maker, elastic: bool) -> None:
+    trans = make(4096, elastic=elastic)
+    region = trans.alloc(64)
+    trans.write_from(region, b"\x5a" * 64)
+    before = trans.stat()["regions"], trans.stat()["reserved"]
+    inside = [region + 1, region + 63, region + 64, region + (1 << 40) - 1]
+    outside = [a for a, _ in BAD_RANGES if a >> 40] + [0, 1, 4095, 4096]
+    for addr in inside + outside:
+        operations: list[Callable[[], object]] = [
+            lambda addr=addr: trans.free(addr),  # type: ignore[misc]
+            lambda addr=addr: trans.extend(addr, 128),  # type: ignore[misc]
+        ]
+        if addr not in inside:
+            operations.append(lambda addr=addr: trans.renew(addr, 60.0))  # type: ignore[misc]
+        for operation in operations:
+            with pytest.raises(LibdError):
+                operation()
+    assert (trans.stat()["regions"], trans.stat()["reserved"]) == before
+    out = bytearray(64)
+    trans.read_into(region, out)
+    assert out == b"\x5a" * 64
+    trans.free(region)
+
+
 def test_numbers_that_are_no_64_bit_numbers(make: Maker) -> None:
     trans = make()
     for bad in (-1, 1 << 64, 1 << 200):
