@@ -12,7 +12,8 @@
 
 #define QP_ACCESS (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE) /* and atomics, of devices that have them */
 /* Of one tenant: it pays for bytes, but windows of a fixed element are free, and each takes memory of the device. Clients
- * ask again for what was withdrawn. */
+ * ask again for what was withdrawn, which costs them their queue pair: a device that refuses a key ends it. What they use
+ * without asking nobody sees here; that they asked lately is the best guess. */
 #define EXPORTS_MAX 4096u
 #define CQ_ENTRIES 16 /* the server's queue pairs only answer: nothing completes here */
 
@@ -32,7 +33,7 @@ struct verbs_domain {
 
 /* A region that the device knows. */
 struct export {
-    struct export *older, *newer;
+    struct export *older, *newer; /* by when it was asked for */
     struct ibv_mr *mr;
     uint32_t slot;
 };
@@ -74,14 +75,27 @@ static void cut_off(struct verbs_domain *domain)
         verbs_cut_off(domain->links->conn);
 }
 
+static void unlist(struct verbs_domain *domain, struct export *export)
+{
+    *(export->older ? &export->older->newer : &domain->oldest) = export->newer;
+    *(export->newer ? &export->newer->older : &domain->newest) = export->older;
+}
+
+static void list(struct verbs_domain *domain, struct export *export)
+{
+    export->older = domain->newest;
+    export->newer = NULL;
+    *(domain->newest ? &domain->newest->newer : &domain->oldest) = export;
+    domain->newest = export;
+}
+
 static void withdraw(struct region *region)
 {
     struct export *export = region->exported;
     struct verbs_domain *domain = region->element->tenant->domain;
 
     region->exported = NULL;
-    *(export->older ? &export->older->newer : &domain->oldest) = export->newer;
-    *(export->newer ? &export->newer->older : &domain->newest) = export->older;
+    unlist(domain, export);
     domain->exports--;
     /* It fails if the device is gone, or is broken. What it still lets in no queue pair of this domain may come by, nor any
      * that is made later. */
@@ -149,7 +163,12 @@ static int export_region(struct conn *conn, struct region *region, struct libd_e
 
     if (!domain)
         return err->code;
-    if (region->exported || region->size == 0)
+    if (region->exported) { /* whoever asks is about to use it */
+        unlist(domain, region->exported);
+        list(domain, region->exported);
+        return LIBD_OK;
+    }
+    if (region->size == 0)
         return LIBD_OK;
     if (region->nic)
         access |= IBV_ACCESS_REMOTE_ATOMIC;
@@ -162,7 +181,6 @@ static int export_region(struct conn *conn, struct region *region, struct libd_e
         return libd_fail(err, LIBD_ENOMEM, 0, 0);
     errno = 0;
     *export = (struct export){
-        .older = domain->newest,
         .mr = domain->verbs->port.lib->reg_mr_iova(domain->pd, conn->tenant->arena + region->base, region->size,
                                                    far_address(conn->tenant, region), access),
         .slot = (uint32_t)(region - conn->tenant->regions),
@@ -172,8 +190,8 @@ static int export_region(struct conn *conn, struct region *region, struct libd_e
         free(export);
         return exhausted(err, error);
     }
-    *(domain->newest ? &domain->newest->newer : &domain->oldest) = export;
-    domain->newest = region->exported = export;
+    region->exported = export;
+    list(domain, export);
     domain->exports++;
     return LIBD_OK;
 }

@@ -180,6 +180,19 @@ def test_what_the_device_keeps_is_out_of_reach(device: Device) -> None:
     assert device.counts[0] == 1
 
 
+def test_what_was_asked_for_lately_stays_exported(device: Device) -> None:
+    tenant = device.control.create_tenant("t", 1 << 20)
+    client = linked(device, device.control.create_element(tenant, "m", 1 << 20))
+    windows = [client.ask(ALLOC, size=8, addr=8)[1] for _ in range(EXPORTS_MAX + 1)]
+    keys = [key_of(client, number) for number in windows[:-1]]
+    assert key_of(client, windows[0]) == keys[0]
+    key_of(client, windows[-1])  # one too many
+    assert device.counts == (1, EXPORTS_MAX, 1)
+    assert key_of(client, windows[0]) == keys[0]
+    assert key_of(client, windows[2]) == keys[2]
+    assert key_of(client, windows[1]) != keys[1]
+
+
 def test_a_tenant_exports_so_much_and_no_more(device: Device) -> None:
     tenant = device.control.create_tenant("t", 1 << 20)
     client = linked(device, device.control.create_element(tenant, "m", 1 << 20))
