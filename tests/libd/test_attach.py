@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import mmap
 import os
 import secrets
 import signal
@@ -27,10 +28,12 @@ from libd import (
     TransportClosedError,
 )
 from tests.libd.test_hostile import HELLO_SIZE, REPLY, REQUEST, welcome
+from tests.libd.test_requests import greeting
 
 Stand = Any  # conftest.py's
 
 ATTACH = 11
+F_SEAL_FUTURE_WRITE = 0x10
 ARENA = 1 << 16
 TABLE = 4096 + 32 * (1 << 18)
 Answer = Callable[[socket.socket, bytes], None]
@@ -185,3 +188,37 @@ def test_an_arena_of_a_server_that_was_killed_is_let_go() -> None:
         action.close()
         assert len(cache) == 0
         assert not mapped()
+
+
+def test_what_a_server_passes_is_sealed(stand: Stand) -> None:
+    """A client can neither resize the arena or the table, nor write to the table, nor seal more."""
+    grant = stand.control.create_element(stand.tenant(), "m", 4096)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect("\0" + stand.server.unix_url.removeprefix("unix://@"))
+        sock.sendall(greeting(grant) + REQUEST.pack(ATTACH, 0, 0, 1, 0, 0, 0, 0))
+        fds: list[int] = []
+        while len(fds) < 2:
+            data, passed, _, _ = socket.recv_fds(sock, 4096, 2)
+            assert data
+            fds += passed
+    arena, table = fds
+    try:
+        size_and_seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        assert fcntl.fcntl(arena, fcntl.F_GET_SEALS) == size_and_seals
+        assert fcntl.fcntl(table, fcntl.F_GET_SEALS) == size_and_seals | F_SEAL_FUTURE_WRITE
+        for fd in fds:
+            for size in (0, os.fstat(fd).st_size + 4096):
+                with pytest.raises(PermissionError):
+                    os.ftruncate(fd, size)
+            with pytest.raises(PermissionError):
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        with pytest.raises(PermissionError):
+            os.pwrite(table, b"x", 4096)
+        with pytest.raises(PermissionError):
+            mmap.mmap(table, 4096)
+        with mmap.mmap(table, 4096, prot=mmap.PROT_READ), mmap.mmap(arena, 4096):
+            pass
+    finally:
+        for fd in fds:
+            os.close(fd)

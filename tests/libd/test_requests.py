@@ -126,6 +126,27 @@ def test_words_wrap_around(stand: Stand, grant: ElementGrant) -> None:
         assert client.ask(FETCH_ADD, 8, size=0)[:2] == (OK, 0)
 
 
+def test_regions_of_others_are_neither_freed_nor_grown_nor_held(
+    stand: Stand, elastic: ElementGrant
+) -> None:
+    """The server itself refuses, whatever the client knows or leaves out."""
+    other = stand.control.create_element(elastic.tenant, "other", elastic=True)
+    beyond = stand.control.create_element(stand.tenant(1 << 20), "e", elastic=True)
+    with raw(stand, elastic) as owner:
+        _, region, epoch = owner.ask(ALLOC, addr=64, size=4096)
+        at = region << 40
+        with raw(stand, other) as sibling, raw(stand, beyond) as stranger:
+            for known in (epoch, 0):
+                for op, size in ((FREE, 0), (EXTEND, 8192), (RENEW, 1), (RENEW, 0)):
+                    assert sibling.ask(op, at, known, size)[0] == CAPABILITY, op
+                    assert stranger.ask(op, at, known, size)[0] in (BOUNDS, STALE), op
+                    # Nor what is in no region of anybody.
+                    for nowhere in (77 << 40, ((1 << 18) - 1) << 40, 1 << 63, MOST):
+                        assert sibling.ask(op, nowhere, known, size)[0] in (BOUNDS, STALE), op
+        assert owner.ask(READ, at, epoch, 8)[0] == OK
+        assert owner.ask(FREE, at, epoch)[0] == OK
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_words_of_others_and_of_the_dead(stand: Stand, elastic: ElementGrant, which: int) -> None:
     other = stand.control.create_element(elastic.tenant, "other", elastic=True)

@@ -24,6 +24,7 @@ from libd import (
     StaleRefError,
     TransportClosedError,
     TransportTimeoutError,
+    UnsupportedError,
     register_transport,
 )
 from tests.libd.test_requests import until
@@ -320,6 +321,48 @@ def test_a_server_inside_of_an_action() -> None:
     with LibdAction("1", [f"mem;rdma_tcp;url,tcp://localhost:{port};"]) as action:
         with pytest.raises(TransportClosedError, match="no memory server"):
             action.get_transport("mem")
+
+
+@pytest.mark.parametrize(
+    ("type", "more", "rdma", "bind"),
+    [
+        ("rdma_tcp_server", "", None, "127.0.0.1"),
+        ("rdma_tcp_server", "device,mlx5_1;", None, "127.0.0.1"),
+        ("rdma_uverbs_server", "", "any", "127.0.0.1"),
+        ("rdma_uverbs_server", "device,mlx5_1:2;", "mlx5_1:2", "127.0.0.1"),
+        ("rdma_uverbs_server", "token,secret;", "any", "0.0.0.0"),
+    ],
+)
+def test_what_a_server_inside_of_an_action_is_started_with(
+    monkeypatch: pytest.MonkeyPatch, type: str, more: str, rdma: str | None, bind: str
+) -> None:
+    started: list[dict[str, Any]] = []
+
+    class Recorder:
+        def __init__(self, size: int, **settings: Any) -> None:
+            started.append({"size": size, **settings})
+
+        def stop(self) -> None:
+            started.append({"stopped": True})
+
+    monkeypatch.setattr("libd.server.MemoryServer", Recorder)
+    with LibdAction("0", [f"s;{type};url,tcp://*:2333;size,64 KB;{more}"]):
+        token = "secret" if "token" in more else None
+        assert started == [
+            {"size": 1 << 16, "bind": bind, "port": 2333, "token": token, "rdma": rdma}
+        ]
+    assert started[1:] == [{"stopped": True}]
+
+
+def test_an_rdma_server_inside_of_an_action_needs_a_device() -> None:
+    server = "s;rdma_uverbs_server;url,tcp://*:0;size,65536;device,none9;"
+    with pytest.raises(UnsupportedError):
+        LibdAction("0", [server])
+    with LibdAction("0", ["s;rdma_uverbs_server;"]) as action:
+        with pytest.raises(UnsupportedError):
+            action.config_transport("s", server)
+        action.add_transport("m;rdma_local;size,64;")  # and the action goes on
+        action.get_transport("m").write_from(0, b"x")
 
 
 # ---- LibdAction ---------------------------------------------------------------------------------

@@ -356,9 +356,9 @@ def test_killed_with_16_in_flight_then_restarted(kind: str) -> None:
                     continue
                 with pytest.raises(TransportClosedError):
                     batch.wait(timeout=30)
-            assert time.monotonic() - killed < 10  # 2 s on a machine that does nothing else
+            assert time.monotonic() - killed < 2
             process.wait()
-            out = bytearray(8)
+            out = bytearray(b"\xff" * 8)
             with pytest.raises(TransportClosedError):
                 trans.read_into(0, out)
             process.stdout.close()  # type: ignore[union-attr]
@@ -376,7 +376,7 @@ def test_killed_with_16_in_flight_then_restarted(kind: str) -> None:
             for operation in operations:
                 with pytest.raises(StaleRefError, match="restarted"):
                     operation()
-            assert out == bytes(8)
+            assert out == b"\xff" * 8  # and not the new server's zeros
         with LibdAction("1", [f"m;rdma_{kind};url,{url};"]) as action:
             with pytest.raises(StaleRefError):
                 action.get_transport("m").resolve(ref)

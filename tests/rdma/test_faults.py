@@ -305,6 +305,23 @@ def test_a_server_without_a_device_says_so(pair: Any) -> None:
             action.get_transport("m")
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_server_of_an_action(pair: Any, free_port: int, named: bool) -> None:
+    url = f"url,tcp://127.0.0.1:{free_port};"
+    device = f"device,{pair[0].device};" * named
+    with LibdAction("0", [f"s;rdma_uverbs_server;{url}size,65536;{device}"]) as action:
+        action.add_transport(f"m;rdma_uverbs;{url}device,{pair[1].device};")
+        action.add_transport(f"t;rdma_tcp;{url}")
+        trans = action.get_transport("m")
+        trans.write_from(16, b"by the device")
+        trans.flush()
+        out = bytearray(13)
+        action.get_transport("t").read_into(16, out)
+        assert out == b"by the device"
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("127.0.0.1", free_port))
+
+
 def test_devices_that_are_not_there(pair: Any) -> None:
     with pytest.raises(UnsupportedError, match="no such RDMA device"):
         MemoryServer(1 << 16, rdma="none9")
