@@ -198,14 +198,14 @@ cdef class Mover:
         return total
 
     def readv(self, segments):
-        """Read all ``(addr, out)`` of `segments`, in one round trip per 4096 of them; return the number of bytes.
+        """Read all ``(addr, out)`` of `segments`, in one round trip per 2048 of them; return the number of bytes.
 
         Every segment of a round trip is checked before its first byte moves.
         """
         return self.vectored(segments, True)
 
     def writev(self, segments):
-        """Write all ``(addr, data)`` of `segments`, in one round trip per 4096 of them; return the number of bytes."""
+        """Write all ``(addr, data)`` of `segments`, in one round trip per 2048 of them; return the number of bytes."""
         return self.vectored(segments, False)
 
     # -- batches --
