@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from engine.optimizer.expressions import subqueries_of
 from engine.resident.layout import Within
 from engine.stages.fragments import all_relations
 from operators.expr import Call, Column, Expr, InList, Lit
@@ -45,19 +46,13 @@ def columns_wanted(plans: Sequence[Rel]) -> Needs:
 
 def ranges(plan: Rel, source: ParquetSource) -> Within:
     """Ranges that every row of a table that matters to `plan` lies in, by column."""
-    found: list[Within] = []
-    filtered: set[int] = set()
+    # For each reader of a scan, as the filter is the reader's: a scan may have others.
+    read: list[tuple[Scan, Filter | None]] = [(plan, None)] if isinstance(plan, Scan) else []
     for node in all_relations(plan):
-        if (
-            isinstance(node, Filter)
-            and isinstance(node.input, Scan)
-            and node.input.source == source
-        ):
-            filtered.add(id(node.input))
-            found.append(scan_ranges(node.input, node))
-    for scan in _scans([plan]):
-        if scan.source == source and id(scan) not in filtered:
-            found.append(scan_ranges(scan))
+        above = node if isinstance(node, Filter) else None
+        read += [(below, above) for below in node.inputs() if isinstance(below, Scan)]
+        read += [(below, None) for below in subqueries_of(node) if isinstance(below, Scan)]
+    found = [scan_ranges(scan, above) for scan, above in read if scan.source == source]
     return _either(found)
 
 

@@ -14,6 +14,7 @@ from engine.resident.needs import columns_wanted, ranges
 from engine.resident.reader import select_zones
 from libd.ref import Ref
 from operators import build
+from operators.expr import Exists
 from operators.rel import Filter, ParquetSource, Rel
 
 SOURCE = ParquetSource("t", ("t.parquet",))
@@ -80,6 +81,19 @@ def test_ranges_hold_for_all_scans_of_a_table() -> None:
     both = build.join(where("k", "equal", 5), where("k", "equal", 9), on=[(0, 0)])
     assert ranges(both, SOURCE) == {"k": (5, 9)}
     assert ranges(build.join(where("k", "equal", 5), scan(), on=[(0, 0)]), SOURCE) == {}
+
+
+def test_ranges_hold_for_all_readers_of_a_scan() -> None:
+    filtered = where("k", "equal", 5)
+    assert isinstance(filtered, Filter)
+    for one, other in ((filtered, filtered.input), (filtered.input, filtered)):
+        assert ranges(build.join(one, other, on=[(0, 0)]), SOURCE) == {}
+    column = build.col(filtered.schema, "k")
+    third = build.filter(filtered.input, build.call("equal", column, build.lit(9)))
+    assert ranges(build.join(filtered, third, on=[(0, 0)]), SOURCE) == {"k": (5, 9)}
+    asked = build.filter(filtered, Exists(pa.bool_(), filtered.input))
+    assert ranges(asked, SOURCE) == {}
+    assert ranges(build.filter(filtered, Exists(pa.bool_(), filtered)), SOURCE) == {"k": (5, 5)}
 
 
 def test_columns_that_are_wanted() -> None:
