@@ -275,10 +275,12 @@ def window(
     partition_by: Sequence[Expr] = (),
     order_by: Sequence[SortKey] = (),
     frame: tuple[Literal["rows", "range"], FrameBound, FrameBound] | None = None,
+    distinct: bool = False,
 ) -> Window:
     """A window function, or an aggregate over a window, with its result type."""
     type = functions.window_type(function, args)
-    return Window(type, function, tuple(args), tuple(partition_by), tuple(order_by), frame)
+    keys, order = tuple(partition_by), tuple(order_by)
+    return Window(type, function, tuple(args), keys, order, frame, distinct)
 
 
 def common_of(column: Iterable[Expr]) -> pa.DataType:

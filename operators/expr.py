@@ -199,7 +199,8 @@ class Window(Expr):
     """`function(args) OVER (PARTITION BY … ORDER BY … frame)`; stands only at the top level of a
     `Project`.
 
-    `frame` is None where the function ignores it (ranking functions) or SQL's default holds.
+    `frame` is None where the function ignores it (ranking functions) or SQL's default holds. With
+    `distinct` an aggregate sees each value once.
     """
 
     function: str
@@ -207,6 +208,7 @@ class Window(Expr):
     partition_by: tuple[Expr, ...] = ()
     order_by: tuple[SortKey, ...] = ()
     frame: tuple[Literal["rows", "range"], FrameBound, FrameBound] | None = None
+    distinct: bool = False
 
     def children(self) -> Iterator[Expr]:
         yield from self.args

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from engine.dialect.functions import AGGREGATES, DATE_PARTS, NEGATED, SCALARS
 from engine.dialect.literals import (
@@ -118,18 +118,22 @@ class Translator:
         return Term(f"{self._signatures.name(kind)}({term.text})", target)
 
     def aggregate(
-        self, node: Node, extra: Sequence[Term] = ()
+        self, node: Node, extra: Sequence[Term] = (), distinct: bool = False
     ) -> tuple[str, tuple[Term, ...], str]:
-        """Function name for DataFusion, arguments and result type of a BOUND_AGGREGATE."""
+        """Function name for DataFusion, arguments and result type of a BOUND_AGGREGATE.
+
+        With `distinct` the name says, too, that each value is seen once.
+        """
         name = str(node["name"])
         if name not in AGGREGATES:
             raise UnsupportedSqlError(f"the aggregate function {name} is not supported")
         function, result = AGGREGATES[name], type_of_json(node["return_type"])
         ir_type(result)
         args = (*(self(a) for a in node.get("children", ())), *extra)
-        if function == "count":
+        if function == "count" and not distinct:
             return "count", args, result
-        signature = Signature("aggregate", function, tuple(a.type for a in args), result)
+        kind: Literal["aggregate", "distinct"] = "distinct" if distinct else "aggregate"
+        signature = Signature(kind, function, tuple(a.type for a in args), result)
         return self._signatures.name(signature), args, result
 
     def _reference(self, node: Node) -> Term:

@@ -251,17 +251,21 @@ class ExpressionBinder:
             raise UnsupportedSqlError(f"the aggregate {duckdb_sql(node)} is not supported")
         extra: list[Term] = []
         if call["name"] in ("string_agg", "listagg", "group_concat"):
-            separator = str(call.get("function_data", {}).get("separator", ","))
+            # DuckDB writes its default down, and leaves out what is empty.
+            separator = str(call.get("function_data", {}).get("separator", ""))
             extra = [Term(datafusion_literal("VARCHAR", separator), "VARCHAR")]
         if call["name"] in ("quantile_cont", "quantile_disc", "quantile"):
             extra = [self._quantile(call)]
-        function, args, result = self._translator(attempt.leaves).aggregate(call, extra)
+        function, args, result = self._translator(attempt.leaves).aggregate(
+            call, extra, distinct and windowed
+        )
         ordering = ""
         if order:
             keys = [self.sort_key(o, inner) for o in order]
             ordering = f" ORDER BY {', '.join(keys)}"
         listed = ", ".join(a.text for a in args) or "*"
-        text = f"{function}({'DISTINCT ' if distinct else ''}{listed}{ordering})"
+        word = "DISTINCT " if distinct and not windowed else ""
+        text = f"{function}({word}{listed}{ordering})"
         if condition is not None:
             text += f" FILTER (WHERE {self.condition(condition, inner)})"
         return text, result

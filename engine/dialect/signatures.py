@@ -23,14 +23,16 @@ class Signature:
     Attributes
     ----------
     kind
-        ``scalar``, ``aggregate``, or ``cast`` and ``try_cast`` (with an empty `function`).
+        ``scalar``, ``aggregate``, ``distinct`` (an aggregate over a window that sees each value
+        once: DataFusion's plans do not say that), or ``cast`` and ``try_cast`` (with an empty
+        `function`).
     function
         Its name in the IR's vocabulary.
     arguments, result
         DuckDB type names.
     """
 
-    kind: Literal["scalar", "aggregate", "cast", "try_cast"]
+    kind: Literal["scalar", "aggregate", "distinct", "cast", "try_cast"]
     function: str
     arguments: tuple[str, ...]
     result: str

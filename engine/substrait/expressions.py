@@ -223,6 +223,7 @@ class ExpressionReader:
         name = self._name(message.function_reference)
         args = self._arguments(message.arguments, schema)
         signature = self._signatures.get(name)
+        distinct = False
         if name == "count":
             function, type = "count", INT64
             if len(args) == 1 and isinstance(args[0], Lit) and args[0].value is not None:
@@ -231,8 +232,9 @@ class ExpressionReader:
             function, type = name, _WINDOWS[name]
         elif name in _VALUE_WINDOWS:
             function, type = name, args[0].type
-        elif signature is not None and signature.kind == "aggregate":
+        elif signature is not None and signature.kind in ("aggregate", "distinct"):
             function, type = signature.function, ir_type(signature.result)
+            distinct = signature.kind == "distinct"
         else:
             raise PlanningError(f"the window function {name} has no rule")
         order = tuple(self.sort_key(s, schema) for s in message.sorts)
@@ -246,7 +248,7 @@ class ExpressionReader:
                 # Without ORDER BY all rows are peers: the frame is the partition.
                 frame = None
         partitions = tuple(self.read(p, schema) for p in message.partitions)
-        return Window(type, function, args, partitions, order, frame)
+        return Window(type, function, args, partitions, order, frame, distinct)
 
 
 def _stand_in(signature: Signature, args: tuple[Expr, ...]) -> Expr:

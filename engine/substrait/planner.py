@@ -127,7 +127,7 @@ class Planner:
         for name, signature in self._signatures.since(self._registered):
             arguments = [datafusion_type(t) for t in signature.arguments]
             result = datafusion_type(signature.result)
-            if signature.kind == "aggregate":
+            if signature.kind in ("aggregate", "distinct"):
                 function = udaf(_accumulator, arguments, result, [result], "immutable", name)
                 self._context.register_udaf(function)
             else:

@@ -217,7 +217,8 @@ class Writer:
         args = ", ".join(self.write(a) for a in window.args)
         if window.function == "count" and not window.args:
             args = "*"
-        return f"{window.function}({args}) OVER ({' '.join(parts)})"
+        distinct = "DISTINCT " if window.distinct else ""
+        return f"{window.function}({distinct}{args}) OVER ({' '.join(parts)})"
 
     def order(self, keys: Sequence[SortKey]) -> str:
         """The terms of an ORDER BY."""

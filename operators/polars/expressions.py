@@ -133,6 +133,8 @@ class Writer(Scalars):
     def window(self, window: Window) -> str:
         """Source of a window expression, one value per row in the rows' own order."""
         function, keys = window.function, window.order_by
+        if window.distinct:
+            raise UnsupportedPlan(f"distinct values in a window of {function}")
         if any(not columns_used(k.expr) for k in keys):
             keys = tuple(k for k in keys if columns_used(k.expr))
         if function in _RANKS:
