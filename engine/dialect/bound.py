@@ -68,6 +68,14 @@ _COMPARISONS: Mapping[str, str] = MappingProxyType(
 )
 
 
+_OPPOSITES = {
+    "COMPARE_IN": "COMPARE_NOT_IN",
+    "COMPARE_NOT_IN": "COMPARE_IN",
+    "OPERATOR_IS_NULL": "OPERATOR_IS_NOT_NULL",
+    "OPERATOR_IS_NOT_NULL": "OPERATOR_IS_NULL",
+}
+
+
 class Translator:
     """Translates bound expressions whose column ``ck`` stands for ``leaves[k]``."""
 
@@ -203,6 +211,13 @@ class Translator:
         return Term(f"({word.join(self(c).text for c in node['children'])})", "BOOLEAN")
 
     def _operator(self, node: Node) -> Term:
+        if node["type"] == "OPERATOR_NOT":
+            # DataFusion loses track of keys of grouping sets that it simplifies itself.
+            below = node["children"][0]
+            if (opposite := _OPPOSITES.get(below["type"])) is not None:
+                return self._operator({**below, "type": opposite})
+            if below["type"] == "OPERATOR_NOT":
+                return self(below["children"][0])
         args = [self(c) for c in node["children"]]
         first, rest = args[0].text, ", ".join(a.text for a in args[1:])
         match node["type"]:

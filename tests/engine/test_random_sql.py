@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from engine import Session
 from engine.errors import UnsupportedSqlError
-from engine.optimizer import leading, semijoins
+from engine.optimizer import leading, semijoins, wantedgroups
 from engine.session import PREIMPORT
 from libd.errors import ScadError
 from openwhisk.control import EmbeddedControlPlane
@@ -492,6 +492,9 @@ def eager_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_GROUPED_ROWS", "_BIG_ROWS"):
         monkeypatch.setattr(semijoins, name, 0.0)
     monkeypatch.setattr(semijoins, "_RATIO", 1.01)
+    monkeypatch.setattr(wantedgroups, "_LARGE_ROWS", 0.0)
+    monkeypatch.setattr(wantedgroups, "_RATIO", 0.001)
+    monkeypatch.setattr(wantedgroups, "_KEPT", 1.0)
     monkeypatch.setattr(leading, "_ROWS", 0.0)
     monkeypatch.setattr(leading, "_LEFT", 0.0)
 
@@ -534,10 +537,10 @@ def test_random_queries_in_polars(shared_differential: Any, examples: int) -> No
     check()
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
+@pytest.fixture(scope="module", params=[None, "64MB"], ids=["parquet", "resident"])
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     control = EmbeddedControlPlane(cores=2, memory=4 << 30, preimport=PREIMPORT, prewarm=2)
-    with Session(2, "256MB", control=control) as made:
+    with Session(2, "256MB", control=control, resident=request.param) as made:
         yield made
     control.close()
 
