@@ -102,46 +102,58 @@ static bool step_hello(struct conn *conn)
     return true;
 }
 
+/* Takes what else is here into the buffer. It never closes: what came before the end is still to be answered, and who receives
+ * next finds the end (or the error) once more. */
+static void look_ahead(struct conn *conn)
+{
+    uint32_t room = CONN_INPUT - conn->input_last;
+
+    if (!conn->readable || room == 0)
+        return;
+    ssize_t n = recv(conn->watched.fd, conn->input + conn->input_last, room, MSG_DONTWAIT);
+    if (n > 0) {
+        conn->input_last += (uint32_t)n;
+        conn->readable = (size_t)n == room || conn->ended;
+    } else if (n == 0) {
+        conn->ended = true;
+    } else if (errno == EAGAIN) {
+        conn->readable = false;
+    }
+}
+
 /* Reads that are here together are answered the short ones first, as far as no other request stands between them: these are
- * done in order. A long one is overtaken so many times at most. False: the connection is closed. */
-static bool short_ones_first(struct conn *conn)
+ * done in order. A long one is overtaken so many times at most. */
+static void short_ones_first(struct conn *conn)
 {
     struct libd_request first, other;
     uint32_t at = conn->input_first;
-    size_t got;
 
     memcpy(&first, conn->input + at, sizeof first);
     if (first.op != LIBD_OP_READ || first.size <= LIBD_SHORT_READ)
-        return true;
+        return;
     unsigned overtaken = conn->overtaken;
     conn->overtaken = 0;
     if (overtaken == OVERTAKEN_MAX)
-        return true;
-    if (conn->readable && conn->input_last < CONN_INPUT) {
-        struct iovec iov = {conn->input + conn->input_last, CONN_INPUT - conn->input_last};
-        int code = receive(conn, &iov, 1, iov.iov_len, &got);
-        if (code < 0)
-            return false;
-        conn->input_last += code > 0 ? (uint32_t)got : 0;
-    }
+        return;
+    look_ahead(conn);
     while ((at += sizeof other) + sizeof other <= conn->input_last) {
         memcpy(&other, conn->input + at, sizeof other);
         if (other.op != LIBD_OP_READ || other.length)
-            return true;
+            return;
         if (other.size <= LIBD_SHORT_READ) {
             memmove(conn->input + conn->input_first + sizeof other, conn->input + conn->input_first, at - conn->input_first);
             memcpy(conn->input + conn->input_first, &other, sizeof other);
             conn->overtaken = overtaken + 1;
-            return true;
+            return;
         }
     }
-    return true;
 }
 
 static bool step_header(struct conn *conn, uint64_t *turn)
 {
-    if (!have(conn, sizeof conn->request) || !short_ones_first(conn))
+    if (!have(conn, sizeof conn->request))
         return false;
+    short_ones_first(conn);
     conn_spend(turn, REQUEST_COST); /* who goes on asking for nothing must not keep the loop either */
     memcpy(&conn->request, conn->input + conn->input_first, sizeof conn->request);
     conn->input_first += (uint32_t)sizeof conn->request;

@@ -57,6 +57,30 @@ def test_what_comes_before_the_end_is_answered(
         assert replies(sock) == [(0, 0, 0), *((FLUSH, 0, i) for i in range(1, count + 1))]
 
 
+@pytest.mark.parametrize("flushes", [0, 3])
+def test_a_long_read_before_the_end_is_answered(flushes: int) -> None:
+    """Whether short reads may go before it is looked for where the end is already."""
+    sizes = [8, LONG, SIZE, 8 * SIZE]
+    with MemoryServerProcess("16 MB") as process:
+        tenant = process.control.create_tenant("t", 8 * SIZE)
+        grant = process.control.create_element(tenant, "m", 8 * SIZE)
+        port = int(process.tcp_url.rpartition(":")[2])
+        for size in sizes:
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+                sock.sendall(greeting(grant))
+                client = Raw(sock)
+                client.receive(REPLY.unpack(client.receive(REPLY.size))[6])
+                os.kill(process.pid, signal.SIGSTOP)  # so that all of it is there when it goes on
+                try:
+                    frames = [request(FLUSH, i) for i in range(flushes)]
+                    sock.sendall(b"".join(frames) + request(READ, flushes, size))
+                    sock.shutdown(socket.SHUT_WR)
+                finally:
+                    os.kill(process.pid, signal.SIGCONT)
+                done = [*((FLUSH, 0, i) for i in range(flushes)), (READ, 0, flushes)]
+                assert replies(sock) == done
+
+
 @pytest.mark.parametrize("extra", range(-2, 3))
 @pytest.mark.parametrize("split", [False, True])
 def test_requests_about_as_long_as_the_buffer(
