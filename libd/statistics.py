@@ -21,7 +21,7 @@ __all__ = ["ElementStats", "ServerStats", "Snapshot", "TenantStats", "fragmentat
 # Layouts of csrc/wire.h.
 ELEMENT_LAYOUT = struct.Struct("<4Qd2Qd3Q")
 TENANT_LAYOUT = struct.Struct("<9Q")
-SERVER_LAYOUT = struct.Struct("<12Qd5Q48Q20Q")
+SERVER_LAYOUT = struct.Struct("<12Qd5Q48Q20Q3Q")
 ENTRY_LAYOUT = struct.Struct("<QII88s")
 
 OPERATIONS = {
@@ -114,6 +114,12 @@ class ServerStats:
         The most that was ever reserved.
     operations, errors
         Requests by operation, refusals by reason.
+    undrawn
+        What is promised and not in use yet.
+    undrawn_elsewhere
+        The same of all other servers and local elements of the user on this machine.
+    ledger
+        Whether they know of one another; where not, each promises as if it were alone.
     """
 
     size: int
@@ -136,9 +142,13 @@ class ServerStats:
     peak: int
     operations: Mapping[str, int]
     errors: Mapping[str, int]
+    undrawn: int = 0
+    undrawn_elsewhere: int = 0
+    ledger: bool = False
 
 
-_SERVER_PLAIN = tuple(f.name for f in dataclasses.fields(ServerStats))[:18]
+_SERVER_FIELDS = tuple(f.name for f in dataclasses.fields(ServerStats))
+_SERVER_PLAIN, _SERVER_LATER = _SERVER_FIELDS[:18], _SERVER_FIELDS[20:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +180,10 @@ def unpack_server(reply: bytes) -> ServerStats:
     """Make the statistics of what the server sent."""
     values = SERVER_LAYOUT.unpack(reply)
     plain: dict[str, Any] = dict(zip(_SERVER_PLAIN, values, strict=False))
-    plain["draining"] = bool(plain["draining"])
-    counts, refusals = values[18:66], values[66:]
+    counts, refusals = values[18:66], values[66:86]
+    plain |= zip(_SERVER_LATER, values[86:], strict=True)
+    for name in ("draining", "ledger"):
+        plain[name] = bool(plain[name])
     return ServerStats(
         **plain,
         operations={name: counts[number] for number, name in OPERATIONS.items()},
@@ -211,7 +223,10 @@ def format_snapshot(snapshot: Snapshot) -> str:
         for f in dataclasses.fields(server)
         if f.name not in ("operations", "errors")
     }
-    sizes = {"size", "reserved", "resident", "peak", "bytes_read", "bytes_written", "overhead"}
+    sizes = {
+        "size", "reserved", "resident", "peak", "bytes_read", "bytes_written", "overhead",
+        "undrawn", "undrawn_elsewhere",
+    }  # fmt: skip
     rows = [["server", ""]]
     for name, value in plain.items():
         rows.append([name, format_size(value) if name in sizes else f"{value:g}"])

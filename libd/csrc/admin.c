@@ -68,6 +68,9 @@ static void server_stats(struct server *server, struct libd_server_stats *out)
         .leases_expired = server->pool.leases.expired,
         .draining = server->draining,
         .peak = server->pool.peak,
+        .undrawn = pool_undrawn(&server->pool),
+        .undrawn_elsewhere = ledger_undrawn(&server->pool.pledge),
+        .ledger = ledger_joined(&server->pool.pledge),
     };
     memcpy(out->operations, server->operations, sizeof out->operations);
     memcpy(out->errors, server->errors, sizeof out->errors);

@@ -14,6 +14,9 @@ void element_discharge(struct element *element, uint64_t bytes);
 /* Brings the element's byte-seconds up to now. */
 void element_integrate(struct element *element);
 
+/* Others may have so many bytes of what was promised to it at once, not only when it is time to settle. */
+void tenant_unpledge(struct tenant *tenant, uint64_t bytes);
+
 /* guard.c */
 /* Bytes that it may still take from the machine. */
 uint64_t tenant_undrawn(const struct tenant *tenant);

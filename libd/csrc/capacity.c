@@ -130,10 +130,10 @@ uint64_t libd_available(void)
     return left > margin ? left - margin : 0;
 }
 
-uint64_t libd_private_memory(void)
+static uint64_t private_memory(const char *statm)
 {
     unsigned long size, resident = 0, shared = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
+    FILE *f = fopen(statm, "re");
 
     if (!f)
         return 0;
@@ -141,4 +141,14 @@ uint64_t libd_private_memory(void)
         resident = shared = 0;
     fclose(f);
     return (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t libd_private_memory(void) { return private_memory("/proc/self/statm"); }
+
+uint64_t libd_private_memory_of(int pid)
+{
+    char statm[32];
+
+    snprintf(statm, sizeof statm, "/proc/%d/statm", pid);
+    return private_memory(statm);
 }

@@ -8,5 +8,7 @@
 uint64_t libd_available(void);
 /* Resident bytes of this process that are backed neither by files nor by shared memory. */
 uint64_t libd_private_memory(void);
+/* The same of another one; 0: it does not say. */
+uint64_t libd_private_memory_of(int pid);
 
 #endif

@@ -33,33 +33,85 @@ static void trim(struct pool *pool)
             tenant_trim(t, false);
 }
 
-/* What the machine has beyond every promise that was made and not yet drawn on. The pages of free blocks are resident but
- * drawn on by nobody: whoever was promised bytes elsewhere will want others besides, until those are trimmed. */
-static uint64_t headroom(const struct pool *pool)
+uint64_t pool_undrawn(const struct pool *pool)
 {
-    uint64_t undrawn = 0, left = libd_available();
+    uint64_t undrawn = 0;
 
     for (const struct tenant *t = pool->tenants; t; t = t->next)
         undrawn += tenant_undrawn(t);
-    return left > undrawn ? left - undrawn : 0;
+    return undrawn;
+}
+
+void tenant_unpledge(struct tenant *tenant, uint64_t bytes)
+{
+    struct pledge *pledge = &tenant->pool->pledge;
+
+    ledger_set(pledge, pledge->bytes > bytes ? pledge->bytes - bytes : 0);
+}
+
+void pool_settle(struct pool *pool, double now)
+{
+    if (!pool->unsettled || now < pool->settle_at)
+        return;
+    if (pool->pledge.bytes) /* more of it than was promised there cannot be */
+        ledger_set(&pool->pledge, pool_undrawn(pool));
+    pool->unsettled = false;
+    pool->settle_at = now + POOL_SETTLE_EVERY;
+}
+
+/* What the machine has beyond every promise that was made and not yet drawn on, by whomever. The pages of free blocks are
+ * resident but drawn on by nobody: whoever was promised bytes elsewhere will want others besides, until those are trimmed.
+ * Others know of the bytes that are to be promised before it is looked whether they are there. */
+static void look(struct pool *pool, uint64_t bytes)
+{
+    uint64_t taken = pool_undrawn(pool);
+
+    ledger_set(&pool->pledge, taken + bytes);
+    pool->said = ledger_said(&pool->pledge);
+    taken += ledger_undrawn(&pool->pledge);
+    uint64_t left = libd_available();
+    pool->headroom = left > taken ? left - taken : 0;
+    pool->checked_at = libd_now();
+}
+
+/* The same without asking the kernel: what is left of the last look, less what others have promised since. */
+static void glance(struct pool *pool, uint64_t bytes)
+{
+    ledger_set(&pool->pledge, pool->pledge.bytes + bytes);
+    uint64_t said = ledger_said(&pool->pledge);
+    if (said > pool->said) {
+        uint64_t more = said - pool->said;
+        pool->said = said;
+        pool->headroom -= more < pool->headroom ? more : pool->headroom;
+    }
 }
 
 static int promise(struct pool *pool, uint64_t bytes, struct libd_error *err)
 {
     if (bytes > pool->size - pool->reserved)
         return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_SERVER, pool->size - pool->reserved);
-    double now = libd_now();
-    if (bytes > pool->headroom || now - pool->checked_at > HEADROOM_AGE) {
-        pool->headroom = headroom(pool);
-        pool->checked_at = now;
+    uint64_t before = pool->pledge.bytes;
+    bool aged = libd_now() - pool->checked_at > HEADROOM_AGE;
+    if (!aged && bytes <= pool->headroom)
+        glance(pool, bytes);
+    if (aged || bytes > pool->headroom) {
+        look(pool, bytes);
         if (bytes > pool->headroom) {
             trim(pool);
-            pool->headroom = headroom(pool);
+            look(pool, bytes);
         }
-        if (bytes > pool->headroom)
+        if (bytes > pool->headroom && pool->said) {
+            ledger_set(&pool->pledge, before);
+            ledger_yield(&pool->pledge);
+            look(pool, bytes);
+        }
+        if (bytes > pool->headroom) {
+            ledger_set(&pool->pledge, pool_undrawn(pool));
             return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_MACHINE, pool->headroom);
+        }
     }
     pool->headroom -= bytes;
+    pool->unsettled = true;
     return LIBD_OK;
 }
 
@@ -104,5 +156,9 @@ void element_discharge(struct element *element, uint64_t bytes)
     element_integrate(element);
     element->reserved -= bytes;
     element->tenant->reserved -= bytes;
-    element->tenant->pool->reserved -= bytes;
+    struct pool *pool = element->tenant->pool;
+    pool->reserved -= bytes;
+    pool->unsettled = true;
+    if (pool->anonymous) /* nobody looks after it later */
+        tenant_unpledge(element->tenant, bytes);
 }

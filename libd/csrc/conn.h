@@ -10,7 +10,7 @@
 
 #define CONN_INPUT 4096u
 #define BODY_MAX (LIBD_MAX_SEGMENTS * sizeof(struct libd_segment))
-#define PAYLOAD_MAX 704u
+#define PAYLOAD_MAX 768u
 #define KEPT_MAX 1024u
 #define CONN_TURN (UINT64_C(4) << 20) /* bytes that one connection may move before others get their turn */
 

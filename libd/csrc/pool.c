@@ -72,6 +72,7 @@ int pool_init(struct pool *pool, uint64_t size, bool anonymous, struct libd_erro
     uint64_t left = libd_available();
     if (size > left)
         return libd_fail(err, LIBD_ECAPACITY, LIBD_CAP_MACHINE, left);
+    ledger_join(&pool->pledge, anonymous);
     return LIBD_OK;
 }
 
@@ -208,6 +209,7 @@ static void tenant_drop(struct tenant *tenant, bool stopping)
 {
     struct tenant **link = &tenant->pool->tenants;
 
+    tenant_unpledge(tenant, tenant_undrawn(tenant));
     while (tenant->elements)
         pool_element_drop(tenant->elements);
     atomic_store_explicit(&tenant->table->stopped, stopping, memory_order_release);
@@ -232,6 +234,7 @@ void pool_destroy(struct pool *pool)
 {
     while (pool->tenants)
         tenant_drop(pool->tenants, true);
+    ledger_leave(&pool->pledge);
     leases_destroy(&pool->leases);
 }
 

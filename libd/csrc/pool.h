@@ -13,6 +13,7 @@
 #include "codes.h"
 #include "heap.h"
 #include "lease.h"
+#include "ledger.h"
 #include "wire.h"
 
 /* A region as clients on this host see it, read-only, in the tenant's table. A writer clears `epoch` first and sets it
@@ -126,6 +127,10 @@ struct pool {
     const struct pool_device *device; /* NULL: none serves it */
     double checked_at;
     uint64_t headroom; /* what the machine had left at `checked_at`, less what was promised since */
+    uint64_t said;     /* what others had promised then */
+    struct pledge pledge;
+    bool unsettled;    /* of what it pledged some may have been drawn meanwhile */
+    double settle_at;
     struct tenant *tenants;
     struct move *moves;
     uint64_t attached; /* tenants */
@@ -173,6 +178,11 @@ bool pool_move(struct move *move, uint64_t bytes);
 int pool_check(const struct element *element, uint64_t addr, uint64_t epoch, uint64_t size, uint32_t *slot,
                struct libd_error *err);
 uint64_t pool_resident(const struct pool *pool);
+/* Bytes that are promised and not drawn yet. */
+uint64_t pool_undrawn(const struct pool *pool);
+/* Tells all others on this machine, if it is time, how much of what was promised has been drawn. */
+void pool_settle(struct pool *pool, double now);
+#define POOL_SETTLE_EVERY 0.05 /* seconds */
 /* Memory has been freed. */
 void pool_freed(struct pool *pool);
 /* Gives back, a turn at a time, the pages that were free and warm for at least `keep_warm` seconds, at most twice as long. */

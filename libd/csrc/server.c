@@ -164,6 +164,8 @@ static int patience(const struct server *server)
         now = libd_now();
         due = server->pool.cool_at - now < due ? server->pool.cool_at - now : due;
     }
+    if (server->pool.unsettled && due > POOL_SETTLE_EVERY)
+        due = POOL_SETTLE_EVERY;
     if (server->draining) /* nobody says when a peer has received everything */
         due = 0.005;
     if (due >= 1e6)
@@ -251,12 +253,16 @@ static void loop(struct server *server)
                 take_connection(server, w);
             }
         }
+        /* Clients that have an arena mapped draw on it without asking for anything. */
+        server->pool.unsettled |= n > 0 || server->pool.attached;
         server_next_turns(server);
         move_regions(server);
         if (server->pool.attached)
             serve_guard(server);
         if (server->pool.cool_at > 0)
             pool_cool(&server->pool, libd_now());
+        if (server->pool.unsettled)
+            pool_settle(&server->pool, libd_now());
         bury(server);
         if (server->greeting)
             dismiss_silent(server);

@@ -171,6 +171,9 @@ struct libd_server_stats {
     uint64_t peak; /* the most that was ever reserved */
     uint64_t operations[LIBD_OPERATIONS]; /* requests by operation */
     uint64_t errors[LIBD_ERRORS];         /* replies by code */
+    uint64_t undrawn;           /* promised by this server, and not in use yet */
+    uint64_t undrawn_elsewhere; /* by others of the same user on this machine */
+    uint64_t ledger;            /* 1: they know of one another */
 };
 
 _Static_assert(sizeof(struct libd_hello) == 48, "wire layout");
@@ -182,7 +185,7 @@ _Static_assert(sizeof(struct libd_verbs_peer) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_verbs_region) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_element_stats) == 88, "wire layout");
 _Static_assert(sizeof(struct libd_tenant_stats) == 72, "wire layout");
-_Static_assert(sizeof(struct libd_server_stats) == 688, "wire layout");
+_Static_assert(sizeof(struct libd_server_stats) == 712, "wire layout");
 _Static_assert(sizeof(struct libd_entry) == 104, "wire layout");
 
 #endif
