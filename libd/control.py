@@ -223,7 +223,10 @@ class ServerControl:
         return grant
 
     def drop_tenant(self, tenant: TenantGrant | str) -> None:
-        """Drop a tenant with its elements. Its pages go back at once, mapped or not."""
+        """Drop a tenant with its elements. Its pages go back from then on, mapped or not.
+
+        Others are served meanwhile; who needs that very memory waits until it is there.
+        """
         name = tenant if isinstance(tenant, str) else tenant.name
         self._request(_TENANT_DROP, _name(name), what=f"tenant {name!r}")
         self._tenants.pop(name, None)

@@ -140,6 +140,25 @@ static void serve_list(struct conn *conn)
     conn_reply(conn, LIBD_OK, count, more);
 }
 
+static void grant(struct conn *conn, const struct element *element)
+{
+    answer(conn, element->key, LIBD_KEY_BYTES);
+    conn->reply.a = element->id;
+    conn->reply.b = element->tenant->id;
+}
+
+static void cleared(void *waiter, int code, struct element *element)
+{
+    struct conn *conn = waiter;
+
+    conn->clearing = NULL;
+    if (code)
+        conn_reply(conn, code, 2, 0);
+    else
+        grant(conn, element);
+    conn_queue(conn);
+}
+
 void serve_admin(struct conn *conn)
 {
     const struct libd_request *r = &conn->request;
@@ -205,7 +224,9 @@ void serve_admin(struct conn *conn)
         return;
     }
     case LIBD_OP_ELEMENT_CREATE:
-        code = pool_element_create(tenant, second, r->size, r->flags & 1, r->epoch, &element, &err);
+        code = pool_element_begin(tenant, second, r->size, r->flags & 1, r->epoch, &element, &err);
+        if (code && serve_later(conn, &err))
+            return;
         if (code) {
             conn_reply(conn, code, err.detail, err.have);
             return;
@@ -215,9 +236,14 @@ void serve_admin(struct conn *conn)
             conn_reply(conn, err.code, err.detail, err.have);
             return;
         }
-        answer(conn, element->key, LIBD_KEY_BYTES);
-        conn->reply.a = element->id;
-        conn->reply.b = tenant->id;
+        if (element->clearing) {
+            conn->state = CONN_MOVE;
+            conn->clearing = element->clearing;
+            conn->clearing->over = cleared;
+            conn->clearing->waiter = conn;
+        } else {
+            grant(conn, element);
+        }
         return;
     default: {
         struct libd_element_stats stats;

@@ -8,6 +8,7 @@
 
 /* charge.c: what is promised to whom, against every limit. */
 uint64_t tenant_resident(const struct tenant *tenant);
+uint64_t file_resident(int fd);
 /* Charges `bytes` to the element, its tenant and the pool, or nobody. */
 int element_charge(struct element *element, uint64_t bytes, struct libd_error *err);
 void element_discharge(struct element *element, uint64_t bytes);
@@ -35,6 +36,16 @@ void region_retract(struct tenant *tenant, uint32_t slot);
 void region_destroy(struct element *element, struct heap *heap, uint32_t slot);
 /* What the element allocates from. */
 struct heap *element_heap(struct element *element);
+
+/* vacate.c */
+/* Takes a tenant's arena, whose pages go back in turns; until they are gone so many bytes stay charged to the pool. */
+void tenant_vacate(struct tenant *tenant, uint64_t charged);
+/* Resident bytes of all arenas whose tenants are gone. */
+uint64_t pool_leaving(const struct pool *pool);
+/* Makes a new element's region read as zeros; false: that takes turns, and it is published when they are over. */
+bool element_clear(struct element *element);
+/* Its element is about to be destroyed. */
+void clearing_cancel(struct clearing *clearing);
 
 /* move.c: one end of it, at `slot`, is about to be destroyed; destroys the other. */
 void move_cancel(struct move *move, uint32_t slot);

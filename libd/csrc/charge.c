@@ -7,18 +7,18 @@
 
 #define HEADROOM_AGE 0.05 /* seconds that a look at the machine's memory is good for */
 
-uint64_t tenant_resident(const struct tenant *tenant)
+uint64_t file_resident(int fd)
 {
     struct stat st;
 
-    if (tenant->arena_fd < 0 || fstat(tenant->arena_fd, &st) != 0)
-        return 0;
-    return (uint64_t)st.st_blocks * 512;
+    return fd >= 0 && fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
+
+uint64_t tenant_resident(const struct tenant *tenant) { return file_resident(tenant->arena_fd); }
 
 uint64_t pool_resident(const struct pool *pool)
 {
-    uint64_t sum = 0;
+    uint64_t sum = pool_leaving(pool);
 
     for (const struct tenant *t = pool->tenants; t; t = t->next)
         sum += tenant_resident(t);

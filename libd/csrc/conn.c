@@ -91,6 +91,8 @@ void conn_close(struct conn *conn)
     close(conn->watched.fd);
     if (conn->move) /* goes on without it */
         conn->move->over = NULL;
+    if (conn->clearing)
+        conn->clearing->over = NULL;
     lease_run(&server->pool.leases, &conn->holder, libd_now());
     drop_request(conn);
     if (conn->link)

@@ -19,7 +19,8 @@ enum conn_state {
     CONN_HEADER, /* waiting for a request */
     CONN_BODY,   /* receiving segments or names */
     CONN_DATA,   /* receiving into the arena */
-    CONN_MOVE,   /* its region is being copied */
+    CONN_MOVE,   /* its region is being copied, or its element cleared */
+    CONN_ROOM,   /* waiting for the memory of tenants that were dropped */
     CONN_DRAIN,  /* skipping the data of a request that was refused */
     CONN_SEND,   /* sending a reply, the arena's bytes included */
     CONN_LINGER, /* all is said; waiting for the peer to hang up, so that what was sent arrives */
@@ -71,6 +72,7 @@ struct conn {
     uint8_t kept[KEPT_MAX]; /* replies that go out with the next one */
     uint32_t kept_size, kept_done;
     struct move *move;       /* that it waits for; NULL: none */
+    struct clearing *clearing; /* the same */
     struct verbs_link *link; /* its queue pair; NULL: none */
 };
 
@@ -134,6 +136,10 @@ void serve_expired(struct server *server, struct lease *lease);
 /* Drops a tenant that uses memory which it was not promised. */
 void serve_guard(struct server *server);
 void serve_request(struct conn *conn); /* the header has arrived, the body too if there is one */
+/* Whether what failed may do once tenants that were dropped are gone: the connection waits for that. */
+bool serve_later(struct conn *conn, const struct libd_error *err);
+/* One of them is gone. */
+void serve_waiting(struct server *server);
 uint64_t serve_body_size(const struct conn *conn); /* bytes of the payload that are no data; UINT64_MAX: nonsense */
 /* Where a piece's bytes are; NULL: it is not valid any more. */
 uint8_t *serve_piece(const struct conn *conn, const struct libd_segment *piece);

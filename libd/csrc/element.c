@@ -1,28 +1,11 @@
 /* Memory elements. */
-#define _GNU_SOURCE
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "books.h"
 
-#define ZERO_BY_HAND (UINT64_C(4) << 20) /* above it, giving pages back is cheaper than clearing them */
-
-static void clear(struct tenant *tenant, uint64_t base, uint64_t size)
-{
-    uint64_t from = (base + PAGE - 1) & ~(PAGE - 1), to = (base + size) & ~(PAGE - 1);
-
-    if (size > ZERO_BY_HAND && tenant->arena_fd >= 0 &&
-        fallocate(tenant->arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from)) == 0) {
-        memset(tenant->arena + base, 0, from - base);
-        memset(tenant->arena + to, 0, base + size - to);
-    } else {
-        memset(tenant->arena + base, 0, size);
-    }
-}
-
-int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
-                        struct element **out, struct libd_error *err)
+int pool_element_begin(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
+                       struct element **out, struct libd_error *err)
 {
     struct element *element;
     int code;
@@ -56,9 +39,8 @@ int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, 
         }
         /* A new element reads as zeros; what nobody has touched already does. */
         const struct region *region = &tenant->regions[element->root];
-        if (region->block->warm_from != region->block->warm_to)
-            clear(tenant, region->base, region->size);
-        region_publish(tenant, element->root);
+        if (region->block->warm_from == region->block->warm_to || element_clear(element))
+            region_publish(tenant, element->root);
     }
     element->next = tenant->elements;
     tenant->elements = element;
@@ -67,11 +49,23 @@ int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, 
     return LIBD_OK;
 }
 
+int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
+                        struct element **out, struct libd_error *err)
+{
+    int code = pool_element_begin(tenant, name, size, elastic, limit, out, err);
+
+    while (!code && (*out)->clearing && !pool_clear((*out)->clearing, UINT64_MAX))
+        ;
+    return code;
+}
+
 void pool_element_drop(struct element *element)
 {
     struct tenant *tenant = element->tenant;
     struct element **link = &tenant->elements;
 
+    if (element->clearing)
+        clearing_cancel(element->clearing);
     if (element->lease)
         lease_end(element->lease);
     while (element->first)

@@ -131,8 +131,6 @@ bool table_owned(const struct libd_table *table)
 
 static void tenant_release(struct tenant *tenant)
 {
-    if (tenant->domain)
-        tenant->pool->device->leave(tenant);
     if (tenant->arena)
         munmap(tenant->arena, tenant->arena_size);
     if (tenant->table)
@@ -209,6 +207,7 @@ static void tenant_drop(struct tenant *tenant, bool stopping)
 {
     struct tenant **link = &tenant->pool->tenants;
 
+    uint64_t charged = tenant->reserved;
     tenant_unpledge(tenant, tenant_undrawn(tenant));
     while (tenant->elements)
         pool_element_drop(tenant->elements);
@@ -218,13 +217,17 @@ static void tenant_drop(struct tenant *tenant, bool stopping)
         pthread_mutex_unlock(&tenant->table->owner);
         pthread_mutex_destroy(&tenant->table->owner);
     }
-    /* Clients may have the arena mapped for a while yet: its pages go back now. */
-    if (tenant->arena_fd >= 0)
-        fallocate(tenant->arena_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)tenant->arena_size);
     while (*link != tenant)
         link = &(*link)->next;
     *link = tenant->next;
     tenant->pool->attached -= tenant->attached;
+    if (tenant->domain) {
+        tenant->pool->device->leave(tenant);
+        tenant->domain = NULL;
+    }
+    /* Clients may have the arena mapped for a while yet: its pages go back without them. */
+    if (tenant->arena_fd >= 0)
+        tenant_vacate(tenant, charged);
     tenant_release(tenant);
 }
 
@@ -234,6 +237,8 @@ void pool_destroy(struct pool *pool)
 {
     while (pool->tenants)
         tenant_drop(pool->tenants, true);
+    while (pool->leaving)
+        pool_vacate(pool, UINT64_MAX);
     ledger_leave(&pool->pledge);
     leases_destroy(&pool->leases);
 }

@@ -39,7 +39,9 @@ struct libd_table {
     struct libd_slot slots[LIBD_SLOTS] __attribute__((aligned(4096))); /* the first is unused */
 };
 
+struct clearing;
 struct element;
+struct leaving;
 struct move;
 struct pool;
 struct region;
@@ -68,6 +70,16 @@ struct move {
     uint64_t epoch, done; /* of what it becomes; bytes that are copied */
     /* How it ended, LIBD_ESTALE if the region was dropped meanwhile; NULL: nobody waits. */
     void (*over)(void *waiter, int code, uint32_t region, uint64_t epoch);
+    void *waiter;
+};
+
+/* A new element whose bytes become zeros, a turn at a time. Nobody knows its key before. */
+struct clearing {
+    struct clearing *next;
+    struct element *element;
+    uint64_t at, end;
+    /* LIBD_OK once it reads as zeros, LIBD_ENOENT if it was dropped meanwhile; NULL: nobody waits. */
+    void (*over)(void *waiter, int code, struct element *element);
     void *waiter;
 };
 
@@ -114,6 +126,7 @@ struct element {
     char name[LIBD_MAX_NAME + 1];
     bool elastic;
     struct lease *lease; /* NULL: it stays until it is dropped */
+    struct clearing *clearing; /* NULL: it reads as zeros, or as what was written */
     uint32_t root;      /* slot of region 0; 0: none */
     uint32_t first;     /* its other regions */
     struct heap window; /* of a fixed element: what `alloc` carves out of region 0 */
@@ -133,6 +146,8 @@ struct pool {
     double settle_at;
     struct tenant *tenants;
     struct move *moves;
+    struct clearing *clearings;
+    struct leaving *leaving; /* arenas of tenants that were dropped, whose pages go back */
     uint64_t attached; /* tenants */
     double guarded_at;
     double keep_warm; /* seconds */
@@ -153,7 +168,15 @@ void pool_tenant_stats(struct tenant *tenant, struct libd_tenant_stats *out);
 
 int pool_element_create(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
                         struct element **out, struct libd_error *err);
+/* The same for an owner who has others to serve: while it is being cleared it has a `clearing`, and is nobody's yet. */
+int pool_element_begin(struct tenant *tenant, const char *name, uint64_t size, bool elastic, uint64_t limit,
+                       struct element **out, struct libd_error *err);
 void pool_element_drop(struct element *element);
+/* Clears so many bytes more; true: that was all, and `clearing` is gone. */
+bool pool_clear(struct clearing *clearing, uint64_t bytes);
+#define POOL_CLEAR_TURN (UINT64_C(16) << 20) /* bytes; giving them back takes some 3 ms */
+/* Gives back so many bytes more of tenants that were dropped; true: one of them is gone, and its charge with it. */
+bool pool_vacate(struct pool *pool, uint64_t bytes);
 struct element *pool_element_by_id(struct tenant *tenant, uint64_t id);
 /* The most that it may ever hold: its own limit or its tenant's quota. */
 uint64_t pool_element_limit(const struct element *element);

@@ -269,7 +269,7 @@ static void moved(void *waiter, int code, uint32_t region, uint64_t epoch)
     conn_queue(conn);
 }
 
-void serve_request(struct conn *conn)
+static void serve(struct conn *conn)
 {
     const struct libd_request *r = &conn->request;
     struct libd_error err = {0};
@@ -277,8 +277,6 @@ void serve_request(struct conn *conn)
     uint32_t slot = 0;
     int code;
 
-    conn->server->requests++;
-    conn->server->operations[r->op < LIBD_OPERATIONS ? r->op : 0]++;
     if (r->op == LIBD_OP_WRITE || r->op == LIBD_OP_WRITEV) {
         serve_write(conn);
         return;
@@ -371,8 +369,40 @@ void serve_request(struct conn *conn)
         refuse(conn, LIBD_EPROTO, 0);
         return;
     }
+    if (code && serve_later(conn, &err))
+        return;
     if (code)
         conn_reply(conn, code, err.detail, err.have);
     else
         conn_reply(conn, LIBD_OK, slot, epoch);
+}
+
+bool serve_later(struct conn *conn, const struct libd_error *err)
+{
+    if (err->code != LIBD_ECAPACITY || (err->detail != LIBD_CAP_SERVER && err->detail != LIBD_CAP_MACHINE) ||
+        !conn->server->pool.leaving)
+        return false;
+    conn->state = CONN_ROOM;
+    return true;
+}
+
+void serve_waiting(struct server *server)
+{
+    for (struct conn *c = server->conns, *next; c; c = next) {
+        next = c->next; /* a reply closes nobody: that is the loop's */
+        if (c->state != CONN_ROOM)
+            continue;
+        serve(c);
+        if (c->state != CONN_ROOM)
+            conn_queue(c);
+    }
+}
+
+void serve_request(struct conn *conn)
+{
+    uint16_t op = conn->request.op;
+
+    conn->server->requests++;
+    conn->server->operations[op < LIBD_OPERATIONS ? op : 0]++;
+    serve(conn);
 }

@@ -230,12 +230,28 @@ static void move_regions(struct server *server)
     }
 }
 
+/* Whether there is something to do that makes no event. */
+static bool busy(const struct server *server)
+{
+    return server->queue || server->pool.moves || server->pool.clearings || server->pool.leaving;
+}
+
+static void give_back(struct server *server)
+{
+    for (struct clearing *c = server->pool.clearings, *next; c; c = next) {
+        next = c->next;
+        pool_clear(c, POOL_CLEAR_TURN);
+    }
+    if (pool_vacate(&server->pool, POOL_CLEAR_TURN))
+        serve_waiting(server);
+}
+
 static void loop(struct server *server)
 {
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(server->epoll, events, EVENTS, server->queue || server->pool.moves ? 0 : patience(server));
+        int n = epoll_wait(server->epoll, events, EVENTS, busy(server) ? 0 : patience(server));
         for (int i = 0; i < n; i++) {
             struct watched *w = events[i].data.ptr;
             if (w->kind == WATCH_STOP) {
@@ -257,6 +273,7 @@ static void loop(struct server *server)
         server->pool.unsettled |= n > 0 || server->pool.attached;
         server_next_turns(server);
         move_regions(server);
+        give_back(server);
         if (server->pool.attached)
             serve_guard(server);
         if (server->pool.cool_at > 0)

@@ -69,7 +69,18 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C compiler")
     out = tmp_path_factory.mktemp("native") / "harness.so"
-    parts = ("heap", "lease", "charge", "pool", "region", "move", "guard", "element", "ledger")
+    parts = (
+        "heap",
+        "lease",
+        "charge",
+        "pool",
+        "region",
+        "move",
+        "guard",
+        "element",
+        "ledger",
+        "vacate",
+    )
     sources = [HERE / "harness.c", *(CSRC / f"{part}.c" for part in parts)]
     flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", f"-I{CSRC}"]
     if sanitizers := os.environ.get("SCAD_SANITIZE"):
