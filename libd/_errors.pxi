@@ -21,6 +21,11 @@ cdef capacity_text(libd_error *err):
         return f"this machine (or its memory cgroup) can promise {have} more"
     if err.detail == LIBD_CAP_TENANTS:
         return f"a memory server has at most {err.have} tenants; drop some, or start another"
+    if err.detail == LIBD_CAP_CONNECTIONS:
+        return (
+            f"the tenant has {err.have} connections, and the memory server no more for it: close some, or raise its limit "
+            "of open files (ulimit -n)"
+        )
     if err.detail == LIBD_CAP_DEVICE:
         return "the RDMA device can register no more memory (raise the limit of locked memory, ulimit -l, or free some)"
     if err.detail == LIBD_CAP_FRAGMENTED:

@@ -11,10 +11,12 @@ import argparse
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from libd import _core
@@ -30,6 +32,7 @@ __all__ = ["main"]
 DEFAULT_PORT = 2333
 DEFAULT_SIZE = 1 << 30
 DRAIN = 5.0
+DESCRIPTORS = 1 << 14  # a connection takes 8 KiB, and strangers may take what there is
 _LINE_LIMIT = 4096
 _PARENT_GONE = "the parent is gone"
 
@@ -70,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve memory to compute elements until SIGTERM or Ctrl-C.",
         epilog="SIGTERM or Ctrl-C finish what has begun, for --drain seconds at most; a second one "
         "ends at once. Tokens are better in the environment, as arguments can be read by others: "
-        "$SCAD_MEMORY_TOKEN, $SCAD_ADMIN_TOKEN, $SCAD_METRICS_TOKEN. With an administrator's "
+        "$SCAD_MEMORY_TOKEN, $SCAD_ADMIN_TOKEN, $SCAD_METRICS_TOKEN. Every client takes a file "
+        f"descriptor: the server raises its limit (ulimit -n) to {DESCRIPTORS} where it may, and "
+        "no tenant gets more of them than it leaves to all others. With an administrator's "
         "token, `python -m libd.statistics URL` prints what a running server holds and did.",
     )
     parser.add_argument(
@@ -156,6 +161,15 @@ def _read_line(fd: int) -> str:
     return line.decode().rstrip("\n")
 
 
+def _raise_descriptors() -> None:
+    """Every client takes a descriptor. Libraries leave the limit alone; this process is ours."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # not everywhere may it be what the hard one says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _wait(signals: int, lifeline: int | None) -> str:
     """Return why to stop, once there is a reason."""
     poll = select.poll()
@@ -200,6 +214,7 @@ def _serve_metrics(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the memory server; return the exit status."""
     options = _parser().parse_args(argv)
+    _raise_descriptors()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="memory_server: %(message)s")
     # Handled through a pipe, so that a signal at any moment from here on leads to a clean end.
     wake_read, wake_write = os.pipe()

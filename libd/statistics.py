@@ -20,8 +20,8 @@ __all__ = ["ElementStats", "ServerStats", "Snapshot", "TenantStats", "fragmentat
 
 # Layouts of csrc/wire.h.
 ELEMENT_LAYOUT = struct.Struct("<4Qd2Qd3Q")
-TENANT_LAYOUT = struct.Struct("<9Q")
-SERVER_LAYOUT = struct.Struct("<12Qd5Q48Q20Q3Q")
+TENANT_LAYOUT = struct.Struct("<10Q")
+SERVER_LAYOUT = struct.Struct("<12Qd5Q48Q20Q5Q")
 ENTRY_LAYOUT = struct.Struct("<QII88s")
 
 OPERATIONS = {
@@ -89,6 +89,7 @@ class TenantStats:
     largest_free: int
     peak: int = 0
     free: int = 0
+    connections: int = 0
 
     @property
     def fragmentation(self) -> float:
@@ -120,6 +121,10 @@ class ServerStats:
         The same of all other servers and local elements of the user on this machine.
     ledger
         Whether they know of one another; where not, each promises as if it were alone.
+    turned_away
+        Connections for which there was no descriptor, or none for their tenant.
+    descriptors
+        How many descriptors the server's process may have.
     """
 
     size: int
@@ -145,6 +150,8 @@ class ServerStats:
     undrawn: int = 0
     undrawn_elsewhere: int = 0
     ledger: bool = False
+    turned_away: int = 0
+    descriptors: int = 0
 
 
 _SERVER_FIELDS = tuple(f.name for f in dataclasses.fields(ServerStats))

@@ -70,6 +70,8 @@ static void server_stats(struct server *server, struct libd_server_stats *out)
         .peak = server->pool.peak,
         .undrawn = pool_undrawn(&server->pool),
         .undrawn_elsewhere = ledger_undrawn(&server->pool.pledge),
+        .turned_away = server->turned_away,
+        .descriptors = server_descriptors(),
         .ledger = ledger_joined(&server->pool.pledge),
     };
     memcpy(out->operations, server->operations, sizeof out->operations);

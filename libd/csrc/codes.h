@@ -33,6 +33,7 @@ enum libd_capacity {
     LIBD_CAP_FRAGMENTED = 5,
     LIBD_CAP_REGIONS = 6,
     LIBD_CAP_TENANTS = 7, /* of one server: see MAX_TENANTS */
+    LIBD_CAP_CONNECTIONS = 8, /* of one tenant: see admission.c */
     LIBD_CAP_DEVICE = 16, /* an RDMA device, or what may be locked in memory for it */
 };
 

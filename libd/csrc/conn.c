@@ -99,6 +99,8 @@ void conn_close(struct conn *conn)
         verbs_hang_up(conn);
     if (conn->state == CONN_HELLO)
         server->greeting--;
+    if (conn->tenant)
+        conn->tenant->connections--;
     if (conn->prev)
         conn->prev->next = conn->next;
     else

@@ -92,7 +92,8 @@ struct server {
     struct conn *conns, *graveyard;
     struct conn *queue, *queue_last; /* whose turn was over while they had more to do */
     uint64_t conn_count, greeting;
-    uint64_t accepted, requests, refused, bytes_read, bytes_written;
+    uint64_t others; /* descriptors that the process had when it began to listen */
+    uint64_t accepted, requests, refused, turned_away, bytes_read, bytes_written;
     uint64_t operations[LIBD_OPERATIONS], errors[LIBD_ERRORS];
     bool draining;
     bool looping; /* its descriptors are open */
@@ -128,6 +129,16 @@ void conn_serve(struct conn *conn);
  * reply: it is closed when the peer has that. */
 void conn_linger(struct conn *conn);
 void server_watch(struct server *server, struct watched *w, uint32_t events, int op); /* epoll_ctl */
+
+/* admission.c */
+/* How many descriptors this process may have. */
+uint64_t server_descriptors(void);
+/* How many it has, about. */
+uint64_t server_open_descriptors(void);
+/* Counts one more connection of the tenant; false: it has as many as it may have, which is `most`. */
+bool admit(struct conn *conn, struct tenant *tenant, uint64_t *most);
+/* All descriptors are taken: closes the connection that has owed its greeting for longest; false: none does. */
+bool make_room(struct server *server);
 
 /* requests.c */
 void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *token);

@@ -273,5 +273,6 @@ void pool_tenant_stats(struct tenant *tenant, struct libd_tenant_stats *out)
         .largest_free = heap_largest(&tenant->heap),
         .peak = tenant->peak,
         .free = tenant->heap.free_bytes,
+        .connections = tenant->connections,
     };
 }

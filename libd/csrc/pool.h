@@ -105,6 +105,7 @@ struct tenant {
     uint8_t *arena;
     uint64_t arena_size;
     uint64_t cooling;   /* bytes that go back in this round */
+    uint64_t connections; /* to its elements */
     bool attached;      /* a client had its arena, and may have it mapped for as long as it likes */
     unsigned offences;  /* how often in a row it used more than it was promised */
     double offended_at;

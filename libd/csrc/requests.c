@@ -29,6 +29,7 @@ void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *
     size_t length = hello->token_length;
     struct libd_welcome welcome = {0};
     const char *wanted;
+    uint64_t most;
 
     if (hello->version != LIBD_VERSION) {
         refuse(conn, LIBD_EVERSION, LIBD_VERSION);
@@ -71,6 +72,13 @@ void serve_hello(struct conn *conn, const struct libd_hello *hello, const char *
         break;
     default:
         refuse(conn, LIBD_EPROTO, 0);
+        return;
+    }
+    if (conn->element && !admit(conn, conn->element->tenant, &most)) {
+        conn->element = NULL;
+        conn->closing = true;
+        server->turned_away++;
+        conn_reply(conn, LIBD_ECAPACITY, LIBD_CAP_CONNECTIONS, most);
         return;
     }
     memcpy(welcome.incarnation, server->pool.incarnation, sizeof welcome.incarnation);

@@ -136,6 +136,8 @@ int stream_ready(struct stream *s, struct libd_error *err)
         if (err->code == LIBD_ESIGNAL || err->code == LIBD_ESTALE)
             return err->code;
         s->refused = libd_now();
+        if (err->code == LIBD_ECAPACITY) /* it is there, and says why */
+            return err->code;
         return libd_fail(err, LIBD_ECLOSED, 2, err->code == LIBD_ETIMEOUT ? ETIMEDOUT : err->have);
     }
     stream_close_lanes(s);

@@ -34,11 +34,16 @@ static bool allowed(int fd, uid_t user)
 
 static void take_connection(struct server *server, const struct watched *listener)
 {
-    int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    const int flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+    int fd = accept4(listener->fd, NULL, NULL, flags);
 
+    /* Who greets at once, as clients and administrators do, is not kept out by those who never do. */
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && make_room(server))
+        fd = accept4(listener->fd, NULL, NULL, flags);
     if (fd < 0) {
         /* Out of descriptors: turn the stranger away rather than spin on it. */
         if ((errno == EMFILE || errno == ENFILE) && server->spare >= 0) {
+            server->turned_away++;
             close(server->spare);
             fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC);
             if (fd >= 0)
@@ -130,6 +135,7 @@ static int listen_all(struct server *server, struct libd_error *err)
         server->path = (struct watched){WATCH_UNIX, fd};
         server_watch(server, &server->path, EPOLLIN, EPOLL_CTL_ADD);
     }
+    server->others = server_open_descriptors();
     return LIBD_OK;
 }
 

@@ -152,6 +152,7 @@ struct libd_tenant_stats {
     uint64_t quota, reserved, resident, elements, regions;
     uint64_t free_blocks, largest_free;
     uint64_t peak, free; /* `free` and the two before: of its arena */
+    uint64_t connections;
 };
 
 /* Of a list: a tenant or an element. `name_length` bytes of its name follow. */
@@ -174,6 +175,8 @@ struct libd_server_stats {
     uint64_t undrawn;           /* promised by this server, and not in use yet */
     uint64_t undrawn_elsewhere; /* by others of the same user on this machine */
     uint64_t ledger;            /* 1: they know of one another */
+    uint64_t turned_away;       /* connections for which there was no descriptor */
+    uint64_t descriptors;       /* that the server's process may have */
 };
 
 _Static_assert(sizeof(struct libd_hello) == 48, "wire layout");
@@ -184,8 +187,8 @@ _Static_assert(sizeof(struct libd_welcome) == 64, "wire layout");
 _Static_assert(sizeof(struct libd_verbs_peer) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_verbs_region) == 32, "wire layout");
 _Static_assert(sizeof(struct libd_element_stats) == 88, "wire layout");
-_Static_assert(sizeof(struct libd_tenant_stats) == 72, "wire layout");
-_Static_assert(sizeof(struct libd_server_stats) == 712, "wire layout");
+_Static_assert(sizeof(struct libd_tenant_stats) == 80, "wire layout");
+_Static_assert(sizeof(struct libd_server_stats) == 728, "wire layout");
 _Static_assert(sizeof(struct libd_entry) == 104, "wire layout");
 
 #endif
