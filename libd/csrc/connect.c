@@ -9,6 +9,7 @@
 #include "net.h"
 #include "stream.h"
 
+#define RENEWALS 512 /* leases that are asked for again in one round trip */
 #define ATTACH_ID 1 /* of the request that goes with a greeting: nothing else is under way then */
 
 /* What the server says went wrong. It is not believed blindly: codes that only this side gives itself do not come from it,
@@ -197,18 +198,35 @@ static int greet(int fd, const struct libd_address *address, struct libd_welcome
     return code;
 }
 
-/* A lease belongs to the connection that asked for it: on another one it is asked for again. One that has run out meanwhile is
- * found out when it is used. */
-static int hold(int fd, const struct held *held, double until, struct libd_error *err)
+/* Leases belong to the connection that asked for them: on another one they are asked for again, many at a time. One that has
+ * run out meanwhile is found out when it is used. */
+static int hold(int fd, const struct held *held, size_t count, double until, struct libd_error *err)
 {
-    struct libd_request request = {.op = LIBD_OP_RENEW, .addr = held->addr, .epoch = held->epoch, .size = held->ms};
+    struct libd_request requests[RENEWALS];
     struct libd_reply reply;
     struct arrivals in = {.got = 0};
-    int code = send_all(fd, &request, sizeof request, err);
+    int code = LIBD_OK;
 
-    if (!code)
-        code = take_reply(fd, &in, LIBD_OP_RENEW, 0, &reply, until, err);
-    if (!code && (reply.length || in.got != in.used || in.nfds))
+    for (size_t sent = 0, taken = 0; taken < count && !code; taken++) {
+        if (taken == sent) {
+            size_t n = count - sent < RENEWALS ? count - sent : RENEWALS;
+            for (size_t i = 0; i < n; i++) {
+                const struct held *h = &held[sent + i];
+                requests[i] = (struct libd_request){
+                    .op = LIBD_OP_RENEW, .id = sent + i, .addr = h->addr, .epoch = h->epoch, .size = h->ms};
+            }
+            code = send_all(fd, requests, n * sizeof *requests, err);
+            sent += n;
+        }
+        in.got -= in.used;
+        memmove(in.bytes, in.bytes + in.used, in.got);
+        in.used = 0;
+        if (!code)
+            code = take_reply(fd, &in, LIBD_OP_RENEW, taken, &reply, until, err);
+        if (!code && reply.length)
+            code = libd_fail(err, LIBD_EPROTO, 0, 0);
+    }
+    if (!code && (in.got != in.used || in.nfds))
         code = libd_fail(err, LIBD_EPROTO, 0, 0);
     drop_descriptors(&in);
     return code;
@@ -244,8 +262,8 @@ int stream_connect(const struct libd_address *address, const struct held *held, 
     int code = address->path ? familiar(fd, err) : LIBD_OK;
     if (!code)
         code = greet(fd, address, who, name, arena, until, err);
-    for (size_t i = 0; i < held_count && !code; i++)
-        code = hold(fd, &held[i], until, err);
+    if (!code)
+        code = hold(fd, held, held_count, until, err);
     if (code) {
         close(fd);
         return -1;

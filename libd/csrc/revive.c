@@ -75,7 +75,7 @@ int stream_interrupted(struct stream *s, struct libd_error *err)
 static int another(struct stream *s, bool first, int *fd, struct libd_error *err)
 {
     struct held *held = NULL;
-    size_t count = first ? s->held_count : 0;
+    size_t count = first ? s->holdings.count : 0;
     const struct libd_welcome *who = &s->transport.who;
     struct libd_welcome now;
     char name[LIBD_MAX_NAME + 1];
@@ -84,7 +84,7 @@ static int another(struct stream *s, bool first, int *fd, struct libd_error *err
         held = malloc(count * sizeof *held);
         if (!held)
             return libd_fail(err, LIBD_ENOMEM, 0, 0);
-        memcpy(held, s->held, count * sizeof *held);
+        memcpy(held, s->holdings.all, count * sizeof *held);
     }
     s->connecting = true;
     pthread_mutex_unlock(&s->lock);

@@ -73,41 +73,21 @@ static int stream_atomic(struct libd_transport *t, enum libd_atomic_op op, uint6
 static void remember(struct libd_transport *t, uint64_t addr, uint64_t epoch, uint64_t ms)
 {
     struct stream *s = stream_of(t);
-    size_t i = 0;
 
-    addr &= ~LIBD_OFFSET_MASK;
     pthread_mutex_lock(&s->lock);
-    while (i < s->held_count && s->held[i].addr != addr)
-        i++;
-    if (!ms) {
-        if (i < s->held_count)
-            s->held[i] = s->held[--s->held_count];
-    } else {
-        if (i == s->held_room) {
-            size_t room = i ? 2 * i : 16;
-            struct held *more = realloc(s->held, room * sizeof *more);
-            if (more) {
-                s->held = more;
-                s->held_room = room;
-            }
-        }
-        if (i < s->held_room) { /* else it is held for as long as this connection lasts */
-            s->held[i] = (struct held){addr, epoch, ms};
-            s->held_count += i == s->held_count;
-        }
-    }
+    if (ms)
+        held_put(&s->holdings, addr, epoch, ms);
+    else
+        held_forget(&s->holdings, addr);
     pthread_mutex_unlock(&s->lock);
 }
 
 static uint64_t remembered(struct libd_transport *t, uint64_t addr)
 {
     struct stream *s = stream_of(t);
-    uint64_t ms = 0;
 
     pthread_mutex_lock(&s->lock);
-    for (size_t i = 0; i < s->held_count && !ms; i++)
-        if (s->held[i].addr == (addr & ~LIBD_OFFSET_MASK))
-            ms = s->held[i].ms;
+    uint64_t ms = held_ms(&s->holdings, addr);
     pthread_mutex_unlock(&s->lock);
     return ms;
 }
@@ -232,7 +212,7 @@ void stream_destroy(struct libd_transport *t)
     free((char *)s->address.port);
     free((char *)s->address.path);
     free((char *)s->address.token);
-    free(s->held);
+    held_destroy(&s->holdings);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);

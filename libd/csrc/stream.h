@@ -8,6 +8,7 @@
 
 #include <sys/uio.h>
 
+#include "held.h"
 #include "transport.h"
 
 #define LANES_MAX 16
@@ -29,11 +30,6 @@ struct lane {
     uint32_t watched;               /* epoll events that it is registered for */
 };
 
-/* A region that this stream holds by a lease. */
-struct held {
-    uint64_t addr, epoch, ms;
-};
-
 struct stream {
     struct libd_transport transport; /* first: a stream is a transport */
     struct libd_address address;     /* with strings of its own: for connecting again */
@@ -48,8 +44,7 @@ struct stream {
     bool connecting; /* a thread does that, without the lock */
     bool stale;      /* another server is there now: what this transport knew is gone */
     int cause, cause_detail; /* of `broken`: a code, and an errno */
-    struct held *held; /* leases to take up again on a new connection */
-    size_t held_count, held_room;
+    struct holdings holdings;
     uint64_t next_id;
     uint64_t moved;  /* bytes that came and went */
     uint64_t seen;   /* of them at `since`, when somebody first found that nothing moved */

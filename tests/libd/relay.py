@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,8 +13,13 @@ __all__ = ["relay"]
 
 
 @contextmanager
-def relay(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
-    """A TCP relay to `port`; gives its own port and a function that cuts all its connections."""
+def relay(
+    port: int, pause: Callable[[], float] = lambda: 0.0
+) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A TCP relay to `port`; gives its own port and a function that cuts all its connections.
+
+    It rests for `pause` before all that it passes on.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         pairs: list[socket.socket] = []
         stop, wake = socket.socketpair()
@@ -42,6 +48,7 @@ def relay(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
                     try:
                         data = sock.recv(1 << 16)
                         if data:
+                            time.sleep(pause())
                             peers[sock].sendall(data)
                             continue
                     except OSError:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -208,3 +209,34 @@ def test_a_lease_survives_a_connection_that_is_lost_and_made_again(stand: Stand)
             trans.read_into(moved, out)
             assert stand.control.stats().leases == 2
         until(lambda: stand.control.stats().leases == 0)
+
+
+def test_many_leases_are_taken_up_again_in_few_round_trips(stand: Stand) -> None:
+    """One for each would take far longer than connecting may."""
+    far_away = threading.Event()
+    draw = random.Random(3)
+    with relay(stand.server.port, lambda: 0.005 if far_away.is_set() else 0) as (port, cut):
+        grant = stand.control.create_element(stand.tenant(1 << 22), "m", elastic=True)
+        durl = grant.durl("m", "rdma_tcp").replace(f":{stand.server.port}", f":{port}")
+        with LibdAction("0", [durl]) as action:
+            trans = action.get_transport("m")
+            live: list[int] = []
+            for _ in range(6000):
+                if live and draw.random() < 0.2:
+                    trans.free(live.pop(draw.randrange(len(live))))
+                else:
+                    live.append(trans.alloc(64, lease=0.5))
+            for addr in live[::7]:
+                trans.renew(addr, None)
+            far_away.set()
+            cut()
+            with suppress(TransportClosedError):
+                trans.flush()
+            trans.flush()  # connected again
+            far_away.clear()
+            time.sleep(1)
+            assert stand.control.stats().regions == len(live) + 1  # the default region, too
+            assert stand.control.stats().leases == len(live) - len(live[::7])
+            for addr in draw.sample(live, 50):
+                trans.write_from(addr, b"held")
+        until(lambda: stand.control.stats().regions == len(live[::7]) + 1)
