@@ -29,13 +29,14 @@
 /* A fixed place, that servers of a login, of a service and of cron all find; $LIBD_LEDGER is another folder. */
 #define FOLDER "/tmp"
 #define SLOTS 1023u
+#define LITTLE (UINT64_C(1) << 20) /* bytes; asking the kernel costs more than to promise a few */
 #define ATTEMPTS 100
 #define YIELD 20000 /* ns */
 
 struct slot {
     _Atomic uint64_t shared;    /* of memfds, whose drawn part is taken off by their owner */
     _Atomic uint64_t anonymous; /* of private memory: all that is promised */
-    _Atomic uint64_t before;    /* private memory that the process had before the first of that */
+    _Atomic uint64_t before;    /* private memory that the process had before that became more than a little */
 } __attribute__((aligned(64)));
 
 struct file {
@@ -208,14 +209,14 @@ void ledger_set(struct pledge *pledge, uint64_t bytes)
     pledge->bytes = bytes;
     if (!slot || more == 0)
         return;
-    if (!pledge->anonymous)
+    if (!pledge->anonymous) {
         atomic_fetch_add(&slot->shared, more);
-    else if (atomic_load(&slot->anonymous) || bytes == 0)
-        atomic_fetch_add(&slot->anonymous, more);
-    else {
-        atomic_store(&slot->before, libd_private_memory());
-        atomic_fetch_add(&slot->anonymous, more);
+        return;
     }
+    uint64_t now = atomic_load(&slot->anonymous);
+    if (now < LITTLE && now + more >= LITTLE)
+        atomic_store(&slot->before, libd_private_memory());
+    atomic_fetch_add(&slot->anonymous, more);
 }
 
 uint64_t ledger_said(const struct pledge *pledge)
