@@ -207,7 +207,7 @@ static void tenant_drop(struct tenant *tenant, bool stopping)
 {
     struct tenant **link = &tenant->pool->tenants;
 
-    uint64_t charged = tenant->reserved;
+    uint64_t charged = tenant->reserved, resident = tenant_resident(tenant);
     tenant_unpledge(tenant, tenant_undrawn(tenant));
     while (tenant->elements)
         pool_element_drop(tenant->elements);
@@ -227,7 +227,7 @@ static void tenant_drop(struct tenant *tenant, bool stopping)
     }
     /* Clients may have the arena mapped for a while yet: its pages go back without them. */
     if (tenant->arena_fd >= 0)
-        tenant_vacate(tenant, charged);
+        tenant_vacate(tenant, charged < resident ? charged : resident);
     tenant_release(tenant);
 }
 

@@ -96,8 +96,10 @@ def test_what_may_happen_while_a_region_moves(stand: Stand, which: str) -> None:
             stand.control.drop_tenant(grant.tenant)
         elif which == "element":
             assert stand.control.tenant_stats(grant.tenant).reserved == 0
-    after = stand.control.stats()
-    assert (after.reserved, after.regions) == (before.reserved, before.regions)
+    until(
+        lambda: stand.control.stats().reserved == before.reserved
+    )  # a dropped tenant's goes in turns
+    assert stand.control.stats().regions == before.regions
 
 
 def test_others_are_served_while_regions_move(stand: Stand) -> None:
