@@ -136,23 +136,27 @@ static void enter(void)
     }
 }
 
+/* Removes the file if nobody else holds a slot: nobody gets one before it is gone. */
+static void remove_if_last(void)
+{
+    struct stat ours, there;
+    char path[4096];
+
+    if (linked(here.fd) && hold(here.fd, F_WRLCK, place(0), SLOTS * sizeof(struct slot)) && path_of(path, sizeof path) &&
+        fstat(here.fd, &ours) == 0 && lstat(path, &there) == 0 && ours.st_ino == there.st_ino && ours.st_dev == there.st_dev)
+        unlink(path);
+}
+
 /* With the lock held. */
 static void leave(void)
 {
     struct file *file = atomic_exchange(&here.file, NULL);
-    char path[4096];
 
     if (!file)
         return;
     atomic_store(&file->slots[here.number].shared, 0);
     atomic_store(&file->slots[here.number].anonymous, 0);
-    /* Nobody else holds a slot, and nobody gets one before the file is gone. */
-    if (linked(here.fd) && hold(here.fd, F_WRLCK, place(0), SLOTS * sizeof(struct slot)) && path_of(path, sizeof path)) {
-        struct stat ours, there;
-        if (fstat(here.fd, &ours) == 0 && lstat(path, &there) == 0 && ours.st_ino == there.st_ino &&
-            ours.st_dev == there.st_dev)
-            unlink(path);
-    }
+    remove_if_last();
     munmap(file, sizeof *file);
     close(here.fd);
     here.fd = -1;
@@ -171,6 +175,13 @@ static void forked(void)
         close(here.fd);
     here.fd = -1;
     here.pools = 0;
+}
+
+/* A program may end without having closed what it opened. Its servers' threads may run until the very end. */
+__attribute__((destructor)) static void at_exit(void)
+{
+    if (atomic_load(&here.file))
+        remove_if_last();
 }
 
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
@@ -237,7 +248,7 @@ uint64_t ledger_said(const struct pledge *pledge)
 static uint64_t undrawn(const struct slot *slot, pid_t pid, uint64_t own_shared, uint64_t own_anonymous)
 {
     uint64_t promised = atomic_load(&slot->anonymous) - own_anonymous;
-    uint64_t before = atomic_load(&slot->before), now = promised ? libd_private_memory_of(pid) : 0;
+    uint64_t before = atomic_load(&slot->before), now = promised >= LITTLE ? libd_private_memory_of(pid) : 0;
     uint64_t drawn = now > before ? now - before : 0;
 
     return atomic_load(&slot->shared) - own_shared + (promised > drawn ? promised - drawn : 0);

@@ -165,6 +165,26 @@ time.sleep(100)
         assert witness.control.stats().undrawn_elsewhere == 0
 
 
+@pytest.mark.parametrize("end", ["pass", "sys.exit(1)", "os.fork() or time.sleep(0.1)"])
+def test_a_program_that_closes_nothing_leaves_nothing(folder: Path, end: str) -> None:
+    program = f"""
+import os, sys, time
+from libd import LibdAction, MemoryServer
+action = LibdAction("a", ["m;rdma_local;size,65536;"])
+trans = action.get_transport("m")
+server = MemoryServer({MB}, default_region={MB})
+assert os.listdir({str(folder)!r})
+sys.modules["kept"] = action, trans, server  # never collected
+import ctypes
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(trans))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(action))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+{end}
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=60)
+    until(lambda: list(folder.iterdir()) == [])
+
+
 def test_who_comes_next_takes_the_place_of_a_dead_one(folder: Path) -> None:
     with MemoryServerProcess(MB) as first:
         os.kill(first.pid, signal.SIGKILL)
