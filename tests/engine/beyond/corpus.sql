@@ -190,6 +190,6 @@ select title from page order by length(title), title;
 select id, mobile from event order by mobile desc nulls first, id limit 400;
 select id from event order by price * 2 - page desc nulls last, id limit 20;
 select day, sum(price) s from event group by day order by s desc, day limit 7;
-select case when not (page not in (0, 3)) then page end a, kind b, count(page) n from event group by rollup (case when not (page not in (0, 3)) then page end, kind);
-select not not (page in (1, 2)) a, not (tag in ('tag1', '')) b, count(*) n from event group by grouping sets ((not not (page in (1, 2))), (not (tag in ('tag1', '')), kind));
+select case when not (page not in (0, 3)) then page end a, kind b, count(page) n from event group by rollup (case when not (page not in (0, 3)) then page end, kind) order by 1, 2, 3;
+select not not (page in (1, 2)) a, not (tag in ('tag1', '')) b, count(*) n from event group by grouping sets ((not not (page in (1, 2))), (not (tag in ('tag1', '')), kind)) order by 1, 2, 3;
 select count(*) n from event where not (page not in (1, null)) or not (kind is not null) or not not (page is null);
