@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import Session
+from libd.units import parse_size
 from tpcds.data import ensure
 from tpcds.queries import query_text
 from tpcds.runner import register_tables
@@ -53,17 +54,41 @@ def test_query_16_has_its_official_answer() -> None:
     assert row == (233, Decimal("1095837.99"), Decimal("-143869.23"))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("parallelism", ["1", "2", "4"])
-def test_all_queries_at_sf_1(tmp_path: Path, parallelism: str) -> None:
-    found = run(tmp_path / "run.json", "--sf", "1", "--parallelism", parallelism)
+# Where answers have to be DuckDB's: parts, transports, limits of compute elements, kernels.
+WHOLE = {
+    "one part": ("--parallelism", "1"),
+    "two parts": ("--parallelism", "2"),
+    "four parts": ("--parallelism", "4"),
+    "two parts over tcp": ("--parallelism", "2", "--transport", "tcp"),
+    "four parts over tcp": ("--parallelism", "4", "--transport", "tcp"),
+    "2GB": ("--policy", "disaggregate", "--compute-memory", "2GB"),
+    "512MB": ("--policy", "disaggregate", "--compute-memory", "512MB"),
+    "256MB": ("--policy", "disaggregate", "--compute-memory", "256MB"),
+    "resident": ("--resident", "12GB", "--passes", "2"),
+    "duckdb alone": ("--kernel", "duckdb"),
+}
+
+
+def check_all(out: Path, scale: str, how: str) -> None:
+    """All 99 answers are right, and no element held more than its limit."""
+    found = run(out, "--sf", scale, *WHOLE[how])
     assert len(found) == 99
-    assert all(record["verified"] is True for record in found.values())
+    assert [n for n, record in found.items() if record["verified"] is not True] == []
+    if how in ("2GB", "512MB", "256MB"):
+        peaks = {n: record["peak_anon_bytes"] for n, record in found.items()}
+        assert {n: p for n, p in peaks.items() if p is None or p > parse_size(how)} == {}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_queries_at_sf_10(tmp_path: Path) -> None:
-    found = run(tmp_path / "run.json", "--sf", "10", "--queries", "1,16,95")
-    assert [record["verified"] for record in found.values()] == [True] * 3
+@pytest.mark.parametrize("how", WHOLE)
+def test_all_queries_at_sf_1(tmp_path: Path, how: str) -> None:
+    check_all(tmp_path / "run.json", "1", how)
+
+
+@pytest.mark.slow
+@pytest.mark.sf10
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("how", [how for how in WHOLE if how != "one part"])
+def test_all_queries_at_sf_10(tmp_path: Path, how: str) -> None:
+    check_all(tmp_path / "run.json", "10", how)
