@@ -33,7 +33,7 @@ from openwhisk.errors import (
     OpenWhiskError,
     WaitTimeoutError,
 )
-from openwhisk.invoker import InvokerSettings, Program
+from openwhisk.invoker import PATIENCE, InvokerSettings, Program
 from openwhisk.invoker.memory import TRANSPORT_TYPES
 from openwhisk.scheduler.messages import (
     Cancel,
@@ -65,7 +65,8 @@ class EmbeddedControlPlane:
     prewarm, max_idle
         How many workers are made at once, and how many may wait for work.
     patience
-        Seconds without work after which workers beyond `prewarm` end.
+        Seconds without work after which workers beyond `prewarm` end; those that hold more than a
+        fresh one wait less.
     result_limit
         Bytes that an element's result may have: the handle of an exchange of 10 000 columns has
         0.5 MB for each partition.
@@ -86,7 +87,7 @@ class EmbeddedControlPlane:
         *,
         prewarm: int | None = None,
         max_idle: int | None = None,
-        patience: float = 10.0,
+        patience: float = PATIENCE,
         result_limit: int = 16_000_000,
         max_attempts: int = 3,
         environment: Mapping[str, str | None] | None = None,

@@ -10,6 +10,6 @@ from __future__ import annotations
 
 from openwhisk.invoker.invoker import Invoker
 from openwhisk.invoker.program import Program
-from openwhisk.invoker.settings import InvokerSettings
+from openwhisk.invoker.settings import PATIENCE, InvokerSettings
 
-__all__ = ["Invoker", "InvokerSettings", "Program"]
+__all__ = ["PATIENCE", "Invoker", "InvokerSettings", "Program"]

@@ -24,6 +24,9 @@ from openwhisk.worker.messages import Metrics
 # Codes that a worker keeps before it is told to forget them all.
 KNOWN_CODES = 256
 
+# A worker that holds so many times what a fresh one holds is not worth keeping for ever.
+FAT = 2
+
 # Of the bytes that a fresh worker leaves an element, the share that a used one may hold already.
 KEPT = 0.25
 # And what it may hold in any case, up to half of them: stacks of threads and caches of allocators,
@@ -89,7 +92,8 @@ class WorkerPool:
     max_idle
         How many workers may wait for work.
     spare, patience
-        How many of them may wait for ever, and how many seconds the others.
+        How many of them may wait for ever, and how many seconds the others if they hold no more
+        than a fresh one. What waiting may cost is byte·seconds: who holds more waits less.
     clock
         Tells seconds.
     """
@@ -117,6 +121,7 @@ class WorkerPool:
         self.workers: dict[str, Worker] = {}
         self._idle: list[Worker] = []  # the one used last stands last: its caches are warm
         self._leanest = 0  # what a fresh worker holds, once there was one
+        self._fresh_anon = 0
         self._waiting: deque[Waiting] = deque()
         self._busy: dict[RunId, Worker] = {}
 
@@ -154,6 +159,7 @@ class WorkerPool:
         """A new worker is there."""
         worker.data, worker.anon = data, anon
         self._leanest = min(self._leanest or data, data)
+        self._fresh_anon = min(self._fresh_anon or anon, anon)
         if worker.state is not State.FORKING:
             return
         # A fresh worker is as lean as one can be: it takes the first that waits, whatever its
@@ -222,7 +228,8 @@ class WorkerPool:
         return runs
 
     def retire(self) -> float | None:
-        """Send workers home that have waited too long, the fattest first.
+        """Send workers home that have waited too long, the fattest first. Where a spare one has, a
+        fresh one takes its place.
 
         Returns
         -------
@@ -230,12 +237,23 @@ class WorkerPool:
             The time at which the next will have, None if nobody will.
         """
         now = self._clock()
-        while len(self._idle) > self._spare:
-            tired = [w for w in self._idle if now - w.idle_since >= self._patience]
+        while True:
+            many = len(self._idle) > self._spare
+            leaving = [w for w in self._idle if many or self._fat(w)]
+            tired = [w for w in leaving if self._tired_at(w) <= now]
             if not tired:
-                return min(w.idle_since for w in self._idle) + self._patience
-            self._retire(max(tired, key=lambda w: w.data))
-        return None
+                return min(map(self._tired_at, leaving), default=None)
+            self._retire(max(tired, key=lambda w: w.anon))
+            if not many:
+                self.add()
+
+    def _fat(self, worker: Worker) -> bool:
+        return worker.anon > FAT * self._fresh_anon
+
+    def _tired_at(self, worker: Worker) -> float:
+        """When a worker will have waited for as long as one that holds so much may."""
+        share = min(1.0, max(1, self._fresh_anon) / max(1, worker.anon))
+        return worker.idle_since + self._patience * share
 
     @property
     def idle(self) -> list[Worker]:

@@ -111,22 +111,50 @@ def test_the_fattest_goes_when_too_many_are_idle() -> None:
 def test_who_waits_too_long_goes_home() -> None:
     o = Outside(spare=1, patience=10)
     assert o.pool.retire() is None
-    for data in (20, 30, 10):
+    for _ in range(3):
         o.pool.add()
-        o.greet(o.forked[-1], data * MiB)
+        o.greet(o.forked[-1], 10 * MiB)
         o.now += 1
     assert o.pool.retire() == 10
     assert o.sent_home == []
     # Work makes waiting begin anew.
     o.pool.start(run(0), 100 * MiB)
     o.now = 9
-    o.pool.finished(o.forked[2], Metrics(data=10 * MiB))
+    o.pool.finished(o.forked[2], Metrics(data=10 * MiB, anon=10 * MiB))
     o.now = 11.5
     assert o.pool.retire() is None, "the spare one waits for ever"
-    assert o.sent_home == [o.forked[1], o.forked[0]], "the fattest goes first"
+    assert o.sent_home == [o.forked[0], o.forked[1]]
     o.now = 1e6
     assert o.pool.retire() is None
     assert o.pool.idle == [o.forked[2]]
+
+
+def test_who_holds_more_waits_less() -> None:
+    o = Outside(spare=1, patience=10)
+    for _ in range(3):
+        o.pool.add()
+        o.greet(o.forked[-1], 10 * MiB)
+    o.pool.start(run(0), 2000 * MiB)
+    fat = o.assigned[-1][0]
+    o.pool.finished(fat, Metrics(data=500 * MiB, anon=100 * MiB))
+    assert o.pool.retire() == 1, "what it holds over that time is what others may hold over ten"
+    o.now = 1
+    assert o.pool.retire() == 10
+    assert o.sent_home == [fat]
+
+
+def test_a_spare_worker_that_got_fat_is_replaced() -> None:
+    o = Outside(spare=1, patience=10)
+    o.pool.start(run(0), 2000 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=500 * MiB, anon=100 * MiB))
+    o.now = 1
+    assert o.pool.retire() is None
+    assert o.sent_home == [o.forked[0]]
+    o.greet(o.forked[1])
+    o.now = 1e6
+    assert o.pool.retire() is None
+    assert o.pool.idle == [o.forked[1]]
 
 
 def test_stopping() -> None:
