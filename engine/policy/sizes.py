@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Sizes"]
 
 _MiB = 1 << 20
-_STEP = 16 * _MiB
-_MARGIN = 1.25
+_STEP = 4 * _MiB
+# From run to run what a query of TPC-DS at SF 10 holds differs by up to an eighth. This is about all
+# that RLIMIT_DATA counts; what DuckDB's own limit is about has a margin already, as that limit is
+# only a share of the element's (`kernel_memory`): no second one on top.
+_MARGIN = 1.15
+# What was too little before, by an allocation that may be large or small.
+_MORE = 1.5
 # Nobody knows yet, and too little costs a second run: no query of TPC-DS at SF 10 held more than so
 # many times what was expected, and so much more.
 _GUESS = 1.5
@@ -35,8 +40,8 @@ _LITTLE = 1 << 30
 
 
 class _Peak(msgspec.Struct):
-    """The most that copies of a stage held (touched, and in all), and the largest limit at which
-    they failed.
+    """The most that copies of a stage held (touched, and in all) in recent runs, and the largest
+    limit at which they failed.
     """
 
     held: int = 0
@@ -89,7 +94,7 @@ class Sizes:
     def memory(self, shape: str, grain: Grain, stage: str, expected: float) -> int:
         """Bytes to reserve for each copy of a stage.
 
-        What it held, with a margin, where that is known, and twice what was too little before; else
+        What it held, with a margin, where that is known, and more than was too little before; else
         a guess from what is `expected`, and all that the grain allows if that was too little.
         """
         with self._lock:
@@ -97,22 +102,25 @@ class Sizes:
             peak = (known and known.peaks.get(_key(grain, stage))) or _Peak()
             if peak.held:
                 # The worker itself takes what it always takes.
-                kernel, data = (int(max(p - WORKER, 0) * _MARGIN) for p in (peak.held, peak.data))
-                wanted = max(element_memory(kernel), WORKER + data)
+                kernel, data = (max(p - WORKER, 0) for p in (peak.held, peak.data))
+                wanted = max(element_memory(kernel), WORKER + int(data * _MARGIN))
             else:
                 guess = int(_GUESS * expected) + _GUESS_BESIDES
                 wanted = grain.memory if peak.failed or grain.memory <= _LITTLE else guess
-            wanted = max(wanted, 2 * peak.failed)
+            wanted = max(wanted, int(_MORE * peak.failed))
             return min(-(-wanted // _STEP) * _STEP, grain.memory)
 
     def learn(self, shape: str, grain: Grain, elements: Iterable[ElementRecord]) -> None:
         """Remember what the elements of a run that succeeded held."""
         with self._lock:
             known = self._shapes.setdefault(shape, _Shape())
+            found: dict[str, list[ElementRecord]] = {}
             for element in elements:
-                peak = known.peaks.setdefault(_key(grain, element.name), _Peak())
-                peak.held = max(peak.held, element.peak_anon_bytes)
-                peak.data = max(peak.data, element.peak_data_bytes)
+                found.setdefault(_key(grain, element.name), []).append(element)
+            for key, copies in found.items():
+                peak = known.peaks.setdefault(key, _Peak())
+                peak.held = _faded(peak.held, max(e.peak_anon_bytes for e in copies))
+                peak.data = _faded(peak.data, max(e.peak_data_bytes for e in copies))
         self._write()
 
     def exceeded(
@@ -159,6 +167,13 @@ class Sizes:
         with suppress(OSError):
             beside.write_bytes(data)
             beside.replace(self.path)
+
+
+def _faded(before: int, now: int) -> int:
+    """What to expect after a run: a peak that comes no more counts half as much each time. A worker
+    that served others before holds what it kept of them, and allocators hold more where they may.
+    """
+    return max(now, (before + now) // 2)
 
 
 def _key(grain: Grain, stage: str) -> str:
