@@ -18,6 +18,7 @@ import socket
 import sys
 from types import FrameType
 
+from openwhisk.worker.buffers import release_buffers
 from openwhisk.worker.lifeline import die_with_parent, ignore_terminal
 from openwhisk.worker.messages import (
     ZYGOTE_MESSAGE,
@@ -126,6 +127,7 @@ class Zygote:
             self._link.close()
             from openwhisk.worker.process import work
 
+            release_buffers()
             work(configuration.endpoint, configuration.token, worker, self._lifeline)
             status = 0
         except BaseException:
