@@ -25,9 +25,9 @@ __all__ = ["Sizes"]
 
 _MiB = 1 << 20
 _STEP = 4 * _MiB
-# From run to run what a query of TPC-DS at SF 10 holds differs by up to an eighth. This is about all
-# that RLIMIT_DATA counts; what DuckDB's own limit is about has a margin already, as that limit is
-# only a share of the element's (`kernel_memory`): no second one on top.
+# From run to run what a query of TPC-DS at SF 10 holds differs by up to an eighth. This is about
+# all that RLIMIT_DATA counts; what DuckDB's own limit is about has a margin already, as that limit
+# is only a share of the element's (`kernel_memory`): no second one on top.
 _MARGIN = 1.15
 # What was too little before, by an allocation that may be large or small.
 _MORE = 1.5
