@@ -127,7 +127,7 @@ def _code(
 ) -> tuple[str, bool]:
     """The text of a stage's element, and whether it reads base tables."""
     if settings.kernel != "duckdb" and not settings.resident:
-        in_polars = lower_stage_to_polars(stage)
+        in_polars = lower_stage_to_polars(stage, estimates)
         if in_polars is not None:
             return polars_code(plan, stage, in_polars), True
     reductions: dict[str, Reduction] = {}

@@ -36,7 +36,7 @@ class Frame:
     `names` are those of the relation's columns, by position; `whole` says that the frame has these
     columns, in this order, and no others. `chosen` are the old and new names of the columns that
     the last call chooses, if that is all that it does; `constant` are names of columns that may
-    be one value to Polars.
+    be one value to Polars, `coded` of strings that stand as numbers (`operators.polars.coding`).
     """
 
     base: str
@@ -46,6 +46,7 @@ class Frame:
     whole: bool = True
     chosen: tuple[tuple[str, str], ...] = ()
     constant: frozenset[str] = frozenset()
+    coded: frozenset[str] = frozenset()
 
     def then(self, call: str, *, whole: bool | None = None) -> Frame:
         """With another method call, which leaves the columns as they are."""
@@ -59,6 +60,19 @@ class Frame:
         if not self.names:
             raise UnsupportedPlan("a relation without columns")
         return self.then(call("select", map(quoted_name, self.names)), whole=True)
+
+    def cast(self, names: Iterable[str], type: str) -> Frame:
+        """With some columns of another type to Polars."""
+        chosen = [quoted_name(n) for n in self.names if n in {*names}]
+        return self.then(f"with_columns(pl.col({', '.join(chosen)}).cast({type}))")
+
+    def decoded(self, positions: Iterable[int] | None = None) -> Frame:
+        """With strings as strings: all, or those at some positions."""
+        among = self.names if positions is None else [self.names[i] for i in positions]
+        names = self.coded.intersection(among)
+        if not names:
+            return self
+        return dataclasses.replace(self.cast(names, "pl.String"), coded=self.coded - names)
 
     def chained(self) -> str:
         """The text of the whole chain."""

@@ -45,10 +45,17 @@ class Joins(Statements, ABC):
             # A row finds one partner at most, so that no row comes twice.
             joined = self.join(replace(rel, kind="inner", build=None))
             width = len(rel.left.schema)
+            names = joined.names[:width]
+            coded = joined.coded.intersection(names)
             return replace(
-                joined, names=joined.names[:width], types=joined.types[:width], whole=False
+                joined, names=names, types=joined.types[:width], whole=False, coded=coded
             )
-        left, right = self.frame(rel.left).exact(), self.frame(rel.right)
+        width, used = len(rel.left.schema), columns_used(rel.condition)
+        left = self.coded(rel.left).decoded({*rel.left_keys, *(i for i in used if i < width)})
+        right = self.coded(rel.right).decoded(
+            {*rel.right_keys, *(i - width for i in used if i >= width)}
+        )
+        left = left.exact()
         above, right = self._placed(rel, right)
         left_on, right_on = [], []
         if rel.kind not in ("semi", "anti"):
@@ -70,6 +77,7 @@ class Joins(Statements, ABC):
             left.then(call("join", arguments)),
             names=(*left.names, *right.names),
             types=(*left.types, *right.types),
+            coded=left.coded | right.coded,
         )
         if above:
             terms = [joined.writer.condition(t) for t in above]
@@ -159,7 +167,8 @@ class Joins(Statements, ABC):
             return frame
         pairs = ", ".join(f"{quoted_name(a)}: {quoted_name(b)}" for a, b in renamed.items())
         names = tuple(renamed.get(n, n) for n in frame.names)
-        return replace(frame.then(f"rename({{{pairs}}})"), names=names)
+        coded = frozenset(renamed.get(n, n) for n in frame.coded)
+        return replace(frame.then(f"rename({{{pairs}}})"), names=names, coded=coded)
 
     def set(self, rel: SetOperation) -> Frame:
         names = unique_names(rel.schema.names)

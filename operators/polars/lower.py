@@ -11,7 +11,7 @@ refused (`UnsupportedPlan`); whoever lowers has another kernel for those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow.types as pt
@@ -19,6 +19,7 @@ import pyarrow.types as pt
 from operators.errors import UnsupportedPlan
 from operators.expr import Aggregate, Call, Case, Column, Expr, Lit, ScalarSubquery, Window
 from operators.fragment import FragmentInput
+from operators.polars.coding import CODE, Worth, coded_columns
 from operators.polars.expressions import Writer
 from operators.polars.fragment import FUNCTION, PolarsFragment
 from operators.polars.frame import (
@@ -57,15 +58,20 @@ from operators.rewrite import columns_used, conjuncts, subqueries
 __all__ = ["lower"]
 
 
-def lower(plan: Rel) -> PolarsFragment:
+def lower(plan: Rel, worth: Worth | None = None) -> PolarsFragment:
     """The function that computes `plan`.
+
+    Parameters
+    ----------
+    worth
+        Says where strings should stand as numbers while they are grouped by; None: nowhere.
 
     Raises
     ------
     UnsupportedPlan
         If Polars has not, or answers otherwise, something in the plan.
     """
-    lowering = _Lowering(plan)
+    lowering = _Lowering(plan, {} if worth is None else coded_columns(plan, worth))
     frame = lowering.frame(plan).exact()
     inputs = tuple(FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs)
     head = f"def {FUNCTION}({', '.join(i.name for i in inputs)}):"
@@ -76,6 +82,10 @@ def lower(plan: Rel) -> PolarsFragment:
 
 class _Lowering(Joins):
     """Writes what has one input, or none."""
+
+    def __init__(self, plan: Rel, coded: Mapping[int, frozenset[int]]) -> None:
+        super().__init__(plan)
+        self._coded = coded
 
     def build(self, rel: Rel) -> Frame:
         match rel:
@@ -92,7 +102,7 @@ class _Lowering(Joins):
             case Sort():
                 return self._sort(rel)
             case Limit(count=count, offset=offset):
-                frame = self.frame(rel.input)
+                frame = self.coded(rel.input)
                 if count is None:
                     return frame.then(f"slice({offset})") if offset else frame
                 return frame.then(f"slice({offset}, {count})" if offset else f"head({count})")
@@ -131,7 +141,13 @@ class _Lowering(Joins):
             frame = frame.then(call("with_columns", casts))
         if scan.predicate is not None:
             frame = self._filtered(frame, scan.predicate)
-        return self.selected(frame, scan.columns, scan.schema.names)
+        frame = self.selected(frame, scan.columns, scan.schema.names)
+        return self._encoded(scan, frame)
+
+    def _encoded(self, rel: Rel, frame: Frame) -> Frame:
+        """With those strings as numbers for which that pays."""
+        coded = frozenset(frame.names[i] for i in self._coded.get(id(rel), ()))
+        return replace(frame.cast(coded, CODE), coded=frame.coded | coded) if coded else frame
 
     def _values(self, rel: Values) -> Frame:
         if not rel.rows or not len(rel.schema):
@@ -186,7 +202,7 @@ class _Lowering(Joins):
         return frame.then(call("join", [one, *on, 'how="semi"']))
 
     def _filter(self, rel: Filter) -> Frame:
-        frame = self.frame(rel.input)
+        frame = self.coded(rel.input).decoded(columns_used(rel.predicate))
         filtered = self._filtered(frame, rel.predicate)
         width = len(frame.names)
         return replace(filtered, names=filtered.names[:width], types=filtered.types[:width])
@@ -194,8 +210,9 @@ class _Lowering(Joins):
     def _project(self, rel: Project) -> Frame:
         if all(isinstance(e, Column) for e in rel.exprs):
             positions = [e.index for e in rel.exprs if isinstance(e, Column)]
-            return self.selected(self.frame(rel.input), positions, rel.schema.names)
-        below = self.frame(rel.input)
+            return self.selected(self.coded(rel.input), positions, rel.schema.names)
+        computed = [e for e in rel.exprs if not isinstance(e, Column)]
+        below = self.coded(rel.input).decoded(columns_used(*computed))
         frame, exprs = self.with_scalars(below, rel.exprs)
         writer, names, terms = frame.writer, unique_names(rel.schema.names), []
         for expr, name in zip(exprs, names, strict=True):
@@ -211,17 +228,22 @@ class _Lowering(Joins):
             or not columns_used(e)
             or (isinstance(e, Column) and frame.names[e.index] in frame.constant)
         )
-        frame = replace(frame, constant=constant)
+        coded = frozenset(
+            n
+            for e, n in zip(exprs, names, strict=True)
+            if isinstance(e, Column) and frame.names[e.index] in frame.coded
+        )
+        frame = replace(frame, constant=constant, coded=coded)
         if not any(columns_used(e) for e in exprs):
             # In `select` constants are one row, however many there are below.
             frame = frame.then(call("with_columns", terms), whole=False)
             return replace(frame, names=names, types=rel.schema.types).exact()
-        return replace(
-            frame.then(call("select", terms)), names=names, types=rel.schema.types, whole=True
-        )
+        frame = frame.then(call("select", terms))
+        frame = replace(frame, names=names, types=rel.schema.types, whole=True)
+        return self._encoded(rel, frame)
 
     def _aggregation(self, rel: Aggregation) -> Frame:
-        frame = self.frame(rel.input)
+        frame = self.coded(rel.input)
         several = rel.grouping_sets is not None and len(rel.grouping_sets) > 1
         if rel.grouping_sets is not None and not several:
             raise UnsupportedPlan("one grouping set")
@@ -229,7 +251,14 @@ class _Lowering(Joins):
         scalars = [e for m in rel.measures for e in m.args if any(True for _ in subqueries(e))]
         if scalars or any(True for k in exprs for _ in subqueries(k)):
             raise UnsupportedPlan("a subquery among groups and aggregates")
+        computed = [k for k in rel.keys if not isinstance(k, Column)]
+        frame = frame.decoded(None if several else columns_used(*computed, *rel.measures))
         names = unique_names(rel.schema.names)
+        coded = frozenset(
+            n
+            for k, n in zip(rel.keys, names, strict=False)
+            if isinstance(k, Column) and frame.names[k.index] in frame.coded
+        )
         keys = [
             quoted_name(n)
             if isinstance(k, Column) and frame.names[k.index] == n
@@ -247,7 +276,7 @@ class _Lowering(Joins):
             frame = frame.then(call("select", measures))
         else:
             raise UnsupportedPlan("an aggregation to nothing")
-        return replace(frame, names=names, types=rel.schema.types, whole=True)
+        return replace(frame, names=names, types=rel.schema.types, whole=True, coded=coded)
 
     def _measures(
         self, measures: Sequence[Aggregate], frame: Frame, names: Sequence[str], grouped: bool
@@ -291,7 +320,7 @@ class _Lowering(Joins):
 
     def _leading(self, rel: Leading) -> Frame:
         """All rows up to the last that counts, which is found without sorting."""
-        frame = self.frame(rel.input).exact()
+        frame = self.coded(rel.input).decoded(columns_used(rel.key)).exact()
         if frame.calls:
             frame = self.variable(frame.then("cache()"), "rows")
         key = frame.names[_index(rel.key.expr)]
@@ -317,7 +346,7 @@ class _Lowering(Joins):
         return joined.then(call("filter", [among])).exact()
 
     def _sort(self, rel: Sort) -> Frame:
-        frame = self.frame(rel.input)
+        frame = self.coded(rel.input).decoded(columns_used(*rel.keys))
         keys = [k for k in rel.keys if columns_used(k.expr)]  # a constant orders nothing
         if not keys:
             return frame

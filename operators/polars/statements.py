@@ -66,6 +66,10 @@ class Statements(ABC):
 
     def frame(self, rel: Rel) -> Frame:
         """The frame of `rel`; one that is used more than once is a variable."""
+        return self.coded(rel).decoded()
+
+    def coded(self, rel: Rel) -> Frame:
+        """The same, for a reader that knows what to do with strings that stand as numbers."""
         if self._uses[id(rel)] == 1 or isinstance(rel, Scan | Values):
             return self.build(rel)
         if id(rel) not in self._shared:
@@ -92,13 +96,16 @@ class Statements(ABC):
     def selected(self, frame: Frame, positions: Sequence[int], wanted: Sequence[str]) -> Frame:
         """The columns at `positions` under the names that are wanted, as far as these differ."""
         if not positions:
-            return replace(frame, names=(), types=(), whole=False)
+            return replace(frame, names=(), types=(), whole=False, coded=frozenset())
         names = unique_names(wanted)
         if frame.whole and names == frame.names and tuple(positions) == tuple(range(len(names))):
             return frame
         types = tuple(frame.types[p] for p in positions)
         constant = frozenset(
             n for p, n in zip(positions, names, strict=True) if frame.names[p] in frame.constant
+        )
+        coded = frozenset(
+            n for p, n in zip(positions, names, strict=True) if frame.names[p] in frame.coded
         )
         chosen = tuple((frame.names[p], n) for p, n in zip(positions, names, strict=True))
         if frame.chosen:  # a choice of what was just chosen
@@ -113,7 +120,13 @@ class Statements(ABC):
         ]
         frame = frame.then(call("select", terms))
         return replace(
-            frame, names=names, types=types, whole=True, chosen=chosen, constant=constant
+            frame,
+            names=names,
+            types=types,
+            whole=True,
+            chosen=chosen,
+            constant=constant,
+            coded=coded,
         )
 
     def with_scalars(self, frame: Frame, exprs: Sequence[Expr]) -> tuple[Frame, list[Expr]]:
