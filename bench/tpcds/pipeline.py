@@ -29,7 +29,7 @@ from engine.session import PREIMPORT
 from openwhisk.app import complete
 from openwhisk.app.model import Application, ComputeElement
 from openwhisk.control import EmbeddedControlPlane
-from openwhisk.invoker.settings import WORKER_ENVIRONMENT
+from openwhisk.invoker.settings import WORKER_ENVIRONMENT, allocator_environment
 from operators.schema import Schema
 from tpcds.children import spawn
 
@@ -68,7 +68,11 @@ class FunctionWorker:
 
     def __init__(self, port: int, cores: int) -> None:
         # Allocators and thread pools as Scad's own workers have them.
-        environment = {**WORKER_ENVIRONMENT, "POLARS_MAX_THREADS": str(cores)}
+        environment = {
+            **WORKER_ENVIRONMENT,
+            **allocator_environment(cores),
+            "POLARS_MAX_THREADS": str(cores),
+        }
         arguments = [str(os.getpid()), str(port)]
         self._process = spawn("bench.tpcds.functions", arguments, environment)
         assert self._process.stdin is not None

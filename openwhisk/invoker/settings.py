@@ -15,21 +15,36 @@ WORKER_ENVIRONMENT: dict[str, str] = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
-    # DuckDB's allocator keeps the address space of what it freed, which RLIMIT_DATA counts: a
-    # worker that ran a query would be too fat for most other elements.
-    "DUCKDB_JE_MALLOC_CONF": "retain:false",
-    # jemalloc in libraries written in Rust: likewise. A forked process has no threads that purge:
-    # it would give large blocks back, and touch them anew, each time. That took a quarter of the
-    # time of elements that decode decimals.
-    "_RJEM_MALLOC_CONF": (
-        "retain:false,narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,oversize_threshold:0"
-    ),
+    # Stacks count against RLIMIT_DATA whether they were touched or not. Threads of Rust ask for
+    # 2 MiB each; expressions and plans nested a thousand deep, on Polars' threads, need no more
+    # than this, and who needs more ends the process, which is an answer.
+    "RUST_MIN_STACK": str(512 << 10),
     # Row groups that Polars fetches ahead of its decoder; 8 by default.
     "POLARS_ROW_GROUP_PREFETCH_SIZE": "4",
 }
 
-# Seconds that a worker may wait which is not needed at once. A new one takes 10 ms, and what it
-# reserves meanwhile is less than an idle one does in a tenth of a second.
+
+def allocator_environment(cores: float) -> dict[str, str]:
+    """How the allocators of libraries are to behave that have one of their own, jemalloc.
+
+    Each arena takes 2 MiB of address space for its books and keeps freed memory for itself: one for
+    each thread that an element may have.
+    """
+    arenas = f"narenas:{max(2, math.ceil(cores))}"
+    return {
+        # DuckDB's keeps the address space of what it freed, which RLIMIT_DATA counts: a worker that
+        # ran a query would be too fat for most other elements.
+        "DUCKDB_JE_MALLOC_CONF": f"retain:false,{arenas}",
+        # Libraries written in Rust: likewise. A forked process has no threads that purge: it would
+        # give large blocks back, and touch them anew, each time. That took a quarter of the time of
+        # elements that decode decimals.
+        "_RJEM_MALLOC_CONF": (
+            f"retain:false,{arenas},dirty_decay_ms:1000,muzzy_decay_ms:0,oversize_threshold:0"
+        ),
+    }
+
+
+# Seconds that a worker may wait beyond one per core: a new one takes 10 ms.
 PATIENCE = 0.5
 
 

@@ -6,8 +6,8 @@ import ctypes
 
 __all__ = ["STACK", "limit_stacks"]
 
-STACK = 2 << 20
-"""Bytes of a thread's stack: what threads of Rust have, and four times what macOS gives."""
+STACK = 1 << 20
+"""Bytes of a thread's stack: twice what macOS gives."""
 
 # No pthread_attr_t is larger (aarch64: 64 bytes, x86-64: 56).
 _ATTRIBUTES = 256
