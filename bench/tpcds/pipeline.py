@@ -29,7 +29,7 @@ from engine.session import PREIMPORT
 from openwhisk.app import complete
 from openwhisk.app.model import Application, ComputeElement
 from openwhisk.control import EmbeddedControlPlane
-from openwhisk.invoker.settings import WORKER_ENVIRONMENT, allocator_environment
+from openwhisk.invoker.settings import WORKER_ENVIRONMENT, scaled_environment
 from operators.schema import Schema
 from tpcds.children import spawn
 
@@ -70,7 +70,7 @@ class FunctionWorker:
         # Allocators and thread pools as Scad's own workers have them.
         environment = {
             **WORKER_ENVIRONMENT,
-            **allocator_environment(cores),
+            **scaled_environment(cores),
             "POLARS_MAX_THREADS": str(cores),
         }
         arguments = [str(os.getpid()), str(port)]

@@ -23,7 +23,7 @@ import zmq
 
 from openwhisk.invoker.memory import MemoryHost, Reply, ServerStarted
 from openwhisk.invoker.program import Program
-from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings, allocator_environment
+from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings, scaled_environment
 from openwhisk.invoker.workers import KNOWN_CODES, State, Worker, WorkerPool
 from openwhisk.invoker.zygote import ZygoteLink
 from openwhisk.scheduler.messages import (
@@ -363,7 +363,7 @@ class Invoker:
             list(settings.preimport),
             {
                 **WORKER_ENVIRONMENT,
-                **allocator_environment(settings.cores),
+                **scaled_environment(settings.cores),
                 # An element that has all cores may use them all in Polars, which reads this once.
                 "POLARS_MAX_THREADS": str(math.ceil(settings.cores)),
                 "PYTHONPATH": os.environ.get("PYTHONPATH"),

@@ -19,19 +19,20 @@ WORKER_ENVIRONMENT: dict[str, str] = {
     # 2 MiB each; expressions and plans nested a thousand deep, on Polars' threads, need no more
     # than this, and who needs more ends the process, which is an answer.
     "RUST_MIN_STACK": str(512 << 10),
-    # Row groups that Polars fetches ahead of its decoder; 8 by default.
-    "POLARS_ROW_GROUP_PREFETCH_SIZE": "4",
 }
 
 
-def allocator_environment(cores: float) -> dict[str, str]:
-    """How the allocators of libraries are to behave that have one of their own, jemalloc.
+def scaled_environment(cores: float) -> dict[str, str]:
+    """What depends on the threads that an element may have.
 
-    Each arena takes 2 MiB of address space for its books and keeps freed memory for itself: one for
-    each thread that an element may have.
+    Of jemalloc, the allocator that libraries bring, each arena takes 2 MiB of address space for its
+    books and keeps freed memory for itself: one for each thread.
     """
-    arenas = f"narenas:{max(2, math.ceil(cores))}"
+    threads = max(2, math.ceil(cores))
+    arenas = f"narenas:{threads}"
     return {
+        # Row groups that Polars fetches ahead of its decoder, 8 by default.
+        "POLARS_ROW_GROUP_PREFETCH_SIZE": str(threads),
         # DuckDB's keeps the address space of what it freed, which RLIMIT_DATA counts: a worker that
         # ran a query would be too fat for most other elements.
         "DUCKDB_JE_MALLOC_CONF": f"retain:false,{arenas}",
