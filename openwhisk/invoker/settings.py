@@ -16,7 +16,7 @@ WORKER_ENVIRONMENT: dict[str, str] = {
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
     # Stacks count against RLIMIT_DATA whether they were touched or not. Threads of Rust ask for
-    # 2 MiB each; expressions and plans nested a thousand deep, on Polars' threads, need no more
+    # 2 MiB each; expressions nested 1500 deep, on Polars' threads, need no more
     # than this, and who needs more ends the process, which is an answer.
     "RUST_MIN_STACK": str(512 << 10),
 }
