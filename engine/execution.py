@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-import remote_frame
 from engine.errors import EngineError
 from libd import LibdAction
 from libd.errors import ScadError, StaleRefError, TransportError
 from operators.schema import Schema
+from remote_frame.opening import open_reader
 
 if TYPE_CHECKING:
     from openwhisk.api import Activation, ControlPlane
@@ -259,7 +259,8 @@ def _fetch(
     durl = control.grant(session, activation_id, "result", transport)
     action = LibdAction(session, transports=[durl])
     try:
-        table = remote_frame.open(list(handles), action).to_arrow()
+        # No plan above it: that would be looked through, and its rows streamed, for nothing.
+        table = open_reader(list(handles), action).table()
         # The columns may be views of memory that is about to be freed: a round through IPC copies.
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
