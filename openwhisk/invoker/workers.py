@@ -59,6 +59,7 @@ class Worker:
     known: set[int] = field(default_factory=set)
     reason: str = ""
     idle_since: float = 0.0
+    used: bool = False
 
     @property
     def identity(self) -> bytes:
@@ -119,7 +120,8 @@ class WorkerPool:
         self._patience = patience
         self._clock = clock
         self.workers: dict[str, Worker] = {}
-        self._idle: list[Worker] = []  # the one used last stands last: its caches are warm
+        # Those never used stand first, the one used last stands last: its caches are warm.
+        self._idle: list[Worker] = []
         self._leanest = 0  # what a fresh worker holds, once there was one
         self._fresh_anon = 0
         self._waiting: deque[Waiting] = deque()
@@ -183,6 +185,7 @@ class WorkerPool:
                 self._take(worker, waiting.run)
                 return run
         self._rest(worker)
+        self._replenish()
         return run
 
     def exited(self, worker: Worker) -> RunId | None:
@@ -274,11 +277,22 @@ class WorkerPool:
         room = mem - self._leanest
         return worker.data - self._leanest <= max(KEPT * room, min(room / 2, USEFUL))
 
+    def _replenish(self) -> None:
+        """Have a lean worker made while nobody waits for one, if none of those that are idle is.
+
+        Forking takes 20 to 30 ms, which the next run would wait for. While a run has the cores it
+        would be in its way.
+        """
+        quiet = not self._busy and not self._waiting and not self._forking()
+        if quiet and self._spare and all(w.data - self._leanest > USEFUL for w in self._idle):
+            self.add()
+
     def _forking(self) -> int:
         return sum(worker.state is State.FORKING for worker in self.workers.values())
 
     def _take(self, worker: Worker, run: RunId) -> None:
         worker.state = State.BUSY
+        worker.used = True
         worker.run = run
         self._busy[run] = worker
         self._assign(worker, run)
@@ -286,7 +300,8 @@ class WorkerPool:
     def _rest(self, worker: Worker) -> None:
         worker.state = State.IDLE
         worker.idle_since = self._clock()
-        self._idle.append(worker)
+        before = self._idle if worker.used else [w for w in self._idle if not w.used]
+        self._idle.insert(len(before), worker)
         if len(self._idle) > self._max_idle:
             self._retire(max(self._idle, key=lambda w: w.data))
 

@@ -196,3 +196,32 @@ def test_burying_returns_what_died_and_keeps_what_waits() -> None:
     assert o.assigned[-1] == (o.forked[2], run(1))
     o.pool.start(run(2), 100 * MiB)
     assert o.pool.abandon() == [run(2)]
+
+
+def test_a_lean_worker_is_made_while_nobody_waits() -> None:
+    o = Outside(spare=1)
+    o.pool.start(run(0), 2000 * MiB)
+    o.pool.start(run(1), 2000 * MiB)
+    o.greet(o.forked[0])
+    o.greet(o.forked[1])
+    o.pool.finished(o.forked[0], Metrics(data=300 * MiB))
+    assert len(o.forked) == 2, "somebody works, who would have to share the cores with the fork"
+    o.pool.finished(o.forked[1], Metrics(data=300 * MiB))
+    assert len(o.forked) == 3, "those that are idle kept much"
+    o.greet(o.forked[2])
+    o.pool.start(run(2), 2000 * MiB)
+    assert o.assigned[2] == (o.forked[1], run(2)), "the one used last goes first where it will do"
+    o.pool.finished(o.forked[1], Metrics(data=300 * MiB))
+    assert len(o.forked) == 3, "one is enough"
+    o.pool.start(run(3), 400 * MiB)
+    assert o.assigned[3] == (o.forked[2], run(3))
+    o.pool.finished(o.forked[2], Metrics(data=20 * MiB))
+    assert len(o.forked) == 3, "it kept little"
+
+
+def test_no_worker_is_made_ahead_where_none_is_to_be_kept() -> None:
+    o = Outside(spare=0)
+    o.pool.start(run(0), 2000 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=300 * MiB))
+    assert len(o.forked) == 1
