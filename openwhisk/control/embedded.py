@@ -46,6 +46,10 @@ from openwhisk.scheduler.messages import (
 
 _pack = msgspec.msgpack.Encoder().encode
 
+RENEWAL = 0.01
+"""The share of a lease that passes before it is renewed again: a query renews its session's three
+times, and each time wakes the control plane's thread, which wants the interpreter."""
+
 
 class EmbeddedControlPlane:
     """Scheduler, invoker and records in this process; satisfies `openwhisk.api.ControlPlane`.
@@ -240,8 +244,10 @@ class EmbeddedControlPlane:
     def renew_session(self, session: str) -> None:
         """See `ControlPlane.renew_session`."""
         self._check_open()
-        self._books.session(session)
-        self._core.post(RenewSession(time.monotonic(), session))
+        book, now = self._books.session(session), time.monotonic()
+        if now - book.renewed >= book.lease * RENEWAL:
+            book.renewed = now
+            self._core.post(RenewSession(now, session))
 
     def grant(self, session: str, activation_id: str, element: str, transport: str = "auto") -> str:
         """See `ControlPlane.grant`."""
@@ -258,7 +264,8 @@ class EmbeddedControlPlane:
 
     def release(self, session: str, activation_id: str, element: str) -> None:
         """See `ControlPlane.release`."""
-        self.renew_session(session)
+        self._check_open()
+        self._books.session(session)
         self._core.post(ReleaseMemory(time.monotonic(), session, activation_id, element))
 
     def close_session(self, session: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -21,7 +22,9 @@ class Kept:
 
 @dataclass(slots=True)
 class SessionBook:
-    """One session; the owner's lock guards it. `over` is set when it owns nothing any more."""
+    """One session; the owner's lock guards it. `over` is set when it owns nothing any more;
+    `renewed` is when a call that did nothing else last renewed the lease.
+    """
 
     id: str
     name: str
@@ -29,6 +32,7 @@ class SessionBook:
     meter: Meter = field(default_factory=Meter)
     memory: dict[tuple[str, str], Kept] = field(default_factory=dict)
     over: threading.Event = field(default_factory=threading.Event)
+    renewed: float = -math.inf
 
     def info(self, now: float) -> SessionInfo:
         """A snapshot."""
