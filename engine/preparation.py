@@ -10,13 +10,13 @@ from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application, runs_in_polars
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
-from engine.optimizer.expressions import subqueries_of
+from engine.optimizer.expressions import every_relation
 from engine.policy import Grain, decoding_need, stage_need
 from engine.recent import Recent
 from engine.stages import CutSettings, Stage, StagePlan, cut
 from openwhisk.app import Application, ComputeElement
 from openwhisk.app.model import Element
-from operators.rel import InputSource, Rel, Scan, walk
+from operators.rel import InputSource, Rel, Scan
 from operators.shape import shape
 from operators.stats import TableStats
 
@@ -152,12 +152,13 @@ class Preparation:
             # Registered again, files of the same names may have other contents.
             self._statistics, self._generation = {}, generation
         estimates = Estimates(self._statistics)
-        resolved = self._local.resolve(plan)
+        own = _reads_this_process(plan)
+        resolved = self._local.resolve(plan) if own else plan
         whole = optimize(resolved, estimates)
         # What is kept for long is walked again and again by Python's garbage collector.
         estimates.forget()
         prepared = Prepared(resolved, whole, shape(whole), estimates)
-        if not _reads_this_process(plan):
+        if not own:
             self._kept.put(id(plan), generation, (plan, prepared))
         return prepared
 
@@ -169,7 +170,6 @@ class Preparation:
 
 def _reads_this_process(plan: Rel) -> bool:
     return any(
-        (isinstance(node, Scan) and isinstance(node.source, InputSource))
-        or any(_reads_this_process(s) for s in subqueries_of(node))
-        for node in walk(plan)
+        isinstance(node, Scan) and isinstance(node.source, InputSource)
+        for node in every_relation(plan)
     )

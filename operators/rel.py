@@ -315,7 +315,7 @@ def walk(rel: Rel) -> Iterator[Rel]:
     while waiting:
         node = waiting.pop()
         yield node
-        for below in reversed(node.inputs()):
-            if id(below) not in seen:
-                seen.add(id(below))
+        for below in node.inputs()[::-1]:
+            if (key := id(below)) not in seen:
+                seen.add(key)
                 waiting.append(below)

@@ -42,16 +42,17 @@ class Schema:
     @property
     def names(self) -> tuple[str, ...]:
         """Column names in order."""
-        return tuple(f.name for f in self.fields)
+        return tuple([f.name for f in self.fields])
 
     @property
     def types(self) -> tuple[pa.DataType, ...]:
         """Column types in order."""
-        return tuple(f.type for f in self.fields)
+        return tuple([f.type for f in self.fields])
 
     def select(self, positions: Sequence[int]) -> Schema:
         """The fields at `positions`, in that order."""
-        return Schema(tuple(self.fields[p] for p in positions))
+        fields = self.fields
+        return Schema(tuple([fields[p] for p in positions]))
 
     def rename(self, names: Sequence[str]) -> Schema:
         """The same columns under other names."""

@@ -103,13 +103,23 @@ def bytes_per_row(types: Sequence[pa.DataType], columns: Sequence[ColumnStats] =
     """Arrow bytes of one row, validity left out; strings by their measured or an assumed width."""
     total = 0.0
     for i, type in enumerate(types):
-        known = columns[i].width if i < len(columns) else None
-        type = canonical(type)
-        if pt.is_string(type) or pt.is_binary(type):
-            total += 4 + (known if known is not None else _STRING_BYTES)
-        elif not pt.is_null(type):
-            total += max(type.bit_width / 8, 0.125)
+        fixed = _fixed_bytes(type)
+        if fixed is None:
+            known = columns[i].width if i < len(columns) else None
+            fixed = 4 + (known if known is not None else _STRING_BYTES)
+        total += fixed
     return total
+
+
+def _fixed_bytes(type: pa.DataType) -> float | None:
+    """Bytes of one value; None if they differ."""
+    type = canonical(type)
+    if type.id in _VARIABLE:
+        return None
+    return 0.0 if pt.is_null(type) else max(type.bit_width / 8, 0.125)
+
+
+_VARIABLE = frozenset((pa.string().id, pa.binary().id))
 
 
 def estimate(

@@ -15,6 +15,8 @@ cannot be told from a true DECIMAL(38, 0), which follows them too.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pyarrow as pa
 import pyarrow.types as pt
 
@@ -57,6 +59,18 @@ _SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _INTEGER_DIGITS = {8: 3, 16: 5, 32: 10, 64: 19}
 
 
+# Kinds of types of which every one is canonical: most of those that are asked for.
+_CANONICAL = frozenset(
+    t.id
+    for t in (
+        *(pa.bool_(), pa.null(), pa.float32(), pa.float64(), STRING, pa.binary(), DATE, INTERVAL),
+        *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+        *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+    )
+)
+
+
+@lru_cache(maxsize=1024)
 def decimal(precision: int, scale: int) -> pa.DataType:
     """The canonical decimal type of `precision` digits, `scale` of them behind the point."""
     if not (1 <= precision <= 38 and 0 <= scale <= precision):
@@ -76,6 +90,8 @@ def canonical(type: pa.DataType) -> pa.DataType:
     UnsupportedTypeError
         For types that the IR does not have (nested ones, decimal256, time zones, …).
     """
+    if type.id in _CANONICAL:
+        return type
     if pt.is_dictionary(type):
         return canonical(type.value_type)
     if pt.is_decimal(type):

@@ -144,8 +144,9 @@ def unwrap_aggregate(
         node = node.this
     if isinstance(node, exp.IgnoreNulls | exp.RespectNulls):
         raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
-    node = node.copy()
     order: list[exp.Expr] = []
+    if isinstance(node.this, exp.Order | exp.Distinct):
+        node = node.copy()
     if isinstance(node.this, exp.Order):
         order = node.this.expressions
         node.set("this", node.this.this)
@@ -157,7 +158,7 @@ def unwrap_aggregate(
         if isinstance(node.this, exp.Order):
             order = node.this.expressions
             node.set("this", node.this.this)
-    if node.find(exp.HavingMax) or node.find(exp.Limit):
+    if node.find(exp.HavingMax, exp.Limit):
         raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported")
     return node, condition, order, distinct
 

@@ -67,7 +67,7 @@ def map_children(expr: Expr, visit: Callable[[Expr], Expr]) -> Expr:
             return expr if _same(new, args) else Call(result, function, new)
         case Cast(arg=arg):
             inner = visit(arg)
-            return expr if inner is arg else replace(expr, arg=inner)
+            return expr if inner is arg else Cast(expr.type, inner, expr.try_cast)
         case Case(branches=branches, otherwise=otherwise):
             return replace(
                 expr,
@@ -198,10 +198,12 @@ def every_relation(*roots: Rel) -> Iterator[Rel]:
     waiting = list(reversed(roots))
     while waiting:
         rel = waiting.pop()
-        if id(rel) not in seen:
-            seen.add(id(rel))
+        if (key := id(rel)) not in seen:
+            seen.add(key)
             yield rel
-            waiting += (*rel.inputs(), *rel.subqueries())[::-1]
+            if inside := rel.subqueries():
+                waiting += inside[::-1]
+            waiting += rel.inputs()[::-1]
 
 
 def map_subqueries(rel: Rel, visit: Callable[[Rel], Rel]) -> Rel:
@@ -229,12 +231,18 @@ def with_inputs(rel: Rel, inputs: Sequence[Rel]) -> Rel:
         case Project(schema, _, exprs):
             (only,) = inputs
             return Project(schema, only, exprs)
-        case Join():
+        case Join(schema, _, _, kind, left_keys, right_keys, null_equal, condition, build):
+            # What `replace` does, in a quarter of the time: every pass over a plan comes here.
             left, right = inputs
-            return replace(rel, left=left, right=right)
+            return Join(
+                schema, left, right, kind, left_keys, right_keys, null_equal, condition, build
+            )
+        case Aggregation(schema, _, keys, measures, sets):
+            (only,) = inputs
+            return Aggregation(schema, only, keys, measures, sets)
         case SetOperation():
             return replace(rel, operands=tuple(inputs))
-        case Aggregation() | Sort() | Limit() | Leading():
+        case Sort() | Limit() | Leading():
             (only,) = inputs
             return replace(rel, input=only)
     return rel

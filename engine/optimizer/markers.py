@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.optimizer.expressions import column_refs, map_subqueries, renumber, with_inputs
+from engine.optimizer.expressions import (
+    column_refs,
+    every_relation,
+    map_subqueries,
+    renumber,
+    with_inputs,
+)
 from operators.expr import Lit
 from operators.rel import Filter, Join, Limit, Project, Rel, Scan, SetOperation, Sort
 from operators.schema import Field, Schema
@@ -22,6 +28,8 @@ _MARKER = Field("row", BOOL, False)
 
 def mark_rows(plan: Rel) -> Rel:
     """`plan` with a column in every relation below it that has none; nobody reads it."""
+    if all(len(rel.schema.fields) for rel in every_relation(plan)):
+        return plan
     done: dict[int, Rel] = {}
 
     def visit(rel: Rel) -> Rel:

@@ -29,8 +29,12 @@ __all__ = ["choose_builds"]
 
 def choose_builds(plan: Rel, estimates: Estimator) -> Rel:
     """`plan` with `Join.build` set on every join where the estimates decide; else as it is."""
-    joins = [node for node in every_relation(plan) if isinstance(node, Join)]
-    if not any(map(_reads_exchange, joins)) and not _settled(plan, joins, estimates):
+    nodes = list(every_relation(plan))
+    joins = [node for node in nodes if isinstance(node, Join)]
+    exchanges = any(isinstance(n, Scan) and isinstance(n.source, InputSource) for n in nodes)
+    if not (exchanges and any(map(_reads_exchange, joins))) and not _settled(
+        nodes, joins, estimates
+    ):
         return plan
     done: dict[int, Rel] = {}
 
@@ -59,9 +63,9 @@ def choose_builds(plan: Rel, estimates: Estimator) -> Rel:
     return visit(plan)
 
 
-def _settled(plan: Rel, joins: Sequence[Join], estimates: Estimator) -> bool:
+def _settled(nodes: Sequence[Rel], joins: Sequence[Join], estimates: Estimator) -> bool:
     """Whether all joins that cannot be turned around have their smaller side on the right."""
-    if not joins or any(isinstance(r, Query | SetOperation) for r in every_relation(plan)):
+    if not joins or any(isinstance(r, Query | SetOperation) for r in nodes):
         return False
     return all(
         estimates.rows(j.right) <= estimates.rows(j.left)

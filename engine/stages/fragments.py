@@ -336,7 +336,9 @@ class Workshop:
             StageInput(_renamed_input(i, renamed), renamed[i.exchange], i.mode) for i in needed
         )
         sources = {i.name: _renamed_input(i, renamed) for i in needed}
-        plan = rename_inputs(choose_builds(draft.rel, self.estimates), sources)
+        plan = choose_builds(draft.rel, self.estimates)
+        if sources:
+            plan = rename_inputs(plan, sources)
         plan = replace(plan, schema=draft.exchange.schema)
         output = replace(
             draft.exchange,

@@ -27,15 +27,13 @@ __all__ = ["describe"]
 def describe(rel: Rel) -> str:
     """A short identifier for what `rel` computes, and over which base table."""
     verb = _verb(rel)
-    tables = [
-        node.source.table
-        for shared in (True, False)
+    sources = [
+        node.source
         for node in walk(rel)
-        if isinstance(node, Scan)
-        and isinstance(node.source, ParquetSource)
-        and (node.source.part is not None) == shared
+        if isinstance(node, Scan) and isinstance(node.source, ParquetSource)
     ]
-    name = f"{verb}_{tables[0]}" if tables else verb
+    shared = [s for s in sources if s.part is not None]
+    name = f"{verb}_{(shared or sources)[0].table}" if sources else verb
     return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()[:40] or verb
 
 

@@ -42,7 +42,7 @@ def remap(expr: Expr, positions: Mapping[int, int]) -> Expr:
     """The same expression over columns at other positions."""
     match expr:
         case Column(index=index):
-            return replace(expr, index=positions[index])
+            return Column(expr.type, positions[index])
         case Lit() | ScalarSubquery() | Exists():
             return expr
         case Call(args=args):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -51,7 +50,9 @@ class Frame:
     def then(self, call: str, *, whole: bool | None = None) -> Frame:
         """With another method call, which leaves the columns as they are."""
         whole = self.whole if whole is None else whole
-        return dataclasses.replace(self, calls=(*self.calls, call), whole=whole, chosen=())
+        return Frame(
+            self.base, (*self.calls, call), self.names, self.types, whole, (), self.constant
+        )
 
     def exact(self) -> Frame:
         """Without other columns."""

@@ -62,6 +62,8 @@ class Text:
 
 def quoted(text: str) -> str:
     """`text` as a Python string in double quotes."""
+    if text.isidentifier() and text.isascii():  # most names, in a tenth of the time
+        return f'"{text}"'
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\x7f")
 
 
