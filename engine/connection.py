@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
+from libd import ArenaCache
 from libd.errors import ScadError
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Connection:
         Seconds without a query after which the session's memory goes.
     preimport
         What the workers of a control plane that is started here import besides `PREIMPORT`.
+
+    Attributes
+    ----------
+    arenas
+        Memory that answers were read from, attached for the next ones.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Connection:
         self._session: str | None = None
         self._closed = False
         self._lock = threading.RLock()
+        self.arenas = ArenaCache()
 
     @property
     def control(self) -> ControlPlane:
@@ -139,6 +146,7 @@ class Connection:
     def close(self) -> None:
         """End the session, and the control plane if it was started here. Idempotent."""
         self.refuse()
+        self.arenas.clear()
         with self._lock:
             control, self._control = self._control, None
             session, self._session = self._session, None

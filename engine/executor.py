@@ -136,6 +136,7 @@ class QueryExecutor:
                 session=session,
                 transport=self.transport,
                 on_progress=self.on_progress,
+                cache=self.connection.arenas,
             )
 
         def in_polars(attempt: Attempt, failure: QueryFailedError) -> bool:
