@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -361,9 +360,6 @@ def _run(options: Options, unwinding: Unwinding) -> int:
             return _explain(session, options, console, pages)
         with progress.status("starting workers"):
             warm_up(session)
-        # What was imported stays: looking through all of it took a query now and then 60 to 110 ms.
-        gc.collect()
-        gc.freeze()
         oracle = None
         threads = len(os.sched_getaffinity(0))
         if options.verify:

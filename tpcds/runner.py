@@ -33,6 +33,13 @@ PEER_SECONDS = 120.0
 """What a peer may take for one query: some plans of others never end."""
 
 
+YOUNG_OBJECTS = 5_000
+"""New objects from which Python's garbage collector looks at them, about two queries' worth. With
+700, its default, it takes 1.4 ms of CPU of each query, so 0.9; with 50,000, which have left the
+caches by then, 1.4 again.
+"""
+
+
 class EngineSession(Protocol):
     """What is used of `engine.Session`."""
 
@@ -65,11 +72,12 @@ def warm_up(session: EngineSession) -> None:
     It starts or reaches the control plane, so that a failure to do so is an error of the run and
     not of 99 queries, and the first query is not charged for starting workers. Python's garbage
     collector is told that what was imported stays: a collection that looks at all of it takes a
-    tenth of a second of whatever query it falls into.
+    tenth of a second of whatever query it falls into. And it is told to look less often.
     """
     session.sql("select r_reason_sk from reason").collect()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def one_line(error: BaseException) -> str:
