@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
 
-from operators.expr import Column, Lit
-from operators.rel import InputSource, ParquetSource, Rel
+from operators.expr import Column, Expr, Lit
+from operators.rel import InputSource, ParquetSource, Query, Rel, Scan, Values
 from operators.schema import Schema
 
 __all__ = ["shape"]
@@ -44,15 +44,15 @@ def _text(value: Any, digest: Callable[[Rel], str]) -> str:
         return f"({','.join([_text(v, digest) for v in value])})"
     if kind is str or kind is int or kind is bool or value is None:
         return repr(value)
+    if kind is Lit:
+        return f"constant {_type_text(value.type)}"
+    if isinstance(value, Rel):
+        return digest(value)
+    if isinstance(value, Expr):
+        return _fields_text(value, digest)
     match value:
-        case Rel():
-            return digest(value)
-        case tuple():
-            return f"({','.join([_text(v, digest) for v in value])})"
         case pa.DataType():
             return _type_text(value)
-        case Lit(type=kind):
-            return f"constant {_type_text(kind)}"
         case ParquetSource(paths=paths):
             return f"files {paths!r}"
         case InputSource(name=name):
@@ -65,8 +65,22 @@ def _text(value: Any, digest: Callable[[Rel], str]) -> str:
 
 
 def _fields_text(value: Any, digest: Callable[[Rel], str]) -> str:
-    parts = [_text(getattr(value, name), digest) for name in value.__dataclass_fields__]
-    return f"{type(value).__name__}({','.join(parts)})"
+    kind: Any = type(value)
+    parts = [_text(getattr(value, name), digest) for name in _fields_of(kind)]
+    return f"{kind.__name__}({','.join(parts)})"
+
+
+@cache
+def _fields_of(kind: Any) -> tuple[str, ...]:
+    """Names of the fields of a class that count. Types of a relation's columns follow from its
+    inputs and expressions, but for those that have neither.
+    """
+    names = tuple(f.name for f in dataclasses.fields(kind))
+    if kind is Scan:
+        return tuple(n for n in names if n != "source_schema")
+    if issubclass(kind, Rel) and kind not in (Values, Query):
+        return tuple(n for n in names if n != "schema")
+    return names
 
 
 @lru_cache(maxsize=512)
