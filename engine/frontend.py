@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from engine.catalog import Catalog
 from engine.dialect import Mentions, NarrowTables, Oracle, QueryBinder, Signatures
-from engine.dialect.syntax import function_names
+from engine.dialect.syntax import called_names
 from engine.dialect.types import ir_type
 from engine.errors import PlanningError, UnsupportedSqlError
 from engine.optimizer.expressions import every_relation
@@ -78,20 +78,21 @@ class FrontEnd:
         plan = self._plans.get(text, generation)
         if plan is None:
             tree = self.oracle.parse(text)
-            lasting = self.kept and self._is_stable(tree)
-            plan = self._plan(text, tree)
+            nodes = list(tree.walk())
+            lasting = self.kept and self._is_stable(nodes)
+            plan = self._plan(text, tree, nodes)
             if lasting:
                 self._plans.put(text, generation, plan)
         return plan
 
-    def _plan(self, text: str, tree: exp.Expr) -> Rel:
-        tables = self._tables(tree)
+    def _plan(self, text: str, tree: exp.Expr, nodes: Sequence[exp.Expr]) -> Rel:
+        tables = self._tables(nodes)
         for name in tables:
             self.oracle.define_table(name, self.catalog[name].schema)
         # DuckDB describes the query beside the planning.
         described = self.oracle.describe_beside(text)
         try:
-            rel, width = self._planned(tree, tables)
+            rel, width = self._planned(tree, tables, Mentions.of(tree, nodes))
         except Exception:
             described.result()  # what DuckDB itself refuses is told in its words
             raise
@@ -100,9 +101,10 @@ class FrontEnd:
             raise PlanningError(f"{width} columns were bound where DuckDB sees {len(outputs)}")
         return _named(rel, [(n, ir_type(t)) for n, t in outputs])
 
-    def _planned(self, tree: exp.Expr, tables: Sequence[str]) -> tuple[Rel, int]:
+    def _planned(
+        self, tree: exp.Expr, tables: Sequence[str], mentions: Mentions
+    ) -> tuple[Rel, int]:
         """A query's plan, and how many columns were bound for it."""
-        mentions = Mentions.of(tree)
         lookup = NarrowTables(self.catalog, mentions)
         bound = QueryBinder(self.oracle, self.signatures, lookup).bind(tree)
         sources = {name: self._source(name, mentions) for name in tables}
@@ -122,11 +124,11 @@ class FrontEnd:
         """Close the private DuckDB connection."""
         self.oracle.close()
 
-    def _is_stable(self, tree: exp.Expr) -> bool:
+    def _is_stable(self, nodes: Sequence[exp.Expr]) -> bool:
         """Whether a statement means the same whenever it is planned."""
-        return self.oracle.unstable_functions.isdisjoint(function_names(tree))
+        return self.oracle.unstable_functions.isdisjoint(called_names(nodes))
 
-    def _tables(self, tree: exp.Expr) -> list[str]:
+    def _tables(self, nodes: Sequence[exp.Expr]) -> list[str]:
         """Registered tables that the query may mean (a CTE of the same name may hide one).
 
         Raises
@@ -134,9 +136,11 @@ class FrontEnd:
         TableNotFoundError
             If it names one that is not registered.
         """
-        ctes = {c.alias.lower() for c in tree.find_all(exp.CTE)}
+        ctes = {c.alias.lower() for c in nodes if isinstance(c, exp.CTE)}
         names = set()
-        for table in tree.find_all(exp.Table):
+        for table in nodes:
+            if not isinstance(table, exp.Table):
+                continue
             if not isinstance(table.this, exp.Identifier):
                 name = table.this.sql(dialect="duckdb")
                 raise UnsupportedSqlError(f"the table function {name} is not supported")

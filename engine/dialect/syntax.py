@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlglot import exp
@@ -15,6 +15,7 @@ __all__ = [
     "DUCKDB",
     "REFUSED",
     "arguments",
+    "called_names",
     "dependent_nodes",
     "duckdb_sql",
     "find_aggregate",
@@ -99,9 +100,15 @@ _TIMES = (
 
 def function_names(node: exp.Expr, deep: bool = True) -> list[str]:
     """Names of the functions called in a tree, or by its root alone."""
-    nodes = node.find_all(exp.Func) if deep else [node]
+    return called_names(node.find_all(exp.Func) if deep else [node])
+
+
+def called_names(nodes: Iterable[exp.Expr]) -> list[str]:
+    """Names of the functions that are called by those of some nodes that are calls."""
     names = []
     for n in nodes:
+        if not isinstance(n, exp.Func):
+            continue
         names.append(name_of(n))
         if isinstance(n, exp.Rand):
             names.append("random")
