@@ -13,7 +13,7 @@ from engine.optimizer.pruning import prune
 from engine.optimizer.reuse import reuse_similar
 from engine.optimizer.rollup import cascade_rollups
 from engine.optimizer.semijoins import reduce_semi_joins
-from engine.optimizer.sharing import intern, unshare
+from engine.optimizer.sharing import intern
 from engine.optimizer.wantedgroups import reduce_shared_groups
 from operators.rel import Rel
 
@@ -47,4 +47,4 @@ def optimize(plan: Rel, estimates: Estimates, *, joins: bool = True) -> Rel:
     plan = reduce_shared_groups(reduce_semi_joins(plan, estimates), estimates)
     if joins:
         plan = order_joins(plan, estimates)
-    return unshare(prune(plan), estimates.rows)
+    return prune(plan)

@@ -15,7 +15,7 @@ from typing import Any
 from engine.optimizer.expressions import map_subqueries, subqueries_of, with_inputs
 from operators.rel import Aggregation, Join, Rel, Scan, SetOperation, Values, walk
 
-__all__ = ["LARGE_ROWS", "intern", "shared", "unfiltered", "unshare", "worth_sharing"]
+__all__ = ["LARGE_ROWS", "intern", "shared", "unfiltered", "worth_sharing"]
 
 LARGE_ROWS = 100_000.0
 """From how many rows on a side of a join counts as large."""
@@ -104,27 +104,3 @@ def shared(plan: Rel) -> frozenset[int]:
 
     visit(plan)
     return frozenset(key for key, count in readers.items() if count > 1)
-
-
-def unshare(plan: Rel, rows: Callable[[Rel], float]) -> Rel:
-    """`plan` with a copy for each reader of what is not worth sharing.
-
-    What stays one object is computed once, also by a kernel that is given the whole plan.
-    """
-    several = shared(plan)
-    kept: dict[int, Rel] = {}
-    copied: set[int] = set()
-
-    def visit(rel: Rel) -> Rel:
-        if id(rel) in kept:
-            return kept[id(rel)]
-        node = map_subqueries(rel, visit)
-        node = with_inputs(node, [visit(i) for i in node.inputs()])
-        if id(rel) in several and worth_sharing(rel, rows, LARGE_ROWS):
-            kept[id(rel)] = node
-        elif id(rel) in copied and node is rel:
-            node = replace(rel)
-        copied.add(id(rel))
-        return node
-
-    return visit(plan)

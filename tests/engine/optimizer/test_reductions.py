@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from engine.optimizer.semijoins import reduce_semi_joins
-from engine.optimizer.sharing import intern, shared, unshare
+from engine.optimizer.sharing import intern
 from operators import build
-from operators.rel import Aggregation, Filter, Join, Rel, walk
+from operators.rel import Join, Rel, walk
 from operators.schema import Schema
 from tests.engine.optimizer.conftest import Generous, scan
 
@@ -105,31 +105,3 @@ def test_groups_stay_whole_that_are_read_twice_or_by_whatever_key_is_not_theirs(
         assert reduce_semi_joins(plan, Selective()) is plan
     assert reduce_semi_joins(intern(once), Selective()) is not once
     assert not semi_joins(reduce_semi_joins(intern(other), Selective()))
-
-
-def test_filtered_scans_are_copied_for_each_reader_and_groups_are_not() -> None:
-    sales = scan("sales")
-    kept = build.filter(sales, build.call("is_not_null", build.col(sales.schema, 0)))
-    groups = build.aggregation(kept, [build.col(kept.schema, 0)], [])
-    joined = build.join(
-        build.join(kept, groups, on=[(0, 0)]), build.join(kept, groups, on=[(5, 0)]), "cross"
-    )
-    plan = intern(joined)
-    rows = Generous().rows
-    kinds = {type(r) for r in _shared(unshare(plan, rows))}
-    assert Aggregation in kinds
-    assert Filter not in kinds
-
-
-def _shared(plan: Rel) -> list[Rel]:
-    several = shared(plan)
-    found: dict[int, Rel] = {}
-
-    def visit(rel: Rel) -> None:
-        if id(rel) in several:
-            found[id(rel)] = rel
-        for below in rel.inputs():
-            visit(below)
-
-    visit(plan)
-    return list(found.values())
