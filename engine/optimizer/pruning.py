@@ -113,8 +113,11 @@ class _Pruning:
         rel = map_subqueries(rel, lambda r: self._rebuilt[id(r)])
         match rel:
             case Scan(columns=columns):
-                kept = tuple(columns[i] for i in wanted)
-                return replace(rel, columns=kept, schema=rel.schema.select(wanted))
+                if len(wanted) == len(columns):
+                    return rel
+                kept = tuple([columns[i] for i in wanted])
+                schema = rel.schema.select(wanted)
+                return Scan(schema, rel.source, rel.source_schema, kept, rel.predicate)
             case Project(exprs=exprs):
                 return self._project(rel, wanted, tuple(exprs[i] for i in wanted))
             case Join():
@@ -148,14 +151,16 @@ class _Pruning:
             below = self._input(rel.input, have)
             have = have or [self._wanted(rel.input)[0]]
         at = _positions(have)
+        if isinstance(rel, Filter):
+            return Filter(below.schema, below, _moved(rel.predicate, at)), have
         rel = replace(rel, input=below, schema=below.schema)
-        return map_expressions(rel, lambda e: renumber(e, at)), have
+        return map_expressions(rel, lambda e: _moved(e, at)), have
 
     def _project(self, rel: Project, wanted: Sequence[int], kept: tuple[Expr, ...]) -> Rel:
         have = sorted(columns_of(kept))
         below = self._input(rel.input, have)
         at = _positions(have)
-        exprs = tuple(renumber(e, at) for e in kept)
+        exprs = tuple([_moved(e, at) for e in kept])
         return _plain(Project(rel.schema.select(wanted), below, exprs))
 
     def _join(self, rel: Join, wanted: list[int]) -> Rel:
@@ -173,14 +178,16 @@ class _Pruning:
             have = [*left_have, width]
         else:
             have = [*left_have, *(c + width for c in right_have)]
-        new = replace(
-            rel,
-            schema=rel.schema.select(have),
-            left=left,
-            right=right,
-            left_keys=tuple(at_left[k] for k in rel.left_keys),
-            right_keys=tuple(at_right[k] for k in rel.right_keys),
-            condition=None if rel.condition is None else renumber(rel.condition, at),
+        new = Join(
+            rel.schema.select(have),
+            left,
+            right,
+            rel.kind,
+            tuple([at_left[k] for k in rel.left_keys]),
+            tuple([at_right[k] for k in rel.right_keys]),
+            rel.null_equal,
+            None if rel.condition is None else renumber(rel.condition, at),
+            rel.build,
         )
         return _trim(new, have, wanted)
 
@@ -192,7 +199,7 @@ class _Pruning:
         new = replace(
             bare,
             input=below,
-            keys=tuple(renumber(k, at) for k in bare.keys),
+            keys=tuple([_moved(k, at) for k in bare.keys]),
             measures=tuple(renumber_aggregate(m, at) for m in bare.measures),
         )
         return _trim(new, have, wanted)
@@ -235,14 +242,19 @@ def _plain(rel: Project) -> Rel:
     """
     below = rel.input
     if isinstance(below, Project) and all(isinstance(e, Column) for e in below.exprs):
-        rel = replace(
-            rel, input=below.input, exprs=tuple(substitute(e, below.exprs) for e in rel.exprs)
-        )
-        below = rel.input
-    stays = rel.schema == below.schema and all(
-        isinstance(e, Column) and e.index == i for i, e in enumerate(rel.exprs)
+        exprs = below.exprs
+        below = below.input
+        chosen = (exprs[e.index] if type(e) is Column else substitute(e, exprs) for e in rel.exprs)
+        rel = Project(rel.schema, below, tuple(chosen))
+    stays = len(rel.schema) == len(below.schema) and all(
+        type(e) is Column and e.index == i for i, e in enumerate(rel.exprs)
     )
-    return below if stays else rel
+    return below if stays and rel.schema == below.schema else rel
+
+
+def _moved(expr: Expr, at: Mapping[int, int]) -> Expr:
+    """`expr` over columns that moved; most expressions are a column."""
+    return Column(expr.type, at[expr.index]) if type(expr) is Column else renumber(expr, at)
 
 
 def _positions(have: Sequence[int]) -> Mapping[int, int]:
@@ -261,4 +273,5 @@ def _trim(rel: Rel, have: list[int], wanted: list[int]) -> Rel:
             return replace(rel, schema=schema, exprs=tuple(exprs[i] for i in kept))
         case Scan(columns=columns):
             return replace(rel, schema=schema, columns=tuple(columns[i] for i in kept))
-    return Project(schema, rel, tuple(Column(rel.schema[i].type, i) for i in kept))
+    fields = rel.schema.fields
+    return Project(schema, rel, tuple([Column(fields[i].type, i) for i in kept]))
