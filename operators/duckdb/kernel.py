@@ -5,7 +5,6 @@ files.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -20,6 +19,7 @@ from operators.duckdb.fragment import Fragment, FragmentInput
 from operators.duckdb.lower import lower
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
 from operators.errors import KernelError, KernelMemoryError
+from operators.file_versions import file_versions
 from operators.kernel import ArrowStream, InMemory
 from operators.parquet_parts import parquet_part
 from operators.rel import ParquetSource, Rel
@@ -209,7 +209,7 @@ class Kernel:
         earlier fragments: making it reads their footers (4 to 14 ms for the tables of a query).
         """
         text = _parquet(source)
-        made = text, _versions(source.paths)
+        made = text, file_versions(source.paths)
         if self._files.get(name) == made:
             return
         if len(self._files) >= _MOST_FILE_VIEWS:
@@ -390,19 +390,6 @@ def _batch_rows(columns: int) -> int:
     """
     fitting = _BATCH_BYTES // (8 * max(1, columns))
     return min(_BATCH_ROWS, max(_VECTOR, fitting // _VECTOR * _VECTOR))
-
-
-def _versions(paths: Sequence[str]) -> tuple[tuple[int, int, int] | None, ...]:
-    """What tells that a file is another one now; None for one that is not there."""
-    found: list[tuple[int, int, int] | None] = []
-    for path in paths:
-        try:
-            known = os.stat(path)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((known.st_ino, known.st_size, known.st_mtime_ns))
-    return tuple(found)
 
 
 def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
