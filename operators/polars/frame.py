@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -50,9 +50,8 @@ class Frame:
     def then(self, call: str, *, whole: bool | None = None) -> Frame:
         """With another method call, which leaves the columns as they are."""
         whole = self.whole if whole is None else whole
-        return Frame(
-            self.base, (*self.calls, call), self.names, self.types, whole, (), self.constant
-        )
+        calls = *self.calls, call
+        return Frame(self.base, calls, self.names, self.types, whole, (), self.constant, self.coded)
 
     def exact(self) -> Frame:
         """Without other columns."""
@@ -73,7 +72,7 @@ class Frame:
         names = self.coded.intersection(among)
         if not names:
             return self
-        return dataclasses.replace(self.cast(names, "pl.String"), coded=self.coded - names)
+        return replace(self.cast(names, "pl.String"), coded=self.coded - names)
 
     def chained(self) -> str:
         """The text of the whole chain."""

@@ -129,7 +129,9 @@ def test_used_elements_of_this_process_do_not_count_twice() -> None:
         LibdAction("a", [f"m;rdma_local;size,{256 * MB};"]) as action,
     ):
         trans = action.get_transport("m")
-        assert process.control.stats().undrawn_elsewhere == 256 * MB
+        # What else the process took meanwhile counts as drawn.
+        elsewhere = process.control.stats().undrawn_elsewhere
+        assert 250 * MB < elsewhere <= 256 * MB
         for at in range(0, 256 * MB, 16 * MB):
             trans.write_from(at, b"x" * (16 * MB))
         assert process.control.stats().undrawn_elsewhere <= 16 * MB
