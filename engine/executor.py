@@ -19,12 +19,13 @@ from engine.policy import Grain, Ladder, Policy, Sizes
 from engine.preparation import Preparation, Prepared
 from engine.resident.needs import columns_wanted
 from engine.resident.store import Lease, ResidentColumns, ResidentUse
-from engine.running import Attempt, run_under_policy
+from engine.running import Attempt, allowed_settings, run_under_policy, sized_settings
 from engine.stages import StagePlan
 from operators.rel import Rel
 
 if TYPE_CHECKING:
     from openwhisk.api import Activation, Usage
+    from openwhisk.app import Application
 
 __all__ = ["QueryExecutor", "Run"]
 
@@ -116,10 +117,23 @@ class QueryExecutor:
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized, and cut into stages at the grain at which it would be run now."""
         query = self.preparation.prepare(plan)
+        return query.cut(self._grain(query))
+
+    def application(self, name: str, plan: Rel) -> Application:
+        """The application that a plan would be run as now."""
+        query = self.preparation.prepare(plan)
+        grain = self._grain(query)
+        settings = allowed_settings(self.codegen, self.sizes, query.shape)
+        in_polars = settings.kernel != "duckdb"
+        stages = query.cut(grain).stages
+        expected = {s.name: query.need(s, grain, in_polars) for s in stages}
+        sized = sized_settings(settings, grain, expected, self.sizes, query.shape)
+        return query.application(name, grain, sized, None)
+
+    def _grain(self, query: Prepared) -> Grain:
         grains = list(self._ladder().rungs())
         too_coarse = self.sizes.too_coarse
-        grain = next((g for g in grains if not too_coarse(query.shape, g)), grains[-1])
-        return query.cut(grain)
+        return next((g for g in grains if not too_coarse(query.shape, g)), grains[-1])
 
     def _execute(self, query: Prepared, lease: Lease | None) -> pa.Table:
         session = self.connection.session

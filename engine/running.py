@@ -68,8 +68,7 @@ def run_under_policy(
         If an element fails for another reason, or for want of memory at the last grain, too.
     """
     grains = list(ladder.rungs())
-    if sizes.polars_failed(shape):
-        settings = _without_polars(settings)
+    settings = allowed_settings(settings, sizes, shape)
     # The last grain may spill and is tried whatever is known.
     rung = next((i for i, g in enumerate(grains) if not sizes.too_coarse(shape, g)), -1)
     retries = 0
@@ -117,14 +116,8 @@ def _run_at(
 ) -> Outcome:
     """Run at one grain, giving stages that reserved too little more, up to what it allows."""
     while True:
-        memory = {n: sizes.memory(shape, grain, n, e) for n, e in expected.items()}
-        sized = replace(
-            settings,
-            compute_memory=grain.memory,
-            threads=grain.threads,
-            storage=grain.storage,
-            stage_memory=memory,
-        )
+        sized = sized_settings(settings, grain, expected, sizes, shape)
+        memory = sized.stage_memory
         attempt = Attempt(grain, stages, sized)
         try:
             execution = run(attempt)
@@ -148,6 +141,30 @@ def _run_at(
         else:
             sizes.learn(shape, grain, execution.activation.elements)
             return Outcome(attempt, execution, retries)
+
+
+def allowed_settings(settings: CodegenSettings, sizes: Sizes, shape: str) -> CodegenSettings:
+    """The settings, without Polars where that failed."""
+    return _without_polars(settings) if sizes.polars_failed(shape) else settings
+
+
+def sized_settings(
+    settings: CodegenSettings,
+    grain: Grain,
+    expected: Mapping[str, float],
+    sizes: Sizes,
+    shape: str,
+) -> CodegenSettings:
+    """The settings for the elements of a grain, which reserve what they are `expected` to hold, or
+    were seen to.
+    """
+    return replace(
+        settings,
+        compute_memory=grain.memory,
+        threads=grain.threads,
+        storage=grain.storage,
+        stage_memory={n: sizes.memory(shape, grain, n, e) for n, e in expected.items()},
+    )
 
 
 def _polars(settings: CodegenSettings) -> bool:

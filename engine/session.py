@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 import remote_frame
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings, build_application
+from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings
 from engine.connection import LEAST_DEFAULT_MEMORY, PREIMPORT, Connection
 from engine.errors import EngineError
 from engine.executor import QueryExecutor, Run
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from engine.report import QueryProfile
     from openwhisk.api import Activation, ControlPlane
-    from openwhisk.app import Application
     from remote_frame import RemoteFrame
 
 __all__ = ["PREIMPORT", "Run", "Session"]
@@ -353,11 +351,11 @@ class Session:
         return ReportWriter(directory).add(profile(run.plan, run.activation, name=name))
 
     def emit(self, query: str | RemoteFrame | Rel, directory: str | os.PathLike[str]) -> list[Path]:
-        """Write a query's elements into a directory: files that ``wskgen`` and ``rundisagg``
-        accept.
+        """Write the elements that a query would run as into a directory: files that ``wskgen`` and
+        ``rundisagg`` accept.
         """
         target = Path(directory)
-        app = self._application(target.name or "query", self.stages(self._plan(query)))
+        app = self._executor.application(target.name or "query", self._plan(query))
         target.mkdir(parents=True, exist_ok=True)
         return app.write_directory(target)
 
@@ -390,12 +388,6 @@ class Session:
         if isinstance(query, str):
             query = self.sql(query)
         return query if isinstance(query, Rel) else query.plan
-
-    def _application(self, name: str, stages: StagePlan) -> Application:
-        settings = replace(self._codegen, compute_memory=self.compute_memory)
-        if stages.elements == 1:
-            settings = replace(settings, threads=self.cores)
-        return build_application(name, stages, settings)
 
     # Life
 

@@ -14,8 +14,10 @@ import pytest
 
 from engine import Session
 from engine.errors import EngineError, TableNotFoundError
-from engine.execution import QueryFailedError
+from engine.execution import QueryFailedError, execute
+from engine.policy import Policy
 from libd.errors import ScadError
+from openwhisk.app import load_directory
 from openwhisk.control import EmbeddedControlPlane
 
 
@@ -133,11 +135,36 @@ def test_explain_shows_stages(session: Session) -> None:
 
 
 def test_emitted_elements_are_an_application(session: Session, tmp_path: Path) -> None:
-    from openwhisk.app import load_directory
-
     written = session.emit("select item, count(*) from sales group by item", tmp_path / "out")
     assert {p.suffixes[-1] for p in written} == {".py", ".yaml"}
     assert len(load_directory(tmp_path / "out").compute) == 2
+
+
+@pytest.mark.parametrize("policy", ["auto", "disaggregate"])
+def test_emitted_elements_are_those_that_run(
+    control: EmbeddedControlPlane,
+    data: Path,
+    tmp_path: Path,
+    policy: Policy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = []
+
+    def noting(control: Any, app: Any, *args: Any, **settings: Any) -> Any:
+        ran.append({e.name: e.code for e in app.compute.values()})
+        return execute(control, app, *args, **settings)
+
+    monkeypatch.setattr("engine.executor.execute", noting)
+    query = "select item, count(*) from sales join items on item = key group by item"
+    with Session(control=control, compute_memory="512MB", policy=policy) as session:
+        for path in sorted(data.glob("*.parquet")):
+            session.read_parquet(path)
+        session.emit(query, tmp_path / "before")
+        session.sql(query).collect()
+        session.emit(query, tmp_path / "after")
+    for folder in ("before", "after"):
+        written = load_directory(tmp_path / folder).compute
+        assert {e.name: e.code for e in written.values()} == ran[-1]
 
 
 def test_a_failing_element_is_named(session: Session) -> None:
