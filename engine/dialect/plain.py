@@ -64,8 +64,8 @@ class _Conditions:
                 asked = self._leaf(node.this)
                 return None if asked is None else f"({asked.text} IS NULL)"
             case exp.Not(this=exp.Is(expression=exp.Null()) as inner):
-                null = self.text(inner)
-                return None if null is None else f"(NOT {null})"
+                asked = self._leaf(inner.this)
+                return None if asked is None else f"({asked.text} IS NOT NULL)"
             case exp.Not(this=exp.In() as inner):
                 return self._in(inner, "NOT IN")
             case exp.In():
