@@ -25,8 +25,9 @@ from operators.expr import (
     SortKey,
     Window,
 )
+from operators.function_types import literal_integer
 from operators.rel import Rel
-from operators.types import is_hugeint, is_numeric
+from operators.types import INT32, is_hugeint, is_numeric
 
 __all__ = ["Writer"]
 
@@ -137,7 +138,7 @@ class Writer:
         raise PlanError(f"DuckDB lowering does not know {type(expr).__name__}")
 
     def _call(self, call: Call) -> tuple[str, int]:
-        name, args = call.function, call.args
+        name, args = call.function, _exactly_typed(call)
         if name in ("and", "or"):
             word, strength = (" AND ", _AND) if name == "and" else (" OR ", _OR)
             return word.join(self.write(a, strength + 1) for a in args), strength
@@ -236,6 +237,22 @@ def _turns_integral(type: pa.DataType, parts: Iterable[Expr]) -> bool:
     other rules.
     """
     return is_hugeint(type) and any(pt.is_decimal(p.type) and not is_hugeint(p.type) for p in parts)
+
+
+def _exactly_typed(call: Call) -> Sequence[Expr]:
+    """The arguments, with a type on constants that would else take that of a narrower neighbour.
+
+    In DuckDB a bare integer, and a negated one, is of its neighbour's type if it fits in there:
+    ``tinyint * 2`` is a TINYINT, and overflows. In the IR it is an int32, and so is the product.
+    """
+    if not pt.is_integer(call.type) or call.type.bit_width < 32:
+        return call.args
+    if not any(pt.is_integer(a.type) and a.type.bit_width < 32 for a in call.args):
+        return call.args
+    return tuple(
+        Cast(INT32, a) if a.type == INT32 and literal_integer(a) is not None else a
+        for a in call.args
+    )
 
 
 def _bound(bound: FrameBound, side: str) -> str:

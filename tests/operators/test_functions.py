@@ -92,6 +92,24 @@ def test_signed_beside_unsigned(connection, function: str) -> None:
     check(connection, [build.call(function, col(a), col(b)) for a, b in pairs])
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("add", "subtract", "multiply", "integer_divide", "modulo", "bitwise_and", "bitwise_or"),
+        *("bitwise_xor", "shift_left", "shift_right"),
+    ],
+)
+def test_a_constant_beside_a_narrow_integer_keeps_its_type(connection, function: str) -> None:
+    constants = [build.lit(v) for v in (2, -2, 300, 100_000, 1 << 40)]
+    constants.append(build.call("negate", build.lit(2)))
+    narrow = ["i8", "i16", "i32", "i64", "u8", "u16"]
+    exprs = []
+    for name, constant in itertools.product(narrow, constants):
+        exprs += [build.call(function, col(name), constant)]
+        exprs += [build.call(function, constant, col(name))]
+    check(connection, exprs)
+
+
 def test_a_product_of_too_many_places_is_refused_here_as_in_duckdb(connection) -> None:
     wide = Lit(decimal(38, 30), None)
     with pytest.raises(PlanError, match=r"multiply.*60 decimal places"):

@@ -129,6 +129,15 @@ def test_select_and_with_columns(sales: RemoteFrame) -> None:
     assert sales.schema.field("price").type == pa.decimal32(7, 2)
 
 
+@pytest.mark.parametrize("type", [pa.int8(), pa.int16(), pa.uint8()])
+def test_narrow_integers_beside_constants(executor: LocalExecutor, type: pa.DataType) -> None:
+    data = from_arrow(pa.table({"a": pa.array([100], type)}), executor)
+    frame = data.select(x=col("a") * 2000, y=col("a") + 100, z=col("a") - -100, m=2 * col("a"))
+    assert frame.collect().schema == frame.schema
+    assert frame.dtypes == [pa.int32()] * 4
+    assert rows(frame) == [(200_000, 200, 200, 200)]
+
+
 def test_filter_sort_limit_unique(sales: RemoteFrame) -> None:
     assert rows(sales.filter(col("qty") > 1, col("store") == "a").select("qty").sort("qty")) == [
         (2,), (5,), (7,)
