@@ -9,9 +9,7 @@ import difflib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
@@ -19,11 +17,9 @@ import pyarrow as pa
 from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
 from engine.files import file_kind, read_arrow
-from engine.optimizer.expressions import subqueries_of
-from engine.versions import FileVersion, FileVersions
 from operators.errors import DataFileError
-from operators.parquet_files import FileSet, data_files, parquet_table
-from operators.rel import InputSource, ParquetSource, Rel, Scan, Source, walk
+from operators.parquet_files import FileSet, parquet_table
+from operators.rel import InputSource, ParquetSource, Scan, Source
 from operators.schema import Schema
 from operators.types import canonical_schema
 from remote_frame.executor import FrameSource
@@ -68,14 +64,11 @@ class Catalog:
 
     Attributes
     ----------
-    versions
-        The states in which data files were registered.
     generation
         Another number after every change of what names stand for.
     """
 
     def __init__(self) -> None:
-        self.versions = FileVersions()
         self.generation = 0
         self._tables: dict[str, Table] = {}
         self._columns: dict[str, tuple[Table, list[tuple[str, str]]]] = {}
@@ -123,20 +116,12 @@ class Catalog:
                 return _spooled(name, spool_csv(paths, separator="\t" if tabs else ","))
             if kind == "arrow":
                 return _arrow(name, read_arrow(paths))
-            versions = {str(p.absolute()): _version(p) for p in data_files(source, ".parquet")}
             found = parquet_table(source)
         except DataFileError as error:
             raise DataError(f"table {name!r}: {error}") from None
         _check_names(name, found.schema)
-        self.versions.update(versions)
-        scanned = ParquetSource(name, found.paths, None, found.hive)
+        scanned = ParquetSource(name, found.paths, None, found.hive, found.versions)
         return Table(name, found.schema, scanned, found.rows, found.bytes)
-
-    def unchanged(self, plan: Rel) -> AbstractContextManager[None]:
-        """A block that fails if a file that `plan` reads is not what was registered, at its begin
-        or at its end; see `FileVersions.unchanged`.
-        """
-        return self.versions.unchanged(_paths(plan))
 
     def drop(self, name: str) -> None:
         """Forget a table.
@@ -209,24 +194,6 @@ class Catalog:
         if table is None:
             raise self.missing(name)
         return table
-
-
-def _version(path: Path) -> FileVersion:
-    try:
-        return FileVersion.of(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-
-
-def _paths(plan: Rel) -> Iterator[str]:
-    """The files that a plan reads."""
-    for node in walk(plan):
-        if isinstance(node, Scan) and isinstance(node.source, ParquetSource):
-            yield from node.source.paths
-        for subquery in subqueries_of(node):
-            yield from _paths(subquery)
 
 
 def _spooled(name: str, table: SpooledTable) -> Table:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings
 from engine.connection import Connection
+from engine.errors import DataError
 from engine.execution import Execution, QueryFailedError, execute
 from engine.policy import Grain, Ladder, Policy, Sizes
 from engine.preparation import Preparation, Prepared
@@ -21,7 +22,9 @@ from engine.resident.needs import columns_wanted
 from engine.resident.store import Lease, ResidentColumns, ResidentUse
 from engine.running import Attempt, allowed_settings, run_under_policy, sized_settings
 from engine.stages import StagePlan
-from operators.rel import Rel
+from operators.errors import FileChangedError
+from operators.file_versions import unchanged
+from operators.rel import Rel, versioned_files
 
 if TYPE_CHECKING:
     from openwhisk.api import Activation, Usage
@@ -98,21 +101,27 @@ class QueryExecutor:
 
     def collect(self, plan: Rel) -> pa.Table:
         """Run a plan; see `engine.session.Session.collect`."""
+        try:
+            with unchanged(versioned_files(plan)):
+                return self._collect(plan)
+        except FileChangedError as error:
+            raise DataError(str(error)) from error
+
+    def _collect(self, plan: Rel) -> pa.Table:
         query = self.preparation.prepare(plan)
-        with self.catalog.unchanged(plan):
-            if self.resident is None:
-                return self._execute(query, None)
-            needs = columns_wanted([query.whole])
-            while True:
-                control, session = self.connection.control, self.connection.session
-                with self.resident.lease(control, session, needs) as lease:
-                    try:
-                        return self._execute(query, lease)
-                    except QueryFailedError:
-                        # Columns that died with their memory server are filled again, once per
-                        # server.
-                        if self.resident.check(control, session, lease):
-                            raise
+        if self.resident is None:
+            return self._execute(query, None)
+        needs = columns_wanted([query.whole])
+        while True:
+            control, session = self.connection.control, self.connection.session
+            with self.resident.lease(control, session, needs) as lease:
+                try:
+                    return self._execute(query, lease)
+                except QueryFailedError:
+                    # Columns that died with their memory server are filled again, once per
+                    # server.
+                    if self.resident.check(control, session, lease):
+                        raise
 
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized, and cut into stages at the grain at which it would be run now."""

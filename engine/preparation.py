@@ -10,6 +10,7 @@ from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, build_application, runs_in_polars
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
+from engine.optimizer.estimates import KnownTables
 from engine.optimizer.expressions import every_relation
 from engine.policy import Grain, decoding_need, stage_need
 from engine.recent import Recent
@@ -18,7 +19,6 @@ from openwhisk.app import Application, ComputeElement
 from openwhisk.app.model import Element
 from operators.rel import InputSource, Rel, Scan
 from operators.shape import shape
-from operators.stats import TableStats
 
 __all__ = ["Preparation", "Prepared"]
 
@@ -131,7 +131,7 @@ class Preparation:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._local = LocalTables(catalog)
-        self._statistics: dict[tuple[str, ...], TableStats] = {}
+        self._statistics: KnownTables = {}
         self._generation = catalog.generation
         # The plan stands beside what was made of it, so that its identity is not used again.
         self._kept: Recent[int, tuple[Rel, Prepared]] = Recent(_KEPT)

@@ -6,6 +6,7 @@ from libd.errors import ScadError
 
 __all__ = [
     "DataFileError",
+    "FileChangedError",
     "KernelError",
     "KernelMemoryError",
     "OperatorError",
@@ -39,6 +40,10 @@ class UnsupportedTypeError(OperatorError):
 
 class DataFileError(OperatorError):
     """A data file that is missing, unreadable or not what the others are; the message names it."""
+
+
+class FileChangedError(DataFileError):
+    """A data file that is not what it was when a plan was made over it; the message names it."""
 
 
 class KernelError(OperatorError):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from operators.errors import DataFileError, UnsupportedTypeError
+from operators.file_versions import FileVersion
 from operators.schema import Field, Schema
 from operators.types import DATE, INT64, STRING, canonical_schema
 
@@ -36,6 +37,8 @@ class ParquetTable:
         Absolute, in order.
     schema
         Columns in canonical types: those of the files, then those of `hive`.
+    versions
+        The states of the files, taken before their footers were read.
     rows, bytes
         Of all files together; bytes as they stand on disk.
     hive
@@ -46,6 +49,7 @@ class ParquetTable:
     schema: Schema
     rows: int
     bytes: int
+    versions: tuple[FileVersion, ...]
     hive: tuple[tuple[str, pa.DataType], ...] = ()
 
 
@@ -98,7 +102,9 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
     files = data_files(source, ".parquet")
     schema: Schema | None = None
     rows = size = 0
+    versions = []
     for path in files:
+        versions.append(FileVersion.of(path))
         metadata, arrow = _footer(path)
         try:
             found = canonical_schema(arrow)
@@ -109,7 +115,7 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
         elif (found.names, found.types) != (schema.names, schema.types):
             raise DataFileError(f"{path}: its columns differ from those of {files[0]}")
         rows += metadata.num_rows
-        size += path.stat().st_size
+        size += versions[-1].size
     assert schema is not None
     paths = [p.absolute() for p in files]
     columns = _hive_columns(source, paths, hive)
@@ -124,7 +130,8 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
         if name.lower() in inside:
             raise DataFileError(f"{files[0]}: column {name!r} is both in the file and in its path")
     fields = schema.fields + tuple(Field(n, t) for n, t in columns)
-    return ParquetTable(tuple(map(str, paths)), Schema(fields), rows, size, columns)
+    listed = tuple(map(str, paths))
+    return ParquetTable(listed, Schema(fields), rows, size, tuple(versions), columns)
 
 
 def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:

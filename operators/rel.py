@@ -8,7 +8,7 @@ handle, an exchange).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from operators.expr import (
     ScalarSubquery,
     SortKey,
 )
+from operators.file_versions import FileVersion, VersionedFile
 from operators.schema import Schema
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Sort",
     "Source",
     "Values",
+    "versioned_files",
     "walk",
 ]
 
@@ -60,13 +62,16 @@ class ParquetSource(Source):
     `part` is ``(index, count)``: of `count` disjoint shares that together are the whole table,
     cut at row-group boundaries and balanced by rows (`operators.parquet_parts`), read only
     number `index`. None is the whole table. `hive` names columns, the last of the table, that are
-    not in the files but in their paths (``…/year=2020/…``), with their types.
+    not in the files but in their paths (``…/year=2020/…``), with their types. `versions` are the
+    states of the files, one for each, in which their footers were read; none where nobody compares
+    them. They take no part in comparisons.
     """
 
     table: str
     paths: tuple[str, ...]
     part: tuple[int, int] | None = None
     hive: tuple[tuple[str, pa.DataType], ...] = ()
+    versions: tuple[FileVersion, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +310,15 @@ class Query(Rel):
 
     def inputs(self) -> tuple[Rel, ...]:
         return self.tables
+
+
+def versioned_files(rel: Rel) -> Iterator[VersionedFile]:
+    """The files that a plan reads and whose states are known, those of subqueries among them."""
+    for node in walk(rel):
+        if isinstance(node, Scan) and isinstance(node.source, ParquetSource):
+            yield from zip(node.source.paths, node.source.versions, strict=False)
+        for below in node.subqueries():
+            yield from versioned_files(below)
 
 
 def walk(rel: Rel) -> Iterator[Rel]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from operators.rel import InputSource, Query, Rel, Scan, walk
+from operators.file_versions import check, unchanged
+from operators.rel import InputSource, Query, Rel, Scan, versioned_files, walk
 from remote_frame.errors import FrameError
 from remote_frame.memory import kernel_memory
 from remote_frame.pruning import prune
@@ -136,14 +137,33 @@ class LocalExecutor:
             If the kernel fails; `KernelMemoryError` if the element's memory does not suffice.
         LibdError
             If remote memory cannot be read.
+        FileChangedError
+            If a file is not what it was when the frame was made; the message names it.
         """
+        with unchanged(versioned_files(plan)):
+            return self._collect(plan)
+
+    def _collect(self, plan: Rel) -> pa.Table:
         if (data := _merely_opened(plan)) is not None:
             return data.table().rename_columns(list(plan.schema.names)).cast(plan.schema.to_arrow())
         with self._lock:  # a kernel runs one statement at a time
-            return self.stream(plan).read_all()
+            return self._started(plan).read_all()
 
     def stream(self, plan: Rel) -> pa.RecordBatchReader:
         """The rows of a plan as the kernel makes them; read it to its end before the next plan."""
+        files = list(versioned_files(plan))
+        if not files:
+            return self._started(plan)
+        check(files)
+        reader = self._started(plan)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with unchanged(files):
+                yield from reader
+
+        return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+    def _started(self, plan: Rel) -> pa.RecordBatchReader:
         kernel = self.kernel
         fragment = kernel.lower(prune(plan))
         inputs = {

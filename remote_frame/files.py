@@ -40,7 +40,8 @@ def read_parquet(
     columns: Sequence[str] | None = None,
     hive_partitioning: bool | None = None,
 ) -> RemoteFrame:
-    """A frame over Parquet files. Their footers are read now, their rows when it is computed.
+    """A frame over Parquet files. Their footers are read now, their rows when it is computed:
+    if a file changes between, that is an error.
 
     Parameters
     ----------
@@ -71,7 +72,8 @@ def read_parquet(
     """
     found = parquet_table(source, hive_partitioning)
     name = _table_name(source)
-    scan = build.scan(ParquetSource(name, found.paths, None, found.hive), found.schema)
+    files = ParquetSource(name, found.paths, None, found.hive, found.versions)
+    scan = build.scan(files, found.schema)
     frame = RemoteFrame(scan, executor_of(executor))
     return frame if columns is None else frame.select(list(columns))
 

@@ -5,13 +5,19 @@ answer.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeAlias
 
+from operators.file_versions import FileVersion
 from operators.parquet_stats import parquet_stats
 from operators.rel import InputSource, ParquetSource, Rel, Source
 from operators.schema import Schema
 from operators.stats import ColumnStats, TableStats, bytes_per_row, estimate
 
-__all__ = ["Estimates"]
+__all__ = ["Estimates", "KnownTables"]
+
+
+KnownTables: TypeAlias = dict[tuple[str, ...], tuple[tuple[FileVersion, ...], TableStats]]
+"""Statistics of tables, by their files, with the files' states (see `ParquetSource`)."""
 
 
 class Estimates:
@@ -24,7 +30,7 @@ class Estimates:
         footers is added to it.
     """
 
-    def __init__(self, tables: dict[tuple[str, ...], TableStats] | None = None) -> None:
+    def __init__(self, tables: KnownTables | None = None) -> None:
         self._tables = {} if tables is None else tables
         self._exchanges: dict[str, TableStats] = {}
         self._known: dict[int, tuple[Rel, TableStats]] = {}
@@ -75,9 +81,11 @@ class Estimates:
     def _look_up(self, source: Source) -> TableStats | None:
         # A share of a table counts as the whole of it: sizes are those of all copies together.
         if isinstance(source, ParquetSource):
-            if source.paths not in self._tables:
-                self._tables[source.paths] = parquet_stats(source.paths)
-            stats = self._tables[source.paths]
+            known = self._tables.get(source.paths)
+            if known is None or known[0] != source.versions:
+                known = source.versions, parquet_stats(source.paths)
+                self._tables[source.paths] = known
+            stats = known[1]
             unknown = (ColumnStats(),) * len(source.hive)
             return replace(stats, columns=stats.columns + unknown) if unknown else stats
         if isinstance(source, InputSource):

@@ -137,6 +137,35 @@ def _empty(folder: Path) -> Path:
     return made
 
 
+@pytest.mark.parametrize("how", ["other rows", "other columns", "gone"])
+def test_a_changed_file_is_an_error(tmp_path: Path, how: str) -> None:
+    path, copy = tmp_path / "t.parquet", tmp_path / "copy.parquet"
+    from_dict({"a": [1, 2, 3]}).write_parquet(path)
+    frame = read_parquet(path)
+    assert frame.select(col("a").sum()).to_dict() == {"a": [6]}
+    if how == "gone":
+        path.unlink()
+    else:
+        from_dict({"a": [10]} if how == "other rows" else {"b": [1, 2, 3]}).write_parquet(path)
+    with pytest.raises(DataFileError, match=r"t\.parquet: the file (changed|is gone) since"):
+        frame.to_dict()
+    with pytest.raises(DataFileError, match=r"t\.parquet: the file (changed|is gone) since"):
+        frame.filter(col("a") > 0).write_parquet(copy)
+    with pytest.raises(DataFileError, match=r"t\.parquet"):
+        concat([frame, frame.filter(col("a").is_in([1]))]).to_dict()
+    assert not copy.exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    from_dict({"a": [1, 2, 3]}).write_parquet(path)
+    frame = read_parquet(path)
+    with frame._stream() as reader:
+        os.utime(path, ns=(0, 0))
+        with pytest.raises(DataFileError, match=r"t\.parquet: the file changed since"):
+            reader.read_all()
+
+
 def test_rows_per_file(tmp_path: Path) -> None:
     files = from_dict({"x": list(range(10))}).write_parquet(tmp_path / "x", rows_per_file=4)
     assert len(files) == 3

@@ -212,6 +212,28 @@ def test_the_face_of_a_session(session: Session, tmp_path: Path) -> None:
     assert back.filter(col("g") > 0).group_by("g").len().sort("g").to_dict()["g"] == [1, 2]
 
 
+@pytest.mark.parametrize("resident", [None, "32MB"])
+def test_a_changed_file_is_an_error(
+    control: EmbeddedControlPlane, tmp_path: Path, resident: str | None
+) -> None:
+    path = tmp_path / "t.parquet"
+    with Session(2, "512MB", control=control, resident=resident) as session:
+        for columns in ({"a": [10, 20]}, {"b": [1, 2, 3]}):
+            remote_frame.from_dict({"a": [1, 2, 3]}).write_parquet(path)
+            frames = [
+                remote_frame.read_parquet(path, session),
+                session.read_parquet(path),
+                session.sql("select a from u", u=remote_frame.read_parquet(path)),
+            ]
+            totals = [f.select(col("a").sum().cast(int)) for f in frames]
+            assert [f.to_dict() for f in totals] == [{"a": [6]}] * 3
+            remote_frame.from_dict(columns).write_parquet(path)
+            session.register("t", path)
+            for frame in totals:
+                with pytest.raises(DataError, match=r"t\.parquet: the file changed since"):
+                    frame.collect()
+
+
 def test_columns_in_paths_beside_resident_ones(
     control: EmbeddedControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
