@@ -18,8 +18,9 @@ from engine.dialect.types import duck_type
 from engine.errors import DataError, TableNotFoundError
 from engine.files import file_kind, read_arrow
 from operators.errors import DataFileError
+from operators.microseconds import in_microseconds
 from operators.parquet_files import FileSet, parquet_table
-from operators.rel import InputSource, ParquetSource, Scan, Source
+from operators.rel import InputSource, Scan, Source
 from operators.schema import Schema
 from operators.types import canonical_schema
 from remote_frame.executor import FrameSource
@@ -92,7 +93,8 @@ class Catalog:
         DataError
             If a file is missing, unreadable, or has another schema than the first.
         UnsupportedTypeError
-            If a column's type is one that the engine does not have.
+            If a column's type is one that the engine does not have, or Arrow data has timestamps
+            that are finer than microseconds.
         """
         if isinstance(source, SpooledTable):
             table = _spooled(name, source)
@@ -120,8 +122,7 @@ class Catalog:
         except DataFileError as error:
             raise DataError(f"table {name!r}: {error}") from None
         _check_names(name, found.schema)
-        scanned = ParquetSource(name, found.paths, None, found.hive, found.versions)
-        return Table(name, found.schema, scanned, found.rows, found.bytes)
+        return Table(name, found.schema, found.source(name), found.rows, found.bytes)
 
     def drop(self, name: str) -> None:
         """Forget a table.
@@ -213,6 +214,7 @@ def _arrow(name: str, source: Any) -> Table:
     else:
         raise DataError(f"table {name!r}: {type(source).__name__} is neither files nor Arrow data")
     schema = canonical_schema(data.schema)
+    data = in_microseconds(data)
     _check_names(name, schema)
     return Table(name, schema, InputSource(name), data.num_rows, data.nbytes, data)
 

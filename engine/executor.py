@@ -24,6 +24,7 @@ from engine.running import Attempt, allowed_settings, run_under_policy, sized_se
 from engine.stages import StagePlan
 from operators.errors import FileChangedError
 from operators.file_versions import unchanged
+from operators.microseconds import require_whole_microseconds
 from operators.rel import Rel, versioned_files
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class QueryExecutor:
 
     def _collect(self, plan: Rel) -> pa.Table:
         query = self.preparation.prepare(plan)
+        require_whole_microseconds(query.whole)
         if self.resident is None:
             return self._execute(query, None)
         needs = columns_wanted([query.whole])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from operators.errors import DataFileError, UnsupportedTypeError
 from operators.file_versions import FileVersion
+from operators.microseconds import counts_nanoseconds
+from operators.rel import ParquetSource
 from operators.schema import Field, Schema
 from operators.types import DATE, INT64, STRING, canonical_schema
 
@@ -43,6 +45,8 @@ class ParquetTable:
         Of all files together; bytes as they stand on disk.
     hive
         Columns that are in the paths, with their types.
+    nanoseconds
+        Columns that count them (see `operators.microseconds`).
     """
 
     paths: tuple[str, ...]
@@ -51,6 +55,11 @@ class ParquetTable:
     bytes: int
     versions: tuple[FileVersion, ...]
     hive: tuple[tuple[str, pa.DataType], ...] = ()
+    nanoseconds: tuple[str, ...] = ()
+
+    def source(self, name: str) -> ParquetSource:
+        """What a scan of the table, which people know as `name`, reads."""
+        return ParquetSource(name, self.paths, None, self.hive, self.versions, self.nanoseconds)
 
 
 def data_files(source: FileSet, suffix: str) -> list[Path]:
@@ -103,6 +112,7 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
     schema: Schema | None = None
     rows = size = 0
     versions = []
+    fine: dict[str, None] = {}
     for path in files:
         versions.append(FileVersion.of(path))
         metadata, arrow = _footer(path)
@@ -114,6 +124,7 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
             schema = found
         elif (found.names, found.types) != (schema.names, schema.types):
             raise DataFileError(f"{path}: its columns differ from those of {files[0]}")
+        fine |= dict.fromkeys(_nanoseconds(metadata, arrow))
         rows += metadata.num_rows
         size += versions[-1].size
     assert schema is not None
@@ -131,7 +142,7 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
             raise DataFileError(f"{files[0]}: column {name!r} is both in the file and in its path")
     fields = schema.fields + tuple(Field(n, t) for n, t in columns)
     listed = tuple(map(str, paths))
-    return ParquetTable(listed, Schema(fields), rows, size, tuple(versions), columns)
+    return ParquetTable(listed, Schema(fields), rows, size, tuple(versions), columns, tuple(fine))
 
 
 def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
@@ -143,6 +154,14 @@ def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataFileError(f"{path}: not a readable Parquet file ({reason})") from None
+
+
+def _nanoseconds(metadata: pq.FileMetaData, arrow: pa.Schema) -> Iterator[str]:
+    named = [f.name for f in arrow if counts_nanoseconds(f.type)]
+    if named:
+        columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+        physical = {c.path: c.physical_type for c in columns}
+        yield from (n for n in named if physical.get(n) != "INT96")
 
 
 def _hive_columns(

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from operators import build
 from operators.errors import OperatorError
+from operators.microseconds import in_microseconds
 from operators.rel import Rel
 from remote_frame.errors import ExpressionError, FrameError
 from remote_frame.executor import FrameSource, LocalExecutor, common_executor, executor_of
@@ -84,14 +85,15 @@ def from_arrow(data: Any, executor: Any = None) -> RemoteFrame:
     FrameError
         If it is no Arrow data.
     UnsupportedTypeError
-        If a column's type is one that plans do not have; the message names the column.
+        If a column's type is one that plans do not have, or it has timestamps that are finer than
+        microseconds; the message names the column.
 
     Examples
     --------
     >>> remote_frame.from_arrow(pa.table({"a": [1, 2]})).filter(col("a") > 1).to_dict()
     {'a': [2]}
     """
-    table = _arrow_table(data)
+    table = in_microseconds(_arrow_table(data))
     named = table.rename_columns(_told_apart(table.column_names))
     return over_data(LocalTable(named), executor, table.column_names)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from operators.file_versions import check, unchanged
+from operators.microseconds import require_whole_microseconds
 from operators.rel import InputSource, Query, Rel, Scan, versioned_files, walk
 from remote_frame.errors import FrameError
 from remote_frame.memory import kernel_memory
@@ -165,7 +166,9 @@ class LocalExecutor:
 
     def _started(self, plan: Rel) -> pa.RecordBatchReader:
         kernel = self.kernel
-        fragment = kernel.lower(prune(plan))
+        pruned = prune(plan)
+        require_whole_microseconds(pruned)
+        fragment = kernel.lower(pruned)
         inputs = {
             one.source.name: one.source.data
             for one in fragment.supplied

@@ -21,7 +21,6 @@ from operators import build
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
 from operators.errors import DataFileError, OperatorError
 from operators.parquet_files import FileSet, data_files, parquet_table
-from operators.rel import ParquetSource
 from operators.types import canonical_schema
 from remote_frame.api import over_data
 from remote_frame.core import as_type, flat
@@ -72,8 +71,7 @@ def read_parquet(
     """
     found = parquet_table(source, hive_partitioning)
     name = _table_name(source)
-    files = ParquetSource(name, found.paths, None, found.hive, found.versions)
-    scan = build.scan(files, found.schema)
+    scan = build.scan(found.source(name), found.schema)
     frame = RemoteFrame(scan, executor_of(executor))
     return frame if columns is None else frame.select(list(columns))
 

@@ -166,6 +166,43 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> Non
             reader.read_all()
 
 
+def test_nanoseconds_are_taken_exactly_or_not_at_all(tmp_path: Path) -> None:
+    whole = pa.table({"x": [1, 2, 3], "t": pa.array([-1000, None, 2_000], pa.timestamp("ns"))})
+    finer = whole.set_column(1, "t", pa.array([-1000, None, 2_001], pa.timestamp("ns")))
+    expected = whole.set_column(1, "t", whole["t"].cast(pa.timestamp("us")))
+    path = tmp_path / "t.parquet"
+    pq.write_table(whole, path)
+    coded = whole.set_column(1, "t", whole["t"].dictionary_encode())
+    for frame in (from_arrow(whole), from_pandas(whole.to_pandas()), read_parquet(path)):
+        assert frame.sort("x").to_arrow().equals(expected)
+        assert frame.select(col("t").max()).to_dict() == {
+            "t": [dt.datetime(1970, 1, 1, 0, 0, 0, 2)]
+        }
+    assert from_arrow(coded).collect().equals(expected)
+    with pytest.raises(UnsupportedTypeError, match=r"'t': .*nanoseconds.*cast it to microseconds"):
+        from_arrow(finer)
+    with pytest.raises(UnsupportedTypeError, match=r"'t': .*nanoseconds"):
+        from_arrow(finer.set_column(1, "t", finer["t"].dictionary_encode()))
+    pq.write_table(finer, path)
+    frame = read_parquet(path)
+    assert frame.select(col("x").sum().cast(int)).to_dict() == {"x": [6]}
+    for used in (
+        frame,
+        frame.filter(col("t").is_null()).select("x"),
+        frame.select(n=col("t").count()),
+    ):
+        with pytest.raises(UnsupportedTypeError, match=r"t\.parquet: column 't': .*nanoseconds"):
+            used.collect()
+
+
+def test_old_timestamps_of_spark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    at = [dt.datetime(2020, 1, 2, 3, 4, 5, 6), dt.datetime(9999, 12, 31)]
+    data = pa.table({"t": pa.array(at, pa.timestamp("us"))})
+    pq.write_table(data, path, use_deprecated_int96_timestamps=True)
+    assert read_parquet(path).sort("t").to_dict() == {"t": at}
+
+
 def test_rows_per_file(tmp_path: Path) -> None:
     files = from_dict({"x": list(range(10))}).write_parquet(tmp_path / "x", rows_per_file=4)
     assert len(files) == 3

@@ -12,12 +12,14 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import remote_frame
 from engine import Session
 from engine.errors import DataError, EngineError, SqlError, TableNotFoundError
 from openwhisk.control import EmbeddedControlPlane
+from operators.errors import UnsupportedTypeError
 from remote_frame import ExpressionError, FrameError, RemoteFrame, col, lit, when
 
 ROWS = 4000
@@ -232,6 +234,39 @@ def test_a_changed_file_is_an_error(
             for frame in totals:
                 with pytest.raises(DataError, match=r"t\.parquet: the file changed since"):
                     frame.collect()
+
+
+@pytest.mark.parametrize("resident", [None, "32MB"])
+def test_nanoseconds_are_taken_exactly_or_not_at_all(
+    control: EmbeddedControlPlane, tmp_path: Path, resident: str | None
+) -> None:
+    whole = pa.table({"x": [1, 2], "t": pa.array([-1000, 2000], pa.timestamp("ns"))})
+    finer = whole.set_column(1, "t", pa.array([-1000, 2001], pa.timestamp("ns")))
+    path, fine = tmp_path / "whole.parquet", tmp_path / "finer.parquet"
+    pq.write_table(whole, path)
+    pq.write_table(finer, fine)
+    latest = dt.datetime(1970, 1, 1, 0, 0, 0, 2)
+    with Session(2, control=control, resident=resident) as session:
+        session.register("a", whole)
+        for frame in (
+            session.sql("select * from a"),
+            session.from_arrow(whole),
+            session.from_pandas(whole.to_pandas()),
+            session.read_parquet(path),
+            remote_frame.read_parquet(path, session),
+        ):
+            assert frame.collect().schema.field("t").type == pa.timestamp("us")
+            assert frame.select(col("t").max()).to_dict() == {"t": [latest]}
+            assert frame.filter(col("t") >= latest).to_dict() == {"x": [2], "t": [latest]}
+        with pytest.raises(UnsupportedTypeError, match=r"'t': .*nanoseconds.*cast it to micro"):
+            session.register("b", finer)
+        with pytest.raises(UnsupportedTypeError, match=r"'t': .*nanoseconds"):
+            session.from_arrow(finer)
+        frame = session.read_parquet(fine)
+        assert frame.select(col("x").max()).to_dict() == {"x": [2]}
+        for used in (frame, frame.filter(col("t") > latest).select("x")):
+            with pytest.raises(UnsupportedTypeError, match=r"finer\.parquet: column 't': "):
+                used.collect()
 
 
 def test_columns_in_paths_beside_resident_ones(
