@@ -20,11 +20,12 @@ from engine.files import file_kind, read_arrow
 from operators.errors import DataFileError
 from operators.microseconds import in_microseconds
 from operators.parquet_files import FileSet, parquet_table
-from operators.rel import InputSource, Scan, Source
+from operators.rel import Scan, Source
 from operators.schema import Schema
 from operators.types import canonical_schema
 from remote_frame.executor import FrameSource
 from remote_frame.files import spool_csv
+from remote_frame.local import LocalTable
 from remote_frame.spool import SpooledTable
 
 __all__ = ["Catalog", "Table"]
@@ -201,7 +202,7 @@ def _spooled(name: str, table: SpooledTable) -> Table:
     schema = canonical_schema(table.schema)
     _check_names(name, schema)
     size = os.fstat(table.descriptor).st_size
-    return Table(name, schema, FrameSource.over(table), table.rows, size)
+    return Table(name, schema, FrameSource.over(table, name), table.rows, size)
 
 
 def _arrow(name: str, source: Any) -> Table:
@@ -216,7 +217,9 @@ def _arrow(name: str, source: Any) -> Table:
     schema = canonical_schema(data.schema)
     data = in_microseconds(data)
     _check_names(name, schema)
-    return Table(name, schema, InputSource(name), data.num_rows, data.nbytes, data)
+    # The source has the data: what the name stands for later is nothing to the plans made now.
+    scanned = FrameSource(name, LocalTable(data), name)
+    return Table(name, schema, scanned, data.num_rows, data.nbytes, data)
 
 
 def _check_names(name: str, schema: Schema) -> None:

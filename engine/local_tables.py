@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from engine.catalog import Catalog
 from engine.errors import DataError
 from engine.optimizer.expressions import map_subqueries, with_inputs
 from operators.rel import InputSource, ParquetSource, Rel, Scan
@@ -29,14 +28,12 @@ __all__ = ["LocalTables"]
 class LocalTables:
     """The memory files of one session. Safe to use from several threads.
 
-    A file goes back when its table does: a registered one when it is replaced, that of a frame
-    when the frame is gone. Only its number stays until the session ends, so that one path never
-    stands for two tables.
+    A file goes back when its table does: that of a registered one when it is replaced and no frame
+    reads it, that of a frame when the frame is gone. Only its number stays until the session ends,
+    so that one path never stands for two tables.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._registered: dict[str, tuple[pa.Table, SpooledTable]] = {}
+    def __init__(self) -> None:
         self._frames: weakref.WeakKeyDictionary[LocalTable, SpooledTable] = (
             weakref.WeakKeyDictionary()
         )
@@ -59,10 +56,11 @@ class LocalTables:
         if not isinstance(plan, Scan) or not isinstance(plan.source, InputSource):
             return plan
         source = plan.source
-        name = source.name if not isinstance(source, FrameSource) else "frame"
-        return replace(plan, source=ParquetSource(name, (self._path(source),)))
+        if not isinstance(source, FrameSource):
+            raise DataError(f"input {source.name!r} is not a table of this session: register it")
+        return replace(plan, source=ParquetSource(source.label, (self._path(source),)))
 
-    def _path(self, source: InputSource) -> str:
+    def _path(self, source: FrameSource) -> str:
         with self._lock:
             spooled = self._spooled(source)
             descriptor = self._descriptors.get(spooled)
@@ -72,27 +70,19 @@ class LocalTables:
                 self._held.append(descriptor)
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
-    def _spooled(self, source: InputSource) -> SpooledTable:
-        data = source.data if isinstance(source, FrameSource) else None
+    def _spooled(self, source: FrameSource) -> SpooledTable:
+        data = source.data
         if isinstance(data, SpooledTable):
             return data
-        if isinstance(data, LocalTable):
-            if data not in self._frames:
-                self._frames[data] = _written("frame", data.table())
-            return self._frames[data]
-        name = source.name
-        registered = self._catalog[name].data if data is None and name in self._catalog else None
-        if registered is None:
-            raise DataError(f"input {name!r} is not a table of this session: register it")
-        known = self._registered.get(name)
-        if known is None or known[0] is not registered:
-            known = self._registered[name] = (registered, _written(name, registered))
-        return known[1]
+        if not isinstance(data, LocalTable):
+            raise DataError(f"{source.label}: {type(data).__name__} is no data of this process")
+        if data not in self._frames:
+            self._frames[data] = _written(source.label, data.table())
+        return self._frames[data]
 
     def close(self) -> None:
         """Give the memory back."""
         with self._lock:
-            self._registered.clear()
             self._frames.clear()
             while self._held:
                 os.close(self._held.pop())

@@ -130,7 +130,7 @@ class Preparation:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._local = LocalTables(catalog)
+        self._local = LocalTables()
         self._statistics: KnownTables = {}
         self._generation = catalog.generation
         # The plan stands beside what was made of it, so that its identity is not used again.

@@ -84,15 +84,17 @@ class ArrowData(Protocol):
 class FrameSource(InputSource):
     """A scan's source that carries its data, so that frames can be combined freely.
 
-    ``name`` is what the lowered statement calls it; `data` takes no part in comparisons.
+    ``name`` is what the lowered statement calls it, `label` what people do; `data` and `label` take
+    no part in comparisons.
     """
 
     data: ArrowData = field(compare=False, repr=False)
+    label: str = field(default="frame", compare=False, repr=False)
 
     @classmethod
-    def over(cls, data: ArrowData) -> FrameSource:
+    def over(cls, data: ArrowData, label: str = "frame") -> FrameSource:
         """A source whose name is unique among those alive."""
-        return cls(f"frame_{id(data):x}", data)
+        return cls(f"frame_{id(data):x}", data, label)
 
 
 class LocalExecutor:

@@ -14,7 +14,8 @@ from engine.catalog import Catalog
 from engine.errors import DataError, TableNotFoundError
 from engine.frontend import plan_sql
 from operators.errors import UnsupportedTypeError
-from operators.rel import InputSource, ParquetSource, Scan
+from operators.rel import ParquetSource, Scan
+from remote_frame.executor import FrameSource
 
 DATA = pa.table({"K": pa.array([1, 2], pa.int32()), "v": pa.array(["a", None])})
 
@@ -49,7 +50,8 @@ def test_arrow_data(folder: Path) -> None:
     catalog = Catalog()
     for source in (DATA, DATA.to_batches()[0], DATA.to_reader()):
         table = catalog.register("t", source)
-        assert table.source == InputSource("t")
+        assert isinstance(table.source, FrameSource)
+        assert table.source.label == "t"
         assert table.data is not None
         assert table.data.equals(DATA)
 

@@ -269,6 +269,19 @@ def test_nanoseconds_are_taken_exactly_or_not_at_all(
                 used.collect()
 
 
+def test_a_frame_keeps_the_data_that_a_name_stood_for(session: Session) -> None:
+    session.register("swapped", pa.table({"x": [1]}))
+    old = session.sql("select sum(x)::bigint as x from swapped")
+    assert old.to_dict() == {"x": [1]}
+    session.register("swapped", pa.table({"x": [10]}))
+    new = session.sql("select sum(x)::bigint as x from swapped")
+    assert remote_frame.concat([old, new]).sort("x").to_dict() == {"x": [1, 10]}
+    session.register("swapped", pa.table({"y": ["q"]}))
+    assert old.to_dict() == {"x": [1]}
+    session.catalog.drop("swapped")
+    assert old.to_dict() == {"x": [1]}
+
+
 def test_columns_in_paths_beside_resident_ones(
     control: EmbeddedControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
