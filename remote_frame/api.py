@@ -146,7 +146,7 @@ def from_dict(data: Mapping[str, Any], executor: Any = None, *, schema: Any = No
 def from_dicts(
     data: Sequence[Mapping[str, Any]], executor: Any = None, *, schema: Any = None
 ) -> RemoteFrame:
-    """A frame of rows, each a mapping from names to values.
+    """A frame of rows, each a mapping from names to values; where one lacks a name it is null.
 
     Examples
     --------
@@ -154,7 +154,13 @@ def from_dicts(
     {'a': [2]}
     """
     try:
-        table = pa.Table.from_pylist([dict(row) for row in data], schema=schema)
+        rows = [dict(row) for row in data]
+        if schema is None:
+            # Arrow would take the names of the first row for all there are.
+            names = dict.fromkeys(name for row in rows for name in row)
+            table = pa.table({name: [row.get(name) for row in rows] for name in names})
+        else:
+            table = pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise FrameError(f"from_dicts: {error}") from error
     return from_arrow(table, executor)

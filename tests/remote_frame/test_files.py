@@ -415,6 +415,15 @@ def test_conversions() -> None:
     assert from_dicts(typed.to_dicts()).to_dict() == {"a": [1]}
 
 
+def test_rows_need_not_have_all_names() -> None:
+    data: list[dict[str, Any]] = [{"a": 1}, {"b": 2, "a": None}, {}, {"c": "x"}]
+    frame = from_dicts(data)
+    assert frame.columns == ["a", "b", "c"]
+    assert frame.to_dicts() == pl.from_dicts(data).to_dicts()
+    typed = from_dicts(data, schema=pa.schema([("b", pa.int8())]))
+    assert typed.to_dict() == {"b": [None, 2, None, None]}
+
+
 def test_data_that_is_none() -> None:
     with pytest.raises(FrameError, match="no Arrow data"):
         from_arrow({"a": [1]})
