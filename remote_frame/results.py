@@ -128,7 +128,8 @@ class Results:
             The file; with `partition_by` or `rows_per_file` the directory, which is made.
         partition_by
             Columns by whose values rows are divided, in directories ``name=value``; they are not
-            in the files (hive's layout, which `read_parquet` reads).
+            in the files (hive's layout, which `read_parquet` reads). No rows are one empty file
+            with all columns.
         rows_per_file
             The most rows of a file.
 
@@ -172,6 +173,13 @@ class Results:
                 max_rows_per_group=min(row_group_size, most or row_group_size),
             )
             made = sorted(p.relative_to(temporary) for p in temporary.rglob("*.parquet"))
+            if not made:
+                # No value names a directory: all columns are in the file, in the order in which
+                # they are read back.
+                inside = [n for n in reader.schema.names if n not in names]
+                empty = reader.schema.empty_table().select([*inside, *names])
+                made = [Path("part-0.parquet")]
+                pq.write_table(empty, temporary / made[0], compression=compression)
         return [target / p for p in made]
 
     def write_csv(

@@ -213,6 +213,21 @@ def test_rows_per_file(tmp_path: Path) -> None:
     assert len(list((tmp_path / "x").iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    "options", [{"partition_by": "day"}, {"rows_per_file": 2}, {"partition_by": ["k", "town"]}]
+)
+def test_no_rows_are_one_empty_file(tmp_path: Path, options: Any) -> None:
+    frame = from_arrow(TABLE).filter(col("k") > 9)
+    files = frame.write_parquet(tmp_path / "none", **options)
+    assert [f.parent for f in files] == [tmp_path / "none"]
+    back = read_parquet(tmp_path / "none")
+    assert back.collect().num_rows == 0
+    names = [options["partition_by"]] if "partition_by" in options else []
+    last = [n for one in names for n in ([one] if isinstance(one, str) else one)]
+    assert back.columns == [n for n in frame.columns if n not in last] + last
+    assert back.select(frame.columns).schema == frame.schema
+
+
 def test_what_fails_while_it_is_written_leaves_nothing(tmp_path: Path) -> None:
     wrong = from_dict({"x": ["1", "oops"]}).with_columns(col("x").cast("int64"))
     for write in (wrong.write_parquet, wrong.write_csv):
