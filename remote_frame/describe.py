@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,16 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.types import is_numeric
-from remote_frame.expressions import Expr, col
+from remote_frame.expressions import Expr, col, lit, when
 
 if TYPE_CHECKING:
     from remote_frame.frame import RemoteFrame
 
 __all__ = ["describe"]
+
+
+# The square of a float beyond it, and the sum of a few, are none. NaN is greater.
+_SQUARED = 1e150
 
 
 def describe(frame: RemoteFrame, percentiles: Sequence[float]) -> pa.Table:
@@ -41,6 +46,16 @@ def describe(frame: RemoteFrame, percentiles: Sequence[float]) -> pa.Table:
     return pa.table(columns)
 
 
+def _deviation(value: Expr) -> Expr:
+    """The standard deviation; of what has none, or none that a float holds, NaN and no error."""
+    size = value.abs()
+    return (
+        when(size.max() >= _SQUARED)
+        .then(lit(math.nan))
+        .otherwise(value.filter(size < _SQUARED).std())
+    )
+
+
 def _is_number(type: pa.DataType) -> bool:
     return is_numeric(type) or bool(pt.is_boolean(type))
 
@@ -54,7 +69,7 @@ def _statistics(
         column = column.cast("int8")
     if _is_number(type):
         value = column.cast("float64")
-        found += [("mean", value.mean()), ("std", value.std())]
+        found += [("mean", value.mean()), ("std", _deviation(value))]
         found += [(f"{p:.0%}", value.quantile(p)) for p in percentiles]
     elif pt.is_null(type) or pt.is_binary(type):
         return found

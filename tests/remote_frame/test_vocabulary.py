@@ -316,6 +316,31 @@ def test_sorting_keeps_its_order_through_rows(frame: RemoteFrame) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, math.inf, 2.0],
+        [math.nan, 1.0, 2.0],
+        [math.inf, -math.inf, None],
+        [1e308, 1e308, -1e308],
+        [1.5, None, 4.0],
+        [None],
+        [],
+    ],
+)
+def test_a_summary_of_numbers_that_are_none(values: list[float | None]) -> None:
+    data = pa.table({"x": pa.array(values, pa.float64()), "f": pa.array(values, pa.float32())})
+    if values and max(abs(v or 0) for v in values) == 1e308:
+        data = data.select(["x"])
+    summary = from_arrow(data).describe([0.5])
+    theirs = pl.DataFrame(data).describe([0.5], interpolation="linear")
+    for name in data.column_names:
+        ours = dict(zip(summary["statistic"].to_pylist(), summary[name].to_pylist(), strict=True))
+        for what in ("count", "null_count", "mean", "std"):
+            expected = theirs.filter(statistic=what)[name].item()
+            assert ours[what] == pytest.approx(expected, nan_ok=True), what
+
+
 def test_frame_methods(frame: RemoteFrame) -> None:
     some = frame.select("id", "i", "f")
     assert some.top_k(2, by=["i", "id"]).to_dict()["id"] == [5, 3]
