@@ -77,7 +77,13 @@ class Catalog:
         self._resources: dict[str, Any] = {}
         self._lock = threading.RLock()
 
-    def register(self, name: str, source: str | os.PathLike[str] | Sequence[str] | Any) -> Table:
+    def register(
+        self,
+        name: str,
+        source: str | os.PathLike[str] | Sequence[str] | Any,
+        *,
+        hive_partitioning: bool | None = None,
+    ) -> Table:
         """Register a table, in place of one of the same name.
 
         Parameters
@@ -88,6 +94,9 @@ class Catalog:
             Parquet, CSV or Arrow IPC (feather) files: one, a directory, a glob pattern or a list;
             what `remote_frame.files.spool_csv` made; or Arrow data (`pa.Table`, `pa.RecordBatch`,
             `pa.RecordBatchReader`, or any object with ``__arrow_c_stream__``).
+        hive_partitioning
+            Whether directories of Parquet files called ``name=value`` are columns; see
+            `remote_frame.read_parquet`.
 
         Raises
         ------
@@ -102,7 +111,7 @@ class Catalog:
         elif isinstance(source, str | os.PathLike) or (
             isinstance(source, Sequence) and all(isinstance(s, str | os.PathLike) for s in source)
         ):
-            table = self._files(name, source)
+            table = self._files(name, source, hive_partitioning)
         else:
             table = _arrow(name, source)
         with self._lock:
@@ -110,7 +119,7 @@ class Catalog:
             self.generation += 1
         return table
 
-    def _files(self, name: str, source: FileSet) -> Table:
+    def _files(self, name: str, source: FileSet, hive: bool | None) -> Table:
         """A table of Parquet, CSV or Arrow files."""
         try:
             kind, paths = file_kind(source)
@@ -119,7 +128,7 @@ class Catalog:
                 return _spooled(name, spool_csv(paths, separator="\t" if tabs else ","))
             if kind == "arrow":
                 return _arrow(name, read_arrow(paths))
-            found = parquet_table(source)
+            found = parquet_table(source, hive)
         except DataFileError as error:
             raise DataError(f"table {name!r}: {error}") from None
         _check_names(name, found.schema)

@@ -7,7 +7,7 @@ It is the `Executor` of the frames that it makes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -18,7 +18,7 @@ import remote_frame
 from engine.catalog import Catalog
 from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings
 from engine.connection import LEAST_DEFAULT_MEMORY, PREIMPORT, Connection
-from engine.errors import EngineError
+from engine.errors import DataError, EngineError
 from engine.executor import QueryExecutor, Run
 from engine.policy import POLICIES, Policy, Sizes
 from engine.preparation import Preparation
@@ -26,6 +26,7 @@ from engine.resident.store import ResidentColumns
 from engine.stages import StagePlan
 from libd._core import available_memory
 from libd.units import format_size, parse_size
+from operators.parquet_files import FileSet
 from operators.rel import Rel
 
 if TYPE_CHECKING:
@@ -181,24 +182,33 @@ class Session:
         """Make a table known: Parquet, CSV or Arrow files, Arrow data; see `Catalog.register`."""
         self.catalog.register(name, source)
 
-    def read_parquet(self, path: str | os.PathLike[str], name: str | None = None) -> RemoteFrame:
-        """A frame over Parquet files; also registered as a table, by default under the file's
-        name.
-        """
-        table = name or Path(path).stem
-        self.register(table, path)
-        return self._frame(self.catalog.scan(table))
-
-    def read_csv(
-        self, path: str | os.PathLike[str], name: str | None = None, **options: Any
+    def read_parquet(
+        self,
+        path: FileSet,
+        name: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        hive_partitioning: bool | None = None,
     ) -> RemoteFrame:
-        """A frame over CSV files; also registered as a table, by default under the file's name.
+        """A frame over Parquet files; also registered as a table, with all columns, by default
+        under the (first) file's name.
+
+        `columns` and `hive_partitioning` are those of `remote_frame.read_parquet`.
+        """
+        table = name or _first(path).stem
+        self.catalog.register(table, path, hive_partitioning=hive_partitioning)
+        frame = self._frame(self.catalog.scan(table))
+        return frame if columns is None else frame.select(list(columns))
+
+    def read_csv(self, path: FileSet, name: str | None = None, **options: Any) -> RemoteFrame:
+        """A frame over CSV files; also registered as a table, by default under the (first)
+        file's name.
 
         `options` are those of `remote_frame.read_csv`.
         """
         from remote_frame.files import spool_csv
 
-        table = name or Path(path).name.split(".")[0]
+        table = name or _first(path).name.split(".")[0]
         self.register(table, spool_csv(path, **options))
         return self._frame(self.catalog.scan(table))
 
@@ -410,3 +420,12 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _first(source: FileSet) -> Path:
+    """The file that a table is called after."""
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    if not source:
+        raise DataError("no files were given")
+    return Path(source[0])

@@ -297,6 +297,28 @@ def test_columns_in_paths_beside_resident_ones(
     assert "not filled" not in caplog.text
 
 
+def test_a_session_reads_lists_and_some_columns(session: Session, tmp_path: Path) -> None:
+    files = remote_frame.from_arrow(TABLE).write_parquet(tmp_path / "many", rows_per_file=1500)
+    assert len(files) == 3
+    frame = session.read_parquet(files, columns=["x", "id"])
+    assert frame.columns == ["x", "id"]
+    assert frame.select(col("id").max(), n=remote_frame.len()).to_dict() == {
+        "id": [ROWS - 1],
+        "n": [ROWS],
+    }
+    name = files[0].stem
+    assert session.sql(f'select count(*) as n, max(s) as s from "{name}"').to_dict() == {
+        "n": [ROWS],
+        "s": ["n5"],
+    }
+    again = session.read_parquet(str(tmp_path / "many"), "again", hive_partitioning=False)
+    assert again.width == TABLE.num_columns
+    pairs = [remote_frame.from_dict({"a": [i]}).write_csv(tmp_path / f"{i}.csv") for i in (1, 2)]
+    assert session.read_csv(pairs, "pairs").sort("a").to_dict() == {"a": [1, 2]}
+    with pytest.raises(DataError, match="no files"):
+        session.read_parquet([])
+
+
 def test_csv_in_a_session(session: Session, tmp_path: Path) -> None:
     path = tmp_path / "towns.csv"
     path.write_text("name,size\none,10\ntwo,20\n")
@@ -363,9 +385,12 @@ def test_the_memory_of_a_frame_goes_with_it(control: EmbeddedControlPlane) -> No
     assert memory_files() == before
 
 
-def test_a_closed_session_computes_nothing(control: EmbeddedControlPlane) -> None:
+def test_a_closed_session_computes_nothing(control: EmbeddedControlPlane, tmp_path: Path) -> None:
+    remote_frame.from_dict({"a": [1]}).write_parquet(tmp_path / "a.parquet")
     session = Session(parallelism=1, control=control)
-    frame = session.from_dict({"a": [1]})
+    frames = [session.from_dict({"a": [1]}), session.read_parquet(tmp_path / "a.parquet")]
     session.close()
-    with pytest.raises(EngineError, match="closed"):
-        frame.collect()
+    for frame in frames:
+        for compute in (frame.collect, frame.explain, lambda f=frame: f.explain(analyze=True)):
+            with pytest.raises(EngineError, match="the session is closed"):
+                compute()
