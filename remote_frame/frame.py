@@ -7,8 +7,10 @@ checked when an operation is written down, not when it runs.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -112,6 +114,12 @@ class RemoteFrame(Results):
     def __getitem__(self, name: object) -> None:
         raise ExpressionError(
             f"a frame has no items: use select({name!r}), head() or filter() and collect()"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise ExpressionError(
+            "a frame cannot be gone through before it is computed: use to_dicts() for its rows, "
+            "columns for its names"
         )
 
     def __bool__(self) -> bool:
@@ -348,19 +356,19 @@ class RemoteFrame(Results):
         {'qty': [7, 5]}
         """
         flags = (not reverse) if isinstance(reverse, bool) else [not r for r in reverse]
-        return self._sorted(as_order(by, flags), limit=k)
+        return self._sorted(as_order(by, flags), limit=_number("top_k", k))
 
     def bottom_k(self, k: int, *, by: Any, reverse: bool | Sequence[bool] = False) -> RemoteFrame:
         """The `k` rows with the least values, in that order; `reverse`: the greatest."""
-        return self._sorted(as_order(by, reverse), limit=k)
+        return self._sorted(as_order(by, reverse), limit=_number("bottom_k", k))
 
     def limit(self, n: int = 5, offset: int = 0) -> RemoteFrame:
         """The first `n` rows, after skipping `offset`; which they are only `sort` decides."""
-        return self._with(_built("limit", build.limit, self._plan, n, offset))
+        return self._limited("limit", n, offset)
 
     def head(self, n: int = 5) -> RemoteFrame:
         """The first `n` rows."""
-        return self.limit(n)
+        return self._limited("head", n)
 
     def tail(self, n: int = 5) -> RemoteFrame:
         """The last `n` rows of a sorted frame.
@@ -381,10 +389,11 @@ class RemoteFrame(Results):
         >>> sales.select("qty").sort("qty").slice(-3, 2).collect().to_pydict()
         {'qty': [5, 7]}
         """
+        offset = _number("slice", offset)
         if offset >= 0:
-            return self._with(_built("slice", build.limit, self._plan, length, offset))
+            return self._limited("slice", length, offset)
         end = self.tail(-offset)
-        return end if length is None else end.limit(length)
+        return end if length is None else end._limited("slice", length)
 
     def reverse(self) -> RemoteFrame:
         """The rows of a sorted frame in the opposite order."""
@@ -397,7 +406,12 @@ class RemoteFrame(Results):
         return keys
 
     def _end(self, n: int, keys: Sequence[ir.SortKey]) -> Rel:
-        return _built("tail", build.limit, build.sort(self._plan, _reversed(keys)), n)
+        rows = _number("tail", n)
+        return _built("tail", build.limit, build.sort(self._plan, _reversed(keys)), rows)
+
+    def _limited(self, what: str, n: int | None, offset: int = 0) -> RemoteFrame:
+        rows = None if n is None and what == "slice" else _number(what, n)
+        return self._with(_built(what, build.limit, self._plan, rows, _number(what, offset)))
 
     def unique(
         self,
@@ -727,6 +741,14 @@ def _check_unique(names: Sequence[str], what: str) -> None:
     if twice:
         shown = ", ".join(map(repr, twice))
         raise AmbiguousColumnError(f"{what}: two columns would be called {shown}; use alias()")
+
+
+def _number(what: str, value: Any) -> int:
+    """A number of rows as an int, whosever integer it is."""
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
+    raise ExpressionError(f"{what}() takes whole numbers of rows, not {value!r}")
 
 
 def _built(what: str, make: Any, *args: Any) -> Rel:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -136,6 +137,23 @@ def test_narrow_integers_beside_constants(executor: LocalExecutor, type: pa.Data
     assert frame.collect().schema == frame.schema
     assert frame.dtypes == [pa.int32()] * 4
     assert rows(frame) == [(200_000, 200, 200, 200)]
+
+
+@pytest.mark.parametrize("number", [1.5, "2", True, None, -1])
+def test_numbers_of_rows_are_whole(sales: RemoteFrame, number: Any) -> None:
+    ordered = sales.sort("day")
+    for cut in (sales.head, sales.limit, ordered.tail, sales.slice):
+        if cut == sales.slice and number == -1:
+            continue
+        with pytest.raises(ExpressionError, match=f"{cut.__name__}.*{number!r}|negative"):
+            cut(number)
+    assert sales.head(np.int64(2)).collect().num_rows == 2
+    assert ordered.slice(-2, 1).collect().num_rows == 1
+
+
+def test_a_frame_is_no_sequence_of_rows(sales: RemoteFrame) -> None:
+    with pytest.raises(ExpressionError, match=r"to_dicts\(\).*columns"):
+        list(sales)
 
 
 def test_filter_sort_limit_unique(sales: RemoteFrame) -> None:
