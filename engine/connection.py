@@ -92,11 +92,15 @@ class Connection:
             If the connection is closed.
         """
         with self._lock:
-            if self._closed:
-                raise EngineError("the session is closed")
+            self.require_open()
             if self._control is None:
                 self._control = self._start()
             return self._control
+
+    def require_open(self) -> None:
+        """Raise what `control` does if the connection is closed."""
+        if self._closed:
+            raise EngineError("the session is closed")
 
     def warm_up(self) -> None:
         """Let a control plane that this connection has to start import what its workers need, while

@@ -102,6 +102,7 @@ class QueryExecutor:
 
     def collect(self, plan: Rel) -> pa.Table:
         """Run a plan; see `engine.session.Session.collect`."""
+        self.connection.require_open()
         try:
             with unchanged(versioned_files(plan)):
                 return self._collect(plan)
@@ -127,6 +128,7 @@ class QueryExecutor:
 
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized, and cut into stages at the grain at which it would be run now."""
+        self.connection.require_open()
         query = self.preparation.prepare(plan)
         return query.cut(self._grain(query))
 

@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -358,18 +359,20 @@ def test_statements_over_frames_and_tables(session: Session) -> None:
         session.sql(text, big=TABLE)  # type: ignore[arg-type]
 
 
-def test_the_memory_of_a_frame_goes_with_it(control: EmbeddedControlPlane) -> None:
-    def memory_files() -> list[int]:
-        gc.collect()
-        found = []
-        for fd in os.listdir("/proc/self/fd"):
-            try:
-                if "scad-table" in os.readlink(f"/proc/self/fd/{fd}"):
-                    found.append(os.stat(f"/proc/self/fd/{fd}").st_size)
-            except FileNotFoundError:
-                continue
-        return found
+def memory_files() -> list[int]:
+    """Sizes of the memory files that this process holds."""
+    gc.collect()
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if "scad-table" in os.readlink(f"/proc/self/fd/{fd}"):
+                found.append(os.stat(f"/proc/self/fd/{fd}").st_size)
+        except FileNotFoundError:
+            continue
+    return found
 
+
+def test_the_memory_of_a_frame_goes_with_it(control: EmbeddedControlPlane) -> None:
     before = memory_files()
     with Session(parallelism=1, control=control) as session:
         frame = session.from_dict({"a": list(range(1000))})
@@ -387,10 +390,13 @@ def test_the_memory_of_a_frame_goes_with_it(control: EmbeddedControlPlane) -> No
 
 def test_a_closed_session_computes_nothing(control: EmbeddedControlPlane, tmp_path: Path) -> None:
     remote_frame.from_dict({"a": [1]}).write_parquet(tmp_path / "a.parquet")
-    session = Session(parallelism=1, control=control)
-    frames = [session.from_dict({"a": [1]}), session.read_parquet(tmp_path / "a.parquet")]
-    session.close()
-    for frame in frames:
-        for compute in (frame.collect, frame.explain, lambda f=frame: f.explain(analyze=True)):
-            with pytest.raises(EngineError, match="the session is closed"):
-                compute()
+    before = memory_files()
+    for session in (Session(parallelism=1, control=control), Session()):
+        frames = [session.from_dict({"a": [1]}), session.read_parquet(tmp_path / "a.parquet")]
+        session.close()
+        for frame in frames:
+            for compute in (frame.collect, frame.explain, partial(session.stages, frame.plan)):
+                with pytest.raises(EngineError, match="the session is closed"):
+                    compute()
+        del frame, frames, compute
+        assert memory_files() == before
