@@ -15,7 +15,7 @@ from typing import Literal
 import pyarrow as pa
 
 from operators.errors import DataFileError
-from operators.parquet_files import FileSet
+from operators.parquet_files import FileSet, files_below
 
 __all__ = ["FileKind", "file_kind", "read_arrow"]
 
@@ -70,7 +70,7 @@ def _paths(source: FileSet) -> list[Path]:
         return [Path(s) for s in source]
     path = Path(source)
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
+        return files_below(path)
     if path.exists():
         return [path]
     return sorted(Path(p) for p in glob.glob(os.fspath(source), recursive=True)) or [path]

@@ -20,7 +20,7 @@ from operators.rel import ParquetSource
 from operators.schema import Field, Schema
 from operators.types import DATE, INT64, STRING, canonical_schema
 
-__all__ = ["FileSet", "ParquetTable", "data_files", "parquet_table"]
+__all__ = ["FileSet", "ParquetTable", "data_files", "files_below", "parquet_table"]
 
 FileSet = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A file, a directory, a pattern, or a list of files."""
@@ -62,8 +62,21 @@ class ParquetTable:
         return ParquetSource(name, self.paths, None, self.hive, self.versions, self.nanoseconds)
 
 
+def files_below(directory: Path) -> list[Path]:
+    """The files in a directory and those in it, in order; without the hidden ones, whose names or
+    whose directories' begin with a dot or an underscore: others write them for themselves.
+    """
+    found = []
+    for path in directory.rglob("*"):
+        parts = path.relative_to(directory).parts
+        if not any(p.startswith((".", "_")) and "=" not in p for p in parts) and path.is_file():
+            found.append(path)
+    return sorted(found)
+
+
 def data_files(source: FileSet, suffix: str) -> list[Path]:
-    """The files that `source` stands for, those of a directory with this suffix, in order.
+    """The files that `source` stands for, those of a directory with this suffix, in order; see
+    `files_below`.
 
     Raises
     ------
@@ -76,7 +89,7 @@ def data_files(source: FileSet, suffix: str) -> list[Path]:
         return [Path(s) for s in source]
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.rglob(f"*{suffix}") if p.is_file())
+        found = [p for p in files_below(path) if p.name.endswith(suffix)]
         if not found:
             kind = {".parquet": "Parquet", ".csv": "CSV"}.get(suffix, suffix)
             raise DataFileError(f"{source}: the directory holds no {kind} files")

@@ -76,6 +76,25 @@ def test_parquet_files_globs_directories(tmp_path: Path) -> None:
     assert read_parquet(paths[1:2]).select("k").to_dict() == {"k": [2]}
 
 
+def test_hidden_files_of_a_directory_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "_data"
+    hidden = (".part.parquet", "_part.parquet", ".tmp/x.parquet", "_temporary/0/x.parquet")
+    for name in hidden:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"half of a file")
+        (folder / name).with_suffix(".csv").write_bytes(b"")
+    with pytest.raises(DataFileError, match="no Parquet files"):
+        read_parquet(folder)
+    from_dict({"a": [1]}).write_parquet(folder / "a.parquet")
+    from_dict({"a": [1]}).write_csv(folder / "a.csv")
+    assert read_parquet(folder).to_dict() == {"a": [1]}
+    assert read_csv(folder).to_dict() == {"a": [1]}
+    with pytest.raises(DataFileError, match=r"_part\.parquet"):
+        read_parquet(folder / "_part.parquet")
+    from_dict({"_k": [1], "a": [2]}).write_parquet(tmp_path / "hive", partition_by="_k")
+    assert read_parquet(tmp_path / "hive").to_dict() == {"a": [2], "_k": [1]}
+
+
 def test_hive_partitions_there_and_back(tmp_path: Path) -> None:
     frame = from_arrow(TABLE).with_columns(part=col("k") % 2)
     written = frame.write_parquet(tmp_path / "set", partition_by=["day", "part", "town"])

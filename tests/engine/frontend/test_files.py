@@ -79,6 +79,14 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
         assert rows(Catalog().register("t", source)) == {"n": expected}
 
 
+def test_hidden_files_of_a_directory_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n")
+    (tmp_path / "_temporary").mkdir()
+    for name in ("_b.csv", ".c.csv", "_d.parquet", "_temporary/e.csv"):
+        (tmp_path / name).write_text("other\n2\n")
+    assert rows(Catalog().register("t", tmp_path)) == {"n": [1]}
+
+
 def test_parquet_wins_in_a_directory(tmp_path: Path) -> None:
     pq.write_table(DATA, tmp_path / "a.parquet")
     (tmp_path / "notes.csv").write_text("x\n1\n")
