@@ -108,6 +108,10 @@ class QueryExecutor:
                 return self._collect(plan)
         except FileChangedError as error:
             raise DataError(str(error)) from error
+        except QueryFailedError as error:
+            error.args = (self.preparation.named(str(error)),)
+            error.traceback = self.preparation.named(error.traceback)
+            raise
 
     def _collect(self, plan: Rel) -> pa.Table:
         query = self.preparation.prepare(plan)

@@ -8,6 +8,7 @@ A memory file has no name that could outlive its owner. Workers of the same user
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from dataclasses import replace
@@ -18,11 +19,14 @@ from engine.errors import DataError
 from engine.optimizer.expressions import map_subqueries, with_inputs
 from operators.rel import InputSource, ParquetSource, Rel, Scan
 from remote_frame.errors import StorageError
-from remote_frame.executor import FrameSource
+from remote_frame.executor import UNNAMED, FrameSource
 from remote_frame.local import LocalTable
 from remote_frame.spool import SpooledTable
 
 __all__ = ["LocalTables"]
+
+
+_PATH = re.compile(r"/proc/\d+/fd/\d+")
 
 
 class LocalTables:
@@ -41,6 +45,7 @@ class LocalTables:
             weakref.WeakKeyDictionary()
         )
         self._held: list[int] = []
+        self._shown: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def resolve(self, plan: Rel) -> Rel:
@@ -68,7 +73,13 @@ class LocalTables:
                 descriptor = os.dup(spooled.descriptor)
                 self._descriptors[spooled] = descriptor
                 self._held.append(descriptor)
-        return f"/proc/{os.getpid()}/fd/{descriptor}"
+            path = f"/proc/{os.getpid()}/fd/{descriptor}"
+            self._shown[path] = _shown(source)
+        return path
+
+    def named(self, text: str) -> str:
+        """A text in which tables stand for the paths of their memory files."""
+        return _PATH.sub(lambda found: self._shown.get(found[0], found[0]), text)
 
     def _spooled(self, source: FrameSource) -> SpooledTable:
         data = source.data
@@ -87,6 +98,14 @@ class LocalTables:
             while self._held:
                 os.close(self._held.pop())
             self._descriptors.clear()
+            self._shown.clear()
+
+
+def _shown(source: FrameSource) -> str:
+    """What a table of this process is, for people."""
+    if source.label != UNNAMED:
+        return f"table {source.label!r}"
+    return str(getattr(source.data, "origin", source.label))
 
 
 def _written(name: str, data: pa.Table) -> SpooledTable:

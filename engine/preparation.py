@@ -162,6 +162,10 @@ class Preparation:
             self._kept.put(id(plan), generation, (plan, prepared))
         return prepared
 
+    def named(self, text: str) -> str:
+        """What an element says, with the names of this process's tables in it."""
+        return self._local.named(text)
+
     def close(self) -> None:
         """Give the memory of this process's data back."""
         self._kept.clear()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KERNEL_RESOURCE",
+    "UNNAMED",
     "Executor",
     "FrameSource",
     "LocalExecutor",
@@ -38,6 +39,9 @@ __all__ = [
 
 KERNEL_RESOURCE = "duckdb"
 """The key under which a worker keeps its one warm kernel (`action.resource`)."""
+
+UNNAMED = "frame"
+"""What people call the data of a frame that nobody gave a name."""
 
 _DEFAULT_MEMORY = 1 << 30
 
@@ -89,10 +93,10 @@ class FrameSource(InputSource):
     """
 
     data: ArrowData = field(compare=False, repr=False)
-    label: str = field(default="frame", compare=False, repr=False)
+    label: str = field(default=UNNAMED, compare=False, repr=False)
 
     @classmethod
-    def over(cls, data: ArrowData, label: str = "frame") -> FrameSource:
+    def over(cls, data: ArrowData, label: str = UNNAMED) -> FrameSource:
         """A source whose name is unique among those alive."""
         return cls(f"frame_{id(data):x}", data, label)
 

@@ -19,6 +19,7 @@ import pytest
 import remote_frame
 from engine import Session
 from engine.errors import DataError, EngineError, SqlError, TableNotFoundError
+from engine.execution import QueryFailedError
 from openwhisk.control import EmbeddedControlPlane
 from operators.errors import UnsupportedTypeError
 from remote_frame import ExpressionError, FrameError, RemoteFrame, col, lit, when
@@ -318,6 +319,23 @@ def test_a_session_reads_lists_and_some_columns(session: Session, tmp_path: Path
     assert session.read_csv(pairs, "pairs").sort("a").to_dict() == {"a": [1, 2]}
     with pytest.raises(DataError, match="no files"):
         session.read_parquet([])
+
+
+def test_errors_name_tables_and_not_memory_files(session: Session, tmp_path: Path) -> None:
+    data = pa.table({"s": ["1", "x"]})
+    session.register("words", data)
+    path = tmp_path / "bad.csv"
+    path.write_text("s\n1\nx\n")
+    number = col("s").cast(int)
+    for frame, named in (
+        (session.sql("select s::bigint as s from words"), r"while reading table 'words'\)"),
+        (session.read_csv(path).select(number), r"while reading table 'bad'\)"),
+        (remote_frame.read_csv(path, session).select(number), r"while reading CSV, bad\.csv\)"),
+        (session.from_arrow(data).select(number), r"while reading Arrow data \(2 rows\)\)"),
+    ):
+        with pytest.raises(QueryFailedError, match=named) as caught:
+            frame.collect()
+        assert "/proc/" not in str(caught.value)
 
 
 def test_csv_in_a_session(session: Session, tmp_path: Path) -> None:
