@@ -22,13 +22,13 @@ import pyarrow as pa
 
 from operators import build
 from operators.errors import OperatorError
-from operators.microseconds import in_microseconds
+from operators.microseconds import counts_nanoseconds, in_microseconds
 from operators.rel import Rel
 from remote_frame.errors import ExpressionError, FrameError
 from remote_frame.executor import FrameSource, LocalExecutor, common_executor, executor_of
 from remote_frame.frame import JoinHow, RemoteFrame
 from remote_frame.joins import AsofStrategy
-from remote_frame.local import LocalTable, RenamedData
+from remote_frame.local import LocalTable, MicrosecondData, RenamedData
 from remote_frame.opening import ActionLike, Handles, open_reader
 
 __all__ = [
@@ -104,6 +104,8 @@ def over_data(data: Any, executor: Any = None, names: Sequence[str] | None = Non
     """
     # Kernels tell columns apart by name and without regard to case; frames do not have to.
     shown = list(data.schema.names if names is None else names)
+    if any(counts_nanoseconds(f.type) for f in data.schema):
+        data = MicrosecondData(data)
     apart = _told_apart(data.schema.names)
     if apart != data.schema.names:
         data = RenamedData(data, apart)

@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
+from operators.microseconds import in_microseconds
 from operators.partition import written_schema
 from remote_frame.errors import ColumnNotFoundError
 
-__all__ = ["LocalTable", "RenamedData"]
+__all__ = ["LocalTable", "MicrosecondData", "RenamedData"]
 
 
 class LocalTable:
@@ -95,6 +96,48 @@ class RenamedData:
         schema = self.schema
         batches = (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in reader)
         return pa.RecordBatchReader.from_batches(schema, batches).__arrow_c_stream__(
+            requested_schema
+        )
+
+
+class MicrosecondData:
+    """Columns whose timestamps of nanoseconds are made microseconds as they are read.
+
+    Parameters
+    ----------
+    data
+        Columns that can be read again and again.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.origin = str(getattr(data, "origin", "memory elements"))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns; none counts nanoseconds."""
+        return in_microseconds(self._data.schema.empty_table()).schema
+
+    def select(self, columns: Sequence[int]) -> MicrosecondData:
+        """The same rows with only some columns."""
+        return MicrosecondData(self._data.select(columns))
+
+    def table(self) -> pa.Table:
+        """All rows."""
+        return in_microseconds(self._data.table())
+
+    def arrow_stream(self, columns: Sequence[str]) -> MicrosecondData:
+        """The named columns; for none, what the data has for none."""
+        return MicrosecondData(self._data.arrow_stream(columns))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        reader = pa.RecordBatchReader.from_stream(self._data)
+        batches = (
+            made
+            for batch in reader
+            for made in in_microseconds(pa.Table.from_batches([batch])).to_batches()
+        )
+        return pa.RecordBatchReader.from_batches(self.schema, batches).__arrow_c_stream__(
             requested_schema
         )
 

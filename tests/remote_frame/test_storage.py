@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import remote_frame
-from libd.errors import CapacityError, StaleRefError
+from libd.errors import CapacityError, ScadError, StaleRefError
 from operators.errors import OperatorError, PlanError, UnsupportedTypeError
 from operators.partition import layout
 from remote_frame import (
@@ -29,6 +29,7 @@ from remote_frame import (
     FrameHandle,
     HandleError,
     StorageError,
+    col,
     open_reader,
 )
 
@@ -417,3 +418,17 @@ def test_columns_of_one_name_keep_their_values(element: Any, names: list[str]) -
         assert found.column_names == names
         assert [c.to_pylist() for c in found.columns] == [c.to_pylist() for c in data]
     assert frame.select(remote_frame.len()).to_dict() == {"len": [2]}
+
+
+def test_nanoseconds_are_stored_and_taken_exactly_or_not_at_all(element: Any) -> None:
+    whole = pa.table({"x": [1, 2], "t": pa.array([-1000, 2000], pa.timestamp("ns"))})
+    finer = whole.set_column(1, "t", pa.array([-1000, 2001], pa.timestamp("ns")))
+    frame = remote_frame.open(remote_frame.write(whole, element.transport), element.action)
+    expected = whole.set_column(1, "t", whole["t"].cast(pa.timestamp("us")))
+    assert frame.collect().equals(expected)
+    assert frame.sort("t").select("t", "x").collect().equals(expected.select(["t", "x"]))
+    frame = remote_frame.open(remote_frame.write(finer, element.transport), element.action)
+    assert frame.select(col("x").max()).to_dict() == {"x": [2]}
+    for used in (frame, frame.select(col("t").max())):
+        with pytest.raises(ScadError, match=r"column 't': it counts nanoseconds"):
+            used.collect()
