@@ -138,6 +138,7 @@ class QueryExecutor:
 
     def application(self, name: str, plan: Rel) -> Application:
         """The application that a plan would be run as now."""
+        self.connection.require_open()
         query = self.preparation.prepare(plan)
         grain = self._grain(query)
         settings = allowed_settings(self.codegen, self.sizes, query.shape)

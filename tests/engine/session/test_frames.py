@@ -413,7 +413,11 @@ def test_a_closed_session_computes_nothing(control: EmbeddedControlPlane, tmp_pa
         frames = [session.from_dict({"a": [1]}), session.read_parquet(tmp_path / "a.parquet")]
         session.close()
         for frame in frames:
-            for compute in (frame.collect, frame.explain, partial(session.stages, frame.plan)):
+            for compute in (
+                frame.collect,
+                frame.explain,
+                partial(session.emit, frame, tmp_path / "x"),
+            ):
                 with pytest.raises(EngineError, match="the session is closed"):
                     compute()
         del frame, frames, compute
