@@ -186,7 +186,7 @@ class Writer(Scalars):
     def _ranked(self, window: Window, keys: Sequence[SortKey]) -> str:
         method = _RANKS[window.function]
         if not keys:
-            return self._over(Text("pl.len() * 0 + 1"), window, ()).code
+            return self._over(Text("pl.len() * 0 + 1", Strength.SUM), window, ()).code
         key = keys[0]
         if len(keys) > 1:
             codes = ", ".join(f"k{i}={self._code(k).code}" for i, k in enumerate(keys))

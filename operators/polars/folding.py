@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal as pydecimal
 import re
@@ -63,7 +64,8 @@ def fold(expr: Expr) -> Expr:
         if pt.is_float64(type) and pt.is_integer(given):
             return Lit(type, float(arg.value))
     if pt.is_string(given) and pt.is_date(type) and _ISO_DATE.fullmatch(arg.value):
-        return Lit(type, datetime.date.fromisoformat(arg.value))
+        with contextlib.suppress(ValueError):  # DuckDB raises, or has years that Python has not
+            return Lit(type, datetime.date.fromisoformat(arg.value))
     return expr
 
 

@@ -15,7 +15,7 @@ from operators.function_types import literal_integer
 from operators.polars.casts import HALF_AWAY, cast
 from operators.polars.text import Strength, Text, quoted
 from operators.polars.types import polars_type
-from operators.types import FLOAT64, STRING, canonical
+from operators.types import FLOAT64, INTERVAL, STRING, canonical
 
 if TYPE_CHECKING:
     from operators.polars.scalars import Scalars
@@ -218,7 +218,8 @@ def _moved(writer: Scalars, call: Call) -> Text:
         other = writer.text(right).code
         operator = "-" if sign < 0 else "+"
         return Text(f"{writer.text(left).code} {operator} pl.duration(days={other})", Strength.SUM)
-    if pt.is_temporal(left.type) and isinstance(right, Lit) and right.value is not None:
+    movable = pt.is_date(left.type) or pt.is_timestamp(left.type)
+    if movable and right.type == INTERVAL and isinstance(right, Lit) and right.value is not None:
         months, days, nanoseconds = (sign * part for part in right.value)
         text = _as_timestamp(writer, left)
         micros = nanoseconds // 1000 if nanoseconds >= 0 else -(-nanoseconds // 1000)

@@ -12,6 +12,7 @@ import decimal
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -92,7 +93,7 @@ def value_text(lit: Lit) -> Text:
         if math.isfinite(number):
             return _number(repr(number))
         return Text(f'float("{number}")', bare=True)
-    value = pa.scalar(lit.value, type).as_py() if pt.is_temporal(type) else None
+    value = _moment(lit.value, type) if pt.is_temporal(type) else None
     if isinstance(value, datetime.datetime):
         parts = [value.year, value.month, value.day, value.hour, value.minute, value.second]
         parts += [value.microsecond]
@@ -102,6 +103,13 @@ def value_text(lit: Lit) -> Text:
     if isinstance(value, datetime.date):
         return Text(f"date({value.year}, {value.month}, {value.day})", bare=True)
     raise UnsupportedPlan(f"a constant of type {type}")
+
+
+def _moment(value: Any, type: pa.DataType) -> Any:
+    try:
+        return pa.scalar(value, type).as_py()
+    except OverflowError:
+        raise UnsupportedPlan(f"a constant of type {type} beyond Python's years") from None
 
 
 def literal(lit: Lit) -> Text:
