@@ -101,6 +101,8 @@ class Writer(Scalars):
         if not columns_used(arg):
             raise UnsupportedPlan(f"{function} of a constant")
         kind = canonical(arg.type)
+        if function == "avg" and pt.is_temporal(kind):
+            raise UnsupportedPlan(f"an average of {kind}, which Polars rounds down")
         text = self.exact(arg)
         if filter is not None:
             text = text.then(f"filter({self._rows(filter).code})")

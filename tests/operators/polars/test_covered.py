@@ -127,6 +127,15 @@ def column(type: pa.DataType) -> Expr:
     return build.col(SCHEMA, NAMES[list(CONSTANTS).index(type)])
 
 
+@pytest.mark.parametrize("type", [pa.date32(), TIMESTAMP, pa.time64("us"), INTERVAL])
+def test_averages_of_times_are_not_covered(type: pa.DataType) -> None:
+    """Polars rounds them down, DuckDB to the nearest microsecond."""
+    writer = Writer(SCHEMA.names, SCHEMA.types)
+    result = TIMESTAMP if pa.types.is_date(type) else type
+    assert not written(writer.aggregate, Aggregate(result, "avg", (column(type),)))
+    assert not written(writer.window, Window(result, "avg", (column(type),)))
+
+
 def test_what_is_between_two_timestamps_is_not_covered() -> None:
     since = Lit(TIMESTAMP, datetime.datetime(1970, 1, 1))
     difference = build.call("subtract", column(TIMESTAMP), since)
