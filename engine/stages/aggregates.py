@@ -152,6 +152,8 @@ def _has_phases(rel: Aggregation, below: Fragment) -> bool:
 def _mergeable(measure: Aggregate, keys: set[int], below: Fragment) -> bool:
     if measure.order or measure.function not in (_MERGED_BY_ITSELF | _MERGED_BY_SUM | {"avg"}):
         return False
+    if measure.function == "avg" and pt.is_temporal(measure.type):
+        return False  # of dates and intervals there is an average, but no sum
     if not measure.distinct or measure.function in ("min", "max", "bool_and", "bool_or"):
         return True
     # Distinct values count once only if equal ones are in one copy.

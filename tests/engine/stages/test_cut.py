@@ -3,6 +3,7 @@ join."""
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from typing import Any
 
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from operators import build
-from operators.expr import Column, Expr
+from operators.expr import Aggregate, Column, Expr
 from operators.rel import Rel
+from operators.types import TIMESTAMP
 
 KINDS = ["inner", "left", "right", "full", "semi", "anti", "mark"]
 # Forces every way of bringing two sides together.
@@ -106,6 +108,19 @@ def test_averages_of_decimals_are_exact(parquet: Any, check: Any) -> None:
     rel = parquet("t", pa.table({"x": pa.array(values, pa.decimal128(7, 2))}))
     plan = build.aggregation(rel, [], [build.aggregate("avg", c(rel, "x"))])
     check(plan, exact=True)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_averages_of_times(tables: Any, check: Any, grouped: bool) -> None:
+    """They have no sum to be merged of."""
+    rel = tables.scan("sales")
+    day = c(rel, "day")
+    since = build.lit(dt.datetime(2000, 1, 1), TIMESTAMP)
+    times: list[Expr] = [day, build.cast(day, TIMESTAMP), build.call("subtract", day, since)]
+    measures = [
+        Aggregate(TIMESTAMP if pa.types.is_date(e.type) else e.type, "avg", (e,)) for e in times
+    ]
+    check(build.aggregation(rel, [c(rel, "town")] if grouped else [], measures))
 
 
 @pytest.mark.parametrize("function", ["stddev_samp", "var_pop", "median"])
