@@ -118,6 +118,8 @@ def duck_literal(node: Mapping[str, Any]) -> str:
         return f"CAST('{whole:f}' AS {type})"
     if type == "HUGEINT":
         return f"CAST('{(value['upper'] << 64) + value['lower']}' AS HUGEINT)"
+    if type in ("FLOAT", "DOUBLE") and isinstance(value, str):  # an infinity or NaN
+        return f"CAST({text_literal(value)} AS {type})"
     if type in _ARROW_NAMES and isinstance(value, int | float):
         return f"CAST('{value!r}' AS {type})"
     raise UnsupportedSqlError(f"constants of type {type} are not supported here")

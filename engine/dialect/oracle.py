@@ -8,6 +8,7 @@ Answers are cached: they depend on nothing but the question.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,8 @@ Constant = tuple[str, Any]
 """A DuckDB type name and the value as pyarrow gives it to Python (dates and times as integers)."""
 
 _CACHE_LIMIT = 20_000
+# In a text the quotes would be escaped.
+_NO_NUMBER = re.compile(r'"value":(-?Infinity|NaN)\b')
 
 
 def one_line(error: Exception) -> str:
@@ -172,7 +175,8 @@ class Oracle:
             raise SqlError(one_line(error)) from None
         if row is None:
             raise PlanningError("DuckDB gave no plan")
-        answer = msgspec.json.decode(row[0], type=_Answer)
+        # Of what is no number to JSON, DuckDB writes the bare name.
+        answer = msgspec.json.decode(_NO_NUMBER.sub(r'"value":"\1"', row[0]), type=_Answer)
         if answer.error:
             raise SqlError(one_line(Exception(answer.error_message)))
         return answer.plans
