@@ -7,6 +7,7 @@ from libd.errors import ScadError
 __all__ = [
     "DataError",
     "EngineError",
+    "NestingError",
     "PlanningError",
     "SqlError",
     "SqlSyntaxError",
@@ -34,6 +35,10 @@ class SqlSyntaxError(SqlError):
 
 class UnsupportedSqlError(SqlError):
     """Correct SQL of a kind that this engine does not plan; the message names the construct."""
+
+
+class NestingError(UnsupportedSqlError):
+    """A query or plan that nests deeper than the engine follows; the message says of what."""
 
 
 class TableNotFoundError(SqlError):

@@ -13,9 +13,9 @@ from sqlglot import exp
 
 from engine.catalog import Catalog
 from engine.dialect import Mentions, NarrowTables, Oracle, QueryBinder, Signatures
-from engine.dialect.syntax import called_names
+from engine.dialect.syntax import called_names, deepest
 from engine.dialect.types import ir_type
-from engine.errors import PlanningError, UnsupportedSqlError
+from engine.errors import NestingError, PlanningError, UnsupportedSqlError
 from engine.optimizer.expressions import every_relation
 from engine.recent import Recent
 from engine.substrait import Planner, PlanReader, TableSource
@@ -93,8 +93,11 @@ class FrontEnd:
         described = self.oracle.describe_beside(text)
         try:
             rel, width = self._planned(tree, tables, Mentions.of(tree, nodes))
-        except Exception:
+        except Exception as error:
             described.result()  # what DuckDB itself refuses is told in its words
+            if isinstance(error, RecursionError | NestingError):
+                words = f"the query nests too deeply: {deepest(tree)}"
+                raise NestingError(words) from None
             raise
         outputs = described.result()
         if width != len(outputs):

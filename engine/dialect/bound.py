@@ -24,6 +24,7 @@ from engine.dialect.literals import (
 )
 from engine.dialect.oracle import Oracle
 from engine.dialect.signatures import Signature, Signatures
+from engine.dialect.syntax import joined
 from engine.dialect.types import ir_type, is_integer_name, lossless, type_of_json
 from engine.errors import UnsupportedSqlError
 
@@ -207,8 +208,8 @@ class Translator:
         return Term(f"({left.text} {_COMPARISONS[node['type']]} {right.text})", "BOOLEAN")
 
     def _conjunction(self, node: Node) -> Term:
-        word = " AND " if node["type"] == "CONJUNCTION_AND" else " OR "
-        return Term(f"({word.join(self(c).text for c in node['children'])})", "BOOLEAN")
+        word = "AND" if node["type"] == "CONJUNCTION_AND" else "OR"
+        return Term(joined(word, [self(c).text for c in node["children"]]), "BOOLEAN")
 
     def _operator(self, node: Node) -> Term:
         if node["type"] == "OPERATOR_NOT":

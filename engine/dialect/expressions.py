@@ -29,6 +29,7 @@ from engine.dialect.syntax import (
     frame,
     function_names,
     is_aggregate,
+    joined,
     name_of,
     ordering,
     unwrap_aggregate,
@@ -146,7 +147,7 @@ class ExpressionBinder:
             node = node.this
         if isinstance(node, exp.And):
             parts = [self.condition(n, clause) for n in node.flatten()]
-            return f"({' AND '.join(parts)})"
+            return joined("AND", parts)
         if isinstance(node, exp.Not):
             inner = node.this.unnest()
             if isinstance(inner, exp.In) and inner.args.get("query") is not None:

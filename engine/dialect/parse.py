@@ -11,8 +11,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from engine.dialect.syntax import DUCKDB
-from engine.errors import SqlError, SqlSyntaxError, UnsupportedSqlError
+from engine.dialect.syntax import DUCKDB, balanced
+from engine.errors import NestingError, SqlError, SqlSyntaxError, UnsupportedSqlError
 
 __all__ = ["parse"]
 
@@ -27,6 +27,8 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
     ------
     SqlSyntaxError
         If DuckDB's parser refuses the text; with line and column.
+    NestingError
+        If it nests too deeply.
     UnsupportedSqlError
         If it is another statement than a query, or sqlglot does not know a construct.
     SqlError
@@ -47,11 +49,14 @@ def parse(text: str, connection: duckdb.DuckDBPyConnection) -> exp.Expr:
         raise UnsupportedSqlError(f"{kind.name} statements are not supported: only queries are")
     try:
         tree = sqlglot.parse_one(text, read=DUCKDB)
+    except RecursionError:
+        raise NestingError("the query nests too deeply") from None
     except SqlglotError as error:
         places = getattr(error, "errors", None) or [{}]
         line, column = places[0].get("line"), places[0].get("col")
         where = f"line {line}, column {column}: " if line else ""
         raise UnsupportedSqlError(f"{where}this construct is not supported") from None
+    tree = balanced(tree)
     for node in list(tree.find_all(exp.WithinGroup, exp.DateAdd)):
         if isinstance(node, exp.WithinGroup):
             raise UnsupportedSqlError("WITHIN GROUP is not supported")

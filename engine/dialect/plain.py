@@ -18,6 +18,7 @@ from sqlglot import exp
 from engine.dialect.bound import Term, Translator
 from engine.dialect.literals import datafusion_literal
 from engine.dialect.oracle import Constant
+from engine.dialect.syntax import joined
 
 __all__ = ["plain_condition", "plain_constant"]
 
@@ -58,8 +59,8 @@ class _Conditions:
                 parts = [self.text(n) for n in node.flatten()]
                 if None in parts:
                     return None
-                word = " AND " if isinstance(node, exp.And) else " OR "
-                return f"({word.join(p for p in parts if p is not None)})"
+                word = "AND" if isinstance(node, exp.And) else "OR"
+                return joined(word, [p for p in parts if p is not None])
             case exp.Is(expression=exp.Null()):
                 asked = self._leaf(node.this)
                 return None if asked is None else f"({asked.text} IS NULL)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -134,32 +134,42 @@ class QueryBinder:
             raise UnsupportedSqlError(f"{word} ALL is not supported")
         if node.args.get("sample"):
             raise UnsupportedSqlError("USING SAMPLE is not supported")
-        sides = [self.bind(side, parent, ctes) for side in (node.left, node.right)]
-        left, right = (s.outputs for s in sides)
-        if len(left) != len(right):
-            raise SqlError(f"{word} of {len(left)} and of {len(right)} columns")
-        types = self._unified(left, right)
-        texts = [self._conformed(s, types) for s in sides]
-        all_ = " ALL" if word == "UNION" and not node.args.get("distinct") else ""
+        united = word == "UNION"
+        all_ = united and not node.args.get("distinct")
+        # DuckDB, too, makes one of the unions that unions of their kind are put together of.
+        branches = _branches(node) if united else [node.left, node.right]
+        sides = [self.bind(side, parent, ctes) for side in branches]
+        for side in sides[1:]:
+            if len(sides[0].outputs) != len(side.outputs):
+                widths = f"{len(sides[0].outputs)} and of {len(side.outputs)}"
+                raise SqlError(f"{word} of {widths} columns")
+        types = self._unified([s.outputs for s in sides])
         outputs = tuple(
-            Output(o.name, self.unique(o.name), t) for o, t in zip(left, types, strict=True)
+            Output(o.name, self.unique(o.name), t)
+            for o, t in zip(sides[0].outputs, types, strict=True)
         )
+        select, operator = "SELECT", f"{word} ALL" if all_ else word
+        if united and not all_ and len(sides) > 2:
+            select, operator = "SELECT DISTINCT", "UNION ALL"
+        together = f" {operator} ".join(self._conformed(s, types) for s in sides)
         name = quote(self.unique("set"))
         columns = ", ".join(quote(o.alias) for o in outputs)
-        text = f"SELECT {columns} FROM ({texts[0]} {word}{all_} {texts[1]}) AS {name}({columns})"
+        text = f"{select} {columns} FROM ({together}) AS {name}({columns})"
         return self._ordered_set(node, text, outputs)
 
-    def _unified(self, left: Sequence[Output], right: Sequence[Output]) -> list[str]:
-        if all(a.type == b.type for a, b in zip(left, right, strict=True)):
-            return [o.type for o in left]
-        sides = (
-            ", ".join(
-                ("NULL" if o.type == '"NULL"' else f"CAST(NULL AS {o.type})") + f" AS c{i}"
-                for i, o in enumerate(side)
+    def _unified(self, sides: Sequence[Sequence[Output]]) -> list[str]:
+        kinds = list(dict.fromkeys(tuple(o.type for o in side) for side in sides))
+        if len(kinds) == 1:
+            return list(kinds[0])
+        selects = (
+            "SELECT "
+            + ", ".join(
+                ("NULL" if t == '"NULL"' else f"CAST(NULL AS {t})") + f" AS c{i}"
+                for i, t in enumerate(kind)
             )
-            for side in (left, right)
+            for kind in kinds
         )
-        return [t for _, t in self.oracle.describe("SELECT {} UNION ALL SELECT {}".format(*sides))]
+        return [t for _, t in self.oracle.describe(" UNION ALL ".join(selects))]
 
     def _conformed(self, side: BoundQuery, types: Sequence[str]) -> str:
         if all(o.type == t for o, t in zip(side.outputs, types, strict=True)):
@@ -407,6 +417,30 @@ class QueryBinder:
         if isinstance(node, exp.Literal) and node.is_int and len(node.name) < 18:
             return "BIGINT", int(node.name)
         return self.oracle.evaluate(f"CAST(({duckdb_sql(node)}) AS BIGINT)")
+
+
+def _branches(node: exp.SetOperation) -> list[exp.Expr]:
+    """What a UNION puts together, with what unions of its kind inside of it do."""
+    found: list[exp.Expr] = []
+    waiting: list[exp.Expr] = [node.right, node.left]
+    while waiting:
+        side = waiting.pop()
+        inner = side
+        while type(inner) is exp.Subquery and set(_given(inner)) == {"this"}:
+            inner = inner.this
+        if (
+            isinstance(inner, exp.Union)
+            and inner.args.get("distinct") == node.args.get("distinct")
+            and set(_given(inner)) <= {"this", "expression", "distinct"}
+        ):
+            waiting += [inner.right, inner.left]
+        else:
+            found.append(side)
+    return found
+
+
+def _given(node: exp.Expr) -> Iterator[str]:
+    return (key for key, value in node.args.items() if value)
 
 
 def _listed(state: _Select) -> str:

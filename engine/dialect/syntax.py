@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlglot import exp
@@ -15,13 +16,16 @@ __all__ = [
     "DUCKDB",
     "REFUSED",
     "arguments",
+    "balanced",
     "called_names",
+    "deepest",
     "dependent_nodes",
     "duckdb_sql",
     "find_aggregate",
     "frame",
     "function_names",
     "is_aggregate",
+    "joined",
     "name_of",
     "ordering",
     "unwrap_aggregate",
@@ -52,6 +56,85 @@ REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
 def duckdb_sql(node: exp.Expr, *, copy: bool = True) -> str:
     """A syntax tree in DuckDB's SQL; without `copy` the tree may be changed on the way."""
     return node.sql(dialect=DUCKDB, comments=False, copy=copy)
+
+
+_WIDE = 32
+"""Terms of AND and OR that stand side by side; of more, the tree is made flat."""
+
+
+def balanced(root: exp.Expr) -> exp.Expr:
+    """The tree with long chains of AND and of OR made as flat as they can be. The parser makes them
+    as deep as they are long; their terms keep their order, hence their meaning.
+    """
+    for kind in (exp.And, exp.Or):
+        for node in list(root.find_all(kind)):
+            if isinstance(node.parent, kind):
+                continue
+            terms = _terms(node, kind)
+            if len(terms) > _WIDE:
+                made = _halved(terms, kind)
+                if node is root:
+                    root = made
+                else:
+                    node.replace(made)
+    return root
+
+
+def _terms(node: exp.Expr, kind: type[exp.Binary]) -> list[exp.Expr]:
+    found, waiting = [], [node]
+    while waiting:
+        this = waiting.pop()
+        if type(this) is kind:
+            waiting += [this.expression, this.this]
+        else:
+            found.append(this)
+    return found
+
+
+def _halved(terms: list[exp.Expr], kind: type[exp.Binary]) -> exp.Expr:
+    if len(terms) == 1:
+        return terms[0]
+    half = (len(terms) + 1) // 2
+    return kind(this=_halved(terms[:half], kind), expression=_halved(terms[half:], kind))
+
+
+def joined(word: str, terms: Sequence[str]) -> str:
+    """Conditions in DataFusion's SQL joined by AND or OR, in parentheses. Where there are many,
+    parentheses make of them a tree that is not deep: plans nest as expressions do.
+    """
+    if len(terms) <= _WIDE:
+        return f"({f' {word} '.join(terms)})"
+    half = (len(terms) + 1) // 2
+    return f"({joined(word, terms[:half])} {word} {joined(word, terms[half:])})"
+
+
+def deepest(root: exp.Expr) -> str:
+    """How deeply a tree nests, and in which construct most of all."""
+    deep, most, waiting = 0, root, [(root, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > deep:
+            deep, most = depth, node
+        waiting += [(child, depth + 1) for child in node.iter_expressions()]
+    kinds: Counter[str] = Counter()
+    up: exp.Expr | None = most
+    while up is not None:
+        if not isinstance(up, exp.Paren | exp.Column | exp.From):
+            kinds[_SIGNS.get(type(up), type(up).__name__.upper())] += 1
+        up = None if up is root else up.parent
+    (name, times), *_ = kinds.most_common(1)
+    return f"{times} levels of {name} in one another"
+
+
+_SIGNS: Mapping[type[exp.Expr], str] = {
+    exp.Add: "+",
+    exp.Sub: "-",
+    exp.Mul: "*",
+    exp.Div: "/",
+    exp.DPipe: "||",
+    exp.Subquery: "subqueries",
+    exp.Select: "subqueries",
+}
 
 
 def ordering(node: exp.Expr) -> tuple[exp.Expr, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from substrait import algebra_pb2, plan_pb2
 
 from engine.dialect.signatures import Signatures
-from engine.errors import PlanningError
+from engine.errors import NestingError, PlanningError
 from engine.substrait.expressions import ExpressionReader
 from engine.substrait.joins import Side, make_join
 from engine.substrait.rewrite import remap
@@ -88,7 +91,11 @@ class PlanReader:
         self, data: bytes, signatures: Signatures, table: Callable[[str], TableSource]
     ) -> None:
         self._plan = plan_pb2.Plan()
-        self._plan.ParseFromString(data)
+        _allow_depth()
+        try:
+            self._plan.ParseFromString(data)
+        except DecodeError:
+            raise NestingError("the query nests too deeply") from None
         functions = {
             e.extension_function.function_anchor: e.extension_function.name
             for e in self._plan.extensions
@@ -232,6 +239,16 @@ class PlanReader:
             raise PlanningError(f"the set operation {message.op} is not understood")
         operands = tuple(self.relation(i) for i in message.inputs)
         return _emitted(message, SetOperation(operands[0].schema, "union", True, operands))
+
+
+@cache
+def _allow_depth() -> None:
+    """Let messages nest more than 100 deep: of each term of a sum they take three."""
+    try:
+        implementation = import_module("google._upb._message")
+    except ImportError:  # the one in Python has no such limit
+        return
+    implementation.SetAllowOversizeProtos(True)
 
 
 def _one_limit(limit: Limit) -> Limit:

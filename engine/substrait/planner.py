@@ -14,7 +14,7 @@ import pyarrow as pa
 from engine.dialect.oracle import Oracle, quote
 from engine.dialect.signatures import Signatures
 from engine.dialect.types import datafusion_type, duck_type
-from engine.errors import PlanningError, UnsupportedSqlError
+from engine.errors import NestingError, PlanningError, UnsupportedSqlError
 from engine.substrait.folding import folder
 from operators.schema import Schema
 
@@ -61,6 +61,9 @@ class Planner:
             {
                 # A third pass changes none of the 99 plans of TPC-DS.
                 "datafusion.optimizer.max_passes": "2",
+                # 50 is less than a sum of 50 terms needs. With more than this, subqueries in
+                # subqueries overflow the planner's stack, which ends the process.
+                "datafusion.sql_parser.recursion_limit": "250",
                 "datafusion.sql_parser.map_string_types_to_utf8view": "false",
                 "datafusion.sql_parser.parse_float_as_decimal": "true",
                 "datafusion.sql_parser.enable_ident_normalization": "false",
@@ -159,6 +162,8 @@ def _accumulator() -> Any:
 
 def _translated(error: BaseException) -> Exception:
     text = " ".join(str(error).split())
+    if "RecursionLimitExceeded" in text:
+        return NestingError("the query nests too deeply")
     for mark, what in _UNSUPPORTED_MARKS:
         if mark in text:
             return UnsupportedSqlError(f"{what} is not supported")

@@ -174,6 +174,23 @@ UNORDERED = [
     "select name, (select count(*) from t where t.a = u.a and b = 1 and b = 2) as c from u",
 ]
 
+# Several unions have one type together, to which every value is cast at once.
+UNIONS = [
+    "select a from t union all select x from t union all select s from t union all select a from t",
+    "(select a from t union all select x from t) union all select s from t",
+    "select s from t union all (select a from t union all select x from t)",
+    "select * from (select a from t union all select x from t) union all select s from t",
+    "(select a from t union all select x from t limit 50) union all select s from t",
+    "select a from t union select x from t union select s from t",
+    "select a from t union all select x from t union select s from t",
+    "select a from t union select x from t union all select s from t",
+    "select 1 as c union all select 2.5 union all (select 3 union all select 4 limit 1)",
+    "select null as c union all select 2.5 union all select null union select 4",
+    "select a from t union all select 1 union select a from t union all select 5",
+    "select a from t union all select x from t intersect select s from t",
+    "with c as (select a from t) select * from c union all (with c as (select 1) select * from c)",
+]
+
 ORDERED = [
     "select -a as a from t order by a",
     "select -a as a from t order by t.a",
@@ -201,7 +218,7 @@ ORDERED = [
 ]
 
 
-@pytest.mark.parametrize("sql", UNORDERED)
+@pytest.mark.parametrize("sql", UNORDERED + UNIONS)
 def test_query(harness: Harness, sql: str) -> None:
     harness.check(sql)
 
