@@ -232,8 +232,12 @@ def _arrow(name: str, source: Any) -> Table:
 
 
 def _check_names(name: str, schema: Schema) -> None:
+    if not schema.names:
+        raise DataError(f"table {name!r} has no columns")
     seen: set[str] = set()
     for column in schema.names:
+        if not column:
+            raise DataError(f"table {name!r} has a column whose name is empty")
         if column.lower() in seen:
             raise DataError(f"table {name!r} has several columns named {column!r} but for case")
         seen.add(column.lower())

@@ -148,3 +148,16 @@ def test_datafusion_is_imported_by_the_first_query_only() -> None:
         "assert 'datafusion' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [(pa.table({}), "no columns"), (pa.table({"a": [1], "": [2]}), "name is empty")],
+)
+def test_tables_that_sql_cannot_name_are_refused(tmp_path: Path, data: pa.Table, what: str) -> None:
+    pq.write_table(data, tmp_path / "odd.parquet")
+    catalog = Catalog()
+    for source in (data, tmp_path / "odd.parquet"):
+        with pytest.raises(DataError, match=what):
+            catalog.register("odd", source)
+    assert list(catalog) == []
