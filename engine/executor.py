@@ -16,6 +16,7 @@ from engine.codegen import CodegenSettings
 from engine.connection import Connection
 from engine.errors import DataError
 from engine.execution import Execution, QueryFailedError, execute
+from engine.nesting import nesting_is_told
 from engine.policy import Grain, Ladder, Policy, Sizes
 from engine.preparation import Preparation, Prepared
 from engine.resident.needs import columns_wanted
@@ -104,7 +105,7 @@ class QueryExecutor:
         """Run a plan; see `engine.session.Session.collect`."""
         self.connection.require_open()
         try:
-            with unchanged(versioned_files(plan)):
+            with unchanged(versioned_files(plan)), nesting_is_told(plan):
                 return self._collect(plan)
         except FileChangedError as error:
             raise DataError(str(error)) from error
@@ -133,20 +134,22 @@ class QueryExecutor:
     def stages(self, plan: Rel) -> StagePlan:
         """A plan, optimized, and cut into stages at the grain at which it would be run now."""
         self.connection.require_open()
-        query = self.preparation.prepare(plan)
-        return query.cut(self._grain(query))
+        with nesting_is_told(plan):
+            query = self.preparation.prepare(plan)
+            return query.cut(self._grain(query))
 
     def application(self, name: str, plan: Rel) -> Application:
         """The application that a plan would be run as now."""
         self.connection.require_open()
-        query = self.preparation.prepare(plan)
-        grain = self._grain(query)
-        settings = allowed_settings(self.codegen, self.sizes, query.shape)
-        in_polars = settings.kernel != "duckdb"
-        stages = query.cut(grain).stages
-        expected = {s.name: query.need(s, grain, in_polars) for s in stages}
-        sized = sized_settings(settings, grain, expected, self.sizes, query.shape)
-        return query.application(name, grain, sized, None)
+        with nesting_is_told(plan):
+            query = self.preparation.prepare(plan)
+            grain = self._grain(query)
+            settings = allowed_settings(self.codegen, self.sizes, query.shape)
+            in_polars = settings.kernel != "duckdb"
+            stages = query.cut(grain).stages
+            expected = {s.name: query.need(s, grain, in_polars) for s in stages}
+            sized = sized_settings(settings, grain, expected, self.sizes, query.shape)
+            return query.application(name, grain, sized, None)
 
     def _grain(self, query: Prepared) -> Grain:
         grains = list(self._ladder().rungs())

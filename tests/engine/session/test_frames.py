@@ -18,7 +18,7 @@ import pytest
 
 import remote_frame
 from engine import Session
-from engine.errors import DataError, EngineError, SqlError, TableNotFoundError
+from engine.errors import DataError, EngineError, NestingError, SqlError, TableNotFoundError
 from engine.execution import QueryFailedError
 from openwhisk.control import EmbeddedControlPlane
 from operators.errors import UnsupportedTypeError
@@ -422,3 +422,13 @@ def test_a_closed_session_computes_nothing(control: EmbeddedControlPlane, tmp_pa
                     compute()
         del frame, frames, compute
         assert memory_files() == before
+
+
+def test_what_nests_too_deeply_is_named(session: Session) -> None:
+    deep = session.from_arrow(SMALL)
+    for _ in range(400):
+        deep = deep.with_columns(g=col("g") + 1)
+    with pytest.raises(NestingError, match="levels are Project"):
+        deep.collect()
+    with pytest.raises(NestingError, match="levels are"):
+        session.explain(deep)
