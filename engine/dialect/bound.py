@@ -189,6 +189,8 @@ class Translator:
             return self.call("log10", args, result)
         if name == "log" and len(args) == 2:
             return self.call("log", args, result)
+        if name == "normalized_interval":
+            raise UnsupportedSqlError("comparisons of intervals are not supported")
         if name not in SCALARS:
             raise UnsupportedSqlError(f"the function {name} is not supported")
         if name == "divide" and not is_integer_name(result):

@@ -21,7 +21,9 @@ from engine.dialect.plain import plain_condition, plain_constant
 from engine.dialect.scope import Scope
 from engine.dialect.signatures import Signatures
 from engine.dialect.syntax import (
+    DUCKDB,
     REFUSED,
+    always_one_row,
     arguments,
     dependent_nodes,
     duckdb_sql,
@@ -84,6 +86,9 @@ class Clause:
         Whether it may hold such calls.
     filter
         Whether it only selects rows, so that NULL and false are one.
+    keys
+        DataFusion's SQL of what is grouped by, where no other column goes before an alias of its
+        name (HAVING).
     """
 
     name: str
@@ -91,6 +96,7 @@ class Clause:
     aggregates: bool = True
     windows: bool = True
     filter: bool = False
+    keys: frozenset[str] | None = None
 
 
 class ExpressionBinder:
@@ -155,6 +161,11 @@ class ExpressionBinder:
         term = self.bind(node, clause)
         return self.cast(term, "BOOLEAN").text
 
+    def is_of_outer_query(self, aggregate: exp.Expr) -> bool:
+        """Whether an aggregate's columns are all of queries around, to which it belongs then."""
+        columns = [(c.name, c.table or None) for c in aggregate.find_all(exp.Column)]
+        return bool(columns) and all(self._scope.is_outer(*c) for c in columns)
+
     def is_volatile(self, name: str) -> bool:
         """Whether a function's value differs from row to row."""
         return name in self._oracle.volatile_functions
@@ -192,6 +203,9 @@ class ExpressionBinder:
             raise UnsupportedSqlError(f"{duckdb_sql(node)} is not supported here")
         found = self._scope.find(node.name, node.table or None)
         alias = clause.aliases.get(node.name.lower()) if not node.table else None
+        hidden = clause.keys is not None and alias is not None and not self._expanding
+        if hidden and found is not None and clause.keys is not None:
+            found = found if found.text in clause.keys else None
         if found is None and alias is not None and node.name.lower() not in self._expanding:
             self._expanding.append(node.name.lower())
             try:
@@ -220,11 +234,28 @@ class ExpressionBinder:
 
     def subquery(self, node: exp.Expr) -> Term:
         """A scalar subquery."""
-        text, columns = self._subquery(node, self._scope)
+        text, columns, _ = self._bound(node)
         if len(columns) != 1:
             raise SqlError(f"a subquery used as a value has {len(columns)} columns, not one")
         ir_type(columns[0][1])
         return Term(f"({text})", columns[0][1])
+
+    def _bound(self, query: exp.Expr) -> tuple[str, list[tuple[str, str]], bool]:
+        """A subquery as `SubqueryBinder` gives it, and whether it has a column of this query or of
+        one around it.
+
+        Raises
+        ------
+        UnsupportedSqlError
+            If it has a window function besides: the planner would take the correlated conditions
+            out of the subquery, past the window, which would have more rows then.
+        """
+        before, self._scope.reached = self._scope.reached, False
+        text, columns = self._subquery(query, self._scope)
+        correlated, self._scope.reached = self._scope.reached, before or self._scope.reached
+        if correlated and query.find(exp.Window) is not None:
+            raise UnsupportedSqlError("a window function in a correlated subquery is not supported")
+        return text, columns, correlated
 
     def exists(self, node: exp.Exists) -> Term:
         """EXISTS (subquery)."""
@@ -235,8 +266,22 @@ class ExpressionBinder:
 
     def membership(self, node: exp.In, clause: Clause) -> Term:
         """`x IN (subquery)` where only true matters."""
-        needle, column, text = self._needle(node, clause)
-        return Term(f"({needle.text} IN (SELECT {column} FROM ({text}) AS {_INNER}))", "BOOLEAN")
+        needle, column, text, correlated = self._needle(node, clause)
+        if not correlated:
+            inner = f"(SELECT {column} FROM ({text}) AS {_INNER})"
+            return Term(f"({needle.text} IN {inner})", "BOOLEAN")
+        # The planner finds correlated conditions in the subquery itself, not in one around it.
+        query = node.args["query"].unnest()
+        if not isinstance(query, exp.Select):
+            raise UnsupportedSqlError("IN (correlated set operation) is not supported")
+        text, ((_, type),) = self._subquery(query, self._scope)
+        if always_one_row(query):
+            # Of no rows, too: a join on what it is correlated by would not find that one.
+            value = self.cast(Term(f"({text})", type), needle.type)
+            return Term(f"({needle.text} = {value.text})", "BOOLEAN")
+        if type != needle.type:
+            text, _ = self._subquery(_with_cast(query, needle.type), self._scope)
+        return Term(f"({needle.text} IN ({text}))", "BOOLEAN")
 
     def aggregate(self, node: exp.Expr, clause: Clause, windowed: bool = False) -> tuple[str, str]:
         """An aggregate call's SQL for DataFusion, and its type."""
@@ -297,6 +342,10 @@ class ExpressionBinder:
             raise UnsupportedSqlError("IGNORE NULLS is not supported")
         if isinstance(function, exp.RespectNulls):
             function = function.this
+        if any(isinstance(n, exp.Order) for n in function.walk(prune=_is_query)):
+            raise UnsupportedSqlError(
+                "ORDER BY among the arguments of a window function is not supported"
+            )
         inner = Clause("a window", clause.aliases, windows=False)
         call, type = self._window_call(function, inner)
         parts = []
@@ -350,18 +399,20 @@ class ExpressionBinder:
                 merged.set(part, definition.args[part])
         return merged
 
-    def _needle(self, node: exp.In, clause: Clause) -> tuple[Term, str, str]:
-        """The left side of IN, the subquery's column cast to the same type, and the subquery."""
+    def _needle(self, node: exp.In, clause: Clause) -> tuple[Term, str, str, bool]:
+        """The left side of IN, the subquery's column cast to the same type, the subquery, and
+        whether it is correlated.
+        """
         if isinstance(node.this, exp.Tuple):
             raise UnsupportedSqlError("(a, b) IN (subquery) is not supported")
         needle = self.bind(node.this, clause)
-        text, columns = self._subquery(node.args["query"].unnest(), self._scope)
+        text, columns, correlated = self._bound(node.args["query"].unnest())
         if len(columns) != 1:
             raise SqlError(f"the subquery of IN has {len(columns)} columns, not one")
         name, type = columns[0]
         common = self.common(needle.type, type)
         column = self.cast(Term(f'{_INNER}."{name}"', type), common).text
-        return self.cast(needle, common), column, text
+        return self.cast(needle, common), column, text, correlated
 
     def _not_in(self, node: exp.In, clause: Clause) -> str:
         """NOT IN with its three-valued logic, in terms that decorrelate to joins on equal keys.
@@ -370,10 +421,9 @@ class ExpressionBinder:
         neither it nor the value holds a NULL. DataFusion has a NULL-aware anti join of its own, but
         Substrait does not carry it.
         """
-        self._scope.reached = False
-        needle, column, text = self._needle(node, clause)
+        needle, column, text, correlated = self._needle(node, clause)
         inner = f"({text}) AS {_INNER}"
-        if self._scope.reached:
+        if correlated:
             either = f"{column} = {needle.text} OR {column} IS NULL OR {needle.text} IS NULL"
             return f"(NOT EXISTS (SELECT 1 FROM {inner} WHERE {either}))"
         count = "SELECT count(*) FROM "
@@ -385,6 +435,19 @@ class ExpressionBinder:
 
 
 _INNER = '"in"'
+
+
+def _with_cast(query: exp.Select, type: str) -> exp.Select:
+    """A query of one column with that column cast."""
+    made = query.copy()
+    (item,) = made.expressions
+    inner = item.this if isinstance(item, exp.Alias) else item
+    inner.replace(exp.Cast(this=inner.copy(), to=exp.DataType.build(type, dialect=DUCKDB)))
+    return made
+
+
+def _is_query(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Query)
 
 
 class _Attempt:
@@ -453,6 +516,10 @@ class _Attempt:
             case exp.Grouping():
                 return binder.grouping(node, clause)
         if is_aggregate(node):
+            if binder.is_of_outer_query(node):
+                raise UnsupportedSqlError(
+                    "an aggregate of the outer query is not supported in a subquery"
+                )
             if not clause.aggregates:
                 raise SqlError(f"aggregates are not allowed in {clause.name}")
             return Term(*binder.aggregate(node, clause))

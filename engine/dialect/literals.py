@@ -74,6 +74,8 @@ def datafusion_literal(type: str, value: Any) -> str:
     ir_type(type)
     if value is None:
         return arrow_cast("NULL", type)
+    if type == "HUGEINT" and abs(int(value)) >= 10**38:
+        raise UnsupportedSqlError("a HUGEINT of more than 38 digits is not supported")
     match type:
         case "VARCHAR":
             return text_literal(value)

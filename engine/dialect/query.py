@@ -31,6 +31,7 @@ class _Select:
     terms: list[Term] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     aliases: dict[str, exp.Expr] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
 
 
 _UNSUPPORTED_SELECT = {
@@ -232,7 +233,8 @@ class QueryBinder:
         text += self._group(node, state)
         having = node.args.get("having")
         if having is not None:
-            clause = Clause("HAVING", state.aliases, windows=False, filter=True)
+            keys = frozenset(state.keys)
+            clause = Clause("HAVING", state.aliases, windows=False, filter=True, keys=keys)
             text += f" HAVING {state.binder.condition(having.this, clause)}"
         distinct = node.args.get("distinct")
         if distinct is not None and distinct.args.get("on") is not None:
@@ -320,6 +322,7 @@ class QueryBinder:
                 for n, t in zip(state.nodes, state.terms, strict=True)
                 if t.constant is None and not any(is_aggregate(m) for m in n.walk())
             ]
+            state.keys.update(keys)
             return f" GROUP BY {', '.join(keys)}" if keys else ""
         parts = [self._grouping_element(e, state) for e in group.expressions]
         for key in ("rollup", "cube", "grouping_sets"):
@@ -356,9 +359,12 @@ class QueryBinder:
         while isinstance(node, exp.Paren):
             node = node.this
         if isinstance(node, exp.Literal) and node.is_int:
-            return state.terms[_ordinal(node, state)]
-        clause = Clause("GROUP BY", state.aliases, aggregates=False, windows=False)
-        return state.binder.bind(node, clause)
+            term = state.terms[_ordinal(node, state)]
+        else:
+            clause = Clause("GROUP BY", state.aliases, aggregates=False, windows=False)
+            term = state.binder.bind(node, clause)
+        state.keys.add(term.text)
+        return term
 
     # ORDER BY and LIMIT
 

@@ -73,6 +73,12 @@ class Scope:
             passed.append(scope)
         return None
 
+    def is_outer(self, name: str, table: str | None) -> bool:
+        """Whether a column of that name is one of an enclosing scope, and not of this one."""
+        if self.parent is None or self._here(name.lower(), table.lower() if table else None):
+            return False
+        return self.parent.find(name, table) is not None
+
     def star(self, table: str | None = None) -> Iterator[Attribute]:
         """What ``*`` or ``table.*`` stands for; columns merged by USING come once.
 

@@ -15,6 +15,7 @@ from engine.errors import UnsupportedSqlError
 __all__ = [
     "DUCKDB",
     "REFUSED",
+    "always_one_row",
     "arguments",
     "balanced",
     "called_names",
@@ -210,6 +211,19 @@ def is_aggregate(node: exp.Expr) -> bool:
     if isinstance(node, exp.Anonymous):
         return str(node.name).lower() in AGGREGATES
     return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Grouping)
+
+
+def always_one_row(query: exp.Expr) -> bool:
+    """Whether a query aggregates all of its rows to one."""
+    if not isinstance(query, exp.Select) or query.args.get("group"):
+        return False
+    nodes = (
+        node
+        for item in (*query.expressions, query.args.get("having"))
+        if item is not None
+        for node in item.walk(prune=lambda n: isinstance(n, exp.Query | exp.Window))
+    )
+    return any(is_aggregate(n) for n in nodes)
 
 
 def arguments(function: exp.Expr) -> list[exp.Expr]:

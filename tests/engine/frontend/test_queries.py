@@ -174,6 +174,36 @@ UNORDERED = [
     "select name, (select count(*) from t where t.a = u.a and b = 1 and b = 2) as c from u",
 ]
 
+CORRELATED = [
+    "select a from t where b in (select k from u where u.a = t.a)",
+    "select a from t where b in (select k from u where u.a = t.a) or a = 0",
+    "select a from t where x in (select k + 0.5 from u where u.a = t.a or u.a is null)",
+    "select a from t where x in (select k from u where u.a <= t.a)",
+    "select a from t where b in (select max(k) from u where u.a = t.a)",
+    "select a from t where b in (select count(*) from u where u.a = t.a)",
+    "select a from t where l in (select count(*) from u where u.a = t.b)",
+    "select a from t where b in (select count(*) from u where u.a = t.a having count(*) > 1)",
+    "select a from t where b in (select k from u where u.a = t.a group by k)",
+    "select a from t where b in (select distinct k from u where u.a = t.a)",
+    "select a from t where b in (select u.k from u join u z on u.a = z.a where u.a = t.a)",
+    "select a from t where b in (select k from u where u.a = t.a) and a not in (select -1)",
+    "select a, count(*) from t group by a having a in (select u.a from u where u.a = t.a)",
+    "select a from t where b in (select k from u where u.a = t.a and k in (select z.k from u z "
+    "where z.name >= u.name))",
+]
+
+# In HAVING an alias goes before a column, unless that is a key.
+HAVING = [
+    "select sum(b) b from t group by bo having b > 1",
+    "select sum(a) a from t having a > 1",
+    "select max(b) b, bo from t group by bo having b > 1 and bo",
+    "select -b b, sum(a) from t group by t.b having b > 0",
+    "select b + 1 b, count(*) from t group by all having b > 1",
+    "select b + 1 b, count(*) from t group by 1 having b > 1",
+    "select sum(a) a from t group by b having sum(a) > 1 and a > 2",
+    "select sum(x) x, b from t group by b having x between -5 and 5",
+]
+
 # Several unions have one type together, to which every value is cast at once.
 UNIONS = [
     "select a from t union all select x from t union all select s from t union all select a from t",
@@ -218,7 +248,7 @@ ORDERED = [
 ]
 
 
-@pytest.mark.parametrize("sql", UNORDERED + UNIONS)
+@pytest.mark.parametrize("sql", UNORDERED + CORRELATED + HAVING + UNIONS)
 def test_query(harness: Harness, sql: str) -> None:
     harness.check(sql)
 
