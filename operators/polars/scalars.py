@@ -43,6 +43,10 @@ _COMPARISONS = {
     "greater_equal": ">=",
 }
 
+# Python nests them as deep as they are many, and in an element's memory Polars may find no room for
+# the stack that it takes to walk thousands: a thread of it ends then, and the query hangs.
+_MOST_TERMS = 400
+
 
 class Scalars:
     """Writes scalar expressions over given columns.
@@ -141,7 +145,10 @@ class Scalars:
         name, args = call.function, call.args
         if name in ("and", "or"):
             strength, sign = (Strength.AND, " & ") if name == "and" else (Strength.OR, " | ")
-            return Text(sign.join(self.text(a).within(strength) for a in args), strength)
+            code = sign.join(self.text(a).within(strength) for a in args)
+            if code.count(sign) > _MOST_TERMS:
+                raise UnsupportedPlan(f"{name} of more than {_MOST_TERMS} terms")
+            return Text(code, strength)
         if name == "not":
             return Text(f"~{self.text(args[0]).tight}", Strength.UNARY)
         if name in _COMPARISONS:

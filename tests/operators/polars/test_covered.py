@@ -151,3 +151,11 @@ def test_what_is_no_date_to_python_is_not_covered(text: str) -> None:
 def test_ranks_without_order_are_one() -> None:
     rank = Window(pa.int64(), "rank", ())
     assert written(Writer(SCHEMA.names, SCHEMA.types).window, rank)
+
+
+def test_conditions_of_very_many_terms_are_not_covered() -> None:
+    writer = Writer(SCHEMA.names, SCHEMA.types)
+    terms = [build.call("less", column(pa.int32()), build.lit(i)) for i in range(900)]
+    for name in ("and", "or"):
+        assert written(writer.write, build.call(name, *terms[:300]))
+        assert not written(writer.write, build.call(name, *terms))
