@@ -44,6 +44,7 @@ _BY_SUFFIX = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_TEXT = (".txt",)
 
 _EXAMPLES = """\
 examples:
@@ -177,8 +178,17 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     if (options.query is None) == (options.file is None):
         parser.error("give one query: as an argument, as - for standard input, or with -f FILE")
     explaining = options.explain or options.analyze
+    names = [name.lower() for name, _ in options.table]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(f"--table: {name!r} is given more than once")
+    suffix = "" if options.output is None else options.output.suffix.lower()
+    if explaining and _BY_SUFFIX.get(suffix) in ("csv", *_BINARY):
+        parser.error(f"--explain and --analyze write text, or JSON, which {suffix} is not for")
     if options.format is None:
-        suffix = "" if options.output is None else options.output.suffix.lower()
+        if suffix and not explaining and suffix not in _BY_SUFFIX and suffix not in _TEXT:
+            known = ", ".join((*_BY_SUFFIX, *_TEXT))
+            parser.error(f"-o: no format is known by {suffix} (but by {known}): give --format")
         options.format = "table" if explaining else _BY_SUFFIX.get(suffix, "table")
         if explaining and suffix == ".json":
             options.format = "json"

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any
 
+from engine.errors import EngineError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -35,6 +37,12 @@ def write_binary(table: pa.Table, form: str, out: IO[bytes]) -> None:
     import pyarrow.parquet as pq
 
     if form == "parquet":
+        for field in table.schema:
+            if pa.types.is_interval(field.type):
+                raise EngineError(
+                    f"Parquet has no intervals like those of {field.name!r}: cast them to text, "
+                    "or write another format"
+                )
         whole = pa.BufferOutputStream()
         pq.write_table(table, whole, compression="zstd")
         out.write(whole.getvalue())

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.output import write
+from engine.errors import EngineError
+from engine.output import write, write_binary
 
 TABLE = pa.table(
     {
@@ -90,3 +91,9 @@ def test_what_is_written_can_be_read(form: str, rows: list[tuple[int, str]]) -> 
         parsed = list(csv.reader(io.StringIO(text, newline="")))[1:]
         read = [(int(n), s) for n, s in parsed]
     assert read == rows
+
+
+def test_parquet_has_no_intervals() -> None:
+    spans = pa.table({"span": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
+    with pytest.raises(EngineError, match="'span'"):
+        write_binary(spans, "parquet", io.BytesIO())
