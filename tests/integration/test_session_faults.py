@@ -111,7 +111,7 @@ def test_a_file_that_changes_after_planning(
 
 def test_registered_again_it_is_read_again(session: Session, folder: Path) -> None:
     replace(folder / "t.parquet")
-    refuses(session, COUNT, DataError, "register it again")
+    refuses(session, COUNT, DataError, "register it")
     session.read_parquet(folder / "t.parquet")
     assert session.sql(COUNT).collect().to_pylist() == [{"k": 1, "n": 1, "s": 2}]
 
