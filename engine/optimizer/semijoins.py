@@ -21,7 +21,6 @@ R. Ramakrishnan, "Magic is relevant" (SIGMOD 1990), with semi-joins for conditio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow.types as pt
@@ -30,11 +29,12 @@ from engine.optimizer.expressions import every_relation, has_window, map_subquer
 from engine.optimizer.extremes import by_extremes
 from engine.optimizer.joingroup import RowEstimates
 from engine.optimizer.sharing import shared, unfiltered
+from engine.optimizer.suppliers import is_selection, suppliers
 from operators import build
 from operators.expr import Column, Expr
 from operators.rel import Aggregation, Filter, Join, Project, Rel, Scan, walk
 
-__all__ = ["is_selection", "reduce_semi_joins", "suppliers"]
+__all__ = ["reduce_semi_joins"]
 
 _BIG_ROWS = 1_000_000.0
 _GROUPED_ROWS = 100_000.0
@@ -142,47 +142,6 @@ class _Reducer:
     def _read(self, rel: Rel) -> float:
         """Rows of the table that `rel` scans."""
         return self._estimates.rows(unfiltered(rel)) if isinstance(rel, Scan) else 0.0
-
-
-def is_selection(rel: Rel) -> bool:
-    """Whether `rel` is some rows of tables, and nothing has to be grouped for them."""
-    selective = False
-    for node in walk(rel):
-        match node:
-            case Scan(predicate=predicate):
-                selective = selective or predicate is not None
-            case Filter():
-                selective = True
-            case Project(exprs=exprs) if not has_window(exprs):
-                pass
-            case Join(kind="inner" | "semi"):
-                pass
-            case _:
-                return False
-    return selective
-
-
-def suppliers(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
-    """Relations, and columns of them, that have all values of a column of `rel` (but NULL)."""
-    yield rel, position
-    match rel:
-        case Filter(input=below):
-            yield from suppliers(below, position)
-        case Project(input=below, exprs=exprs) if not has_window(exprs):
-            expr = exprs[position]
-            if isinstance(expr, Column):
-                yield from suppliers(below, expr.index)
-        case Join(left=left, right=right, kind="inner" | "semi" as kind):
-            width = len(left.schema)
-            for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
-                if position == a:
-                    yield from suppliers(right, b)
-                elif kind == "inner" and position == width + b:
-                    yield from suppliers(left, a)
-            if position < width:
-                yield from suppliers(left, position)
-            else:
-                yield from suppliers(right, position - width)
 
 
 def _has_floats(join: Join) -> bool:

@@ -25,8 +25,8 @@ from engine.optimizer.expressions import (
     with_inputs,
 )
 from engine.optimizer.joingroup import RowEstimates
-from engine.optimizer.semijoins import is_selection, suppliers
 from engine.optimizer.sharing import shared, unfiltered
+from engine.optimizer.suppliers import is_selection, suppliers
 from operators import build
 from operators.expr import Column
 from operators.rel import Aggregation, Filter, Join, Project, Rel, Scan, walk

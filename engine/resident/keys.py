@@ -10,19 +10,18 @@ tables, by their zone maps.)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from engine.optimizer.expressions import has_window
+from engine.optimizer.suppliers import suppliers
 from engine.resident.narrowing import QUICK_ROWS
 from engine.stages.model import Stage
 from engine.stages.origins import KeyOrigin, Readers, can_be_asked, key_origins
 from operators import build
 from operators.duckdb import Fragment, lower
-from operators.expr import Column
-from operators.rel import Filter, Join, ParquetSource, Project, Rel, Scan
+from operators.rel import Join, ParquetSource, Rel, Scan
 
 __all__ = ["KeyRange", "key_ranges"]
 
@@ -72,45 +71,19 @@ def key_ranges(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list
 def _quick(
     origin: KeyOrigin, rows: Callable[[Rel], float], inputs: set[str]
 ) -> tuple[Rel, int] | None:
-    """The first of the relations that a key goes through, and its position there, that reads small
-    tables only.
+    """The first of the relations that have all values of a key, and its position there, that reads
+    small tables only.
     """
     most = min(QUICK_ROWS, rows(replace(origin.scan, predicate=None)))
-    for rel, position in _way(origin.small, origin.key):
-        if not can_be_asked(rel, inputs):
-            return None
+    for rel, position in suppliers(origin.small, origin.key):
         scans = [n for n in Readers(rel).relations if isinstance(n, Scan)]
-        if all(
+        if can_be_asked(rel, inputs) and all(
             rows(replace(n, predicate=None)) <= most
             for n in scans
             if isinstance(n.source, ParquetSource)
         ):
             return rel, position
     return None
-
-
-def _way(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
-    """The relations that a column comes through as it is, from `rel` down: each has all of the
-    values that those above it have.
-    """
-    while True:
-        yield rel, position
-        match rel:
-            case Filter(input=below):
-                rel = below
-            case Project(input=below, exprs=exprs) if not has_window(exprs):
-                expr = exprs[position]
-                if not isinstance(expr, Column):
-                    return
-                rel, position = below, expr.index
-            case Join(left=left, right=right, kind="inner" | "semi"):
-                width = len(left.schema)
-                if position < width:
-                    rel = left
-                else:
-                    rel, position = right, position - width
-            case _:
-                return
 
 
 def _ends(small: Rel, key: int) -> Fragment:

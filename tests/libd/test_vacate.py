@@ -45,6 +45,12 @@ def fill(grant: ElementGrant, kind: str = "tcp") -> None:
             trans.write_from(at, block)
 
 
+def drop_a_full_tenant(process: MemoryServerProcess) -> None:
+    tenant = process.control.create_tenant("t", SIZE)
+    fill(process.control.create_element(tenant, "m", SIZE))
+    process.control.drop_tenant(tenant)
+
+
 def some_on_the_way(looker: ServerControl, done: Callable[[], bool]) -> bool:
     """Whether anything was answered while only a part had gone."""
     seen = False
@@ -57,9 +63,7 @@ def test_a_dropped_tenant_keeps_nobody_waiting(
     process: MemoryServerProcess, looker: ServerControl
 ) -> None:
     for _ in range(5):
-        tenant = process.control.create_tenant("t", SIZE)
-        fill(process.control.create_element(tenant, "m", SIZE))
-        process.control.drop_tenant(tenant)
+        drop_a_full_tenant(process)
         seen = some_on_the_way(looker, lambda: looker.stats().resident == 0)
         assert looker.stats().reserved == 0
         if seen:
@@ -71,9 +75,7 @@ def test_it_is_charged_until_it_is_gone(
     process: MemoryServerProcess, looker: ServerControl
 ) -> None:
     for _ in range(5):
-        tenant = process.control.create_tenant("t", SIZE)
-        fill(process.control.create_element(tenant, "m", SIZE))
-        process.control.drop_tenant(tenant)
+        drop_a_full_tenant(process)
         stats = looker.stats()
         assert stats.tenants == 0
         assert stats.reserved == (SIZE if stats.resident else 0)
