@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -118,6 +119,14 @@ def tables(draw: st.DrawFn, used: set[int]) -> pa.Table:
 def kernel() -> Iterator[Kernel]:
     with Kernel.open(1, 500_000_000) as k:
         yield k
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Kernel]:
+    """A kernel that computes expressions as they were written."""
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("PRAGMA disable_optimizer")
+        yield Kernel(connection)
 
 
 # Both answers
@@ -396,7 +405,7 @@ def expressions(draw: st.DrawFn) -> Expr:
 
 
 @LONG
-def test_random_expressions(kernel: Kernel, long: bool) -> None:
+def test_random_expressions(kernel: Kernel, plain: Kernel, long: bool) -> None:
     @examples(300, long=long)
     @given(st.data(), expressions())
     def check(drawn: st.DataObject, expr: Expr) -> None:
@@ -407,8 +416,14 @@ def test_random_expressions(kernel: Kernel, long: bool) -> None:
             return
         data = drawn.draw(tables(set(columns_used(expr))))
         lazy = frame(data).with_columns(found=source(text)).select("found")
-        theirs = asked(kernel, build.project(scan(data), [expr]), data)
-        assert alike(collected(lazy, [expr.type]), theirs), theirs
+        plan = build.project(scan(data), [expr])
+        theirs, mine = asked(kernel, plan, data), collected(lazy, [expr.type])
+        if not alike(mine, theirs):
+            # DuckDB 1.5.5's rewriting of expressions is wrong at times: it adds the constants of
+            # k + (-1) + (-2147483648) though k is NULL, and makes comparisons of date_trunc with a
+            # constant false where its argument is NULL. As they were written it computes them well.
+            theirs = asked(plain, plan, data)
+        assert alike(mine, theirs), theirs
 
     check()
 
@@ -544,8 +559,8 @@ def test_random_windows(kernel: Kernel, long: bool) -> None:
         plan = build.project(scan(data), [build.col(NUMBERED, "n"), window])
         theirs = asked(kernel, build.sort(plan, [build.sort_key(build.col(plan.schema, 0))]), data)
         lazy = frame(data).with_columns(found=source(text)).select("n", "found").sort("n")
-        if window.function == "avg" and theirs is None:
-            return  # HUGEINT cannot hold the sum
+        if window.function in ("sum", "avg") and theirs is None:
+            return  # HUGEINT cannot hold the sum, or one of those in DuckDB's tree of sums
         tolerance = _tolerance(window.function, window.type)
         if window.function in ("lag", "lead"):
             tolerance = 0.0
@@ -563,6 +578,29 @@ def written(expr: Expr) -> str:
 
 def call(name: str, *args: Any) -> Expr:
     return build.call(name, *(a if isinstance(a, Expr) else build.lit(a) for a in args))
+
+
+@pytest.mark.parametrize(
+    ("expr", "right"),
+    [
+        (call("add", call("add", col("k"), -1), Lit(pa.int32(), -(2**31))), None),
+        (
+            call("equal", call("date_trunc", "year", col("dt")), datetime.date(1960, 2, 29)),
+            None,
+        ),
+    ],
+)
+def test_duckdb_rewrites_some_wrongly(
+    kernel: Kernel, plain: Kernel, expr: Expr, right: object
+) -> None:
+    """As long as it does, `test_random_expressions` has to forgive it."""
+    data = pa.Table.from_pylist([dict.fromkeys(TYPES)], pa.schema([*TYPES.items()]))
+    plan = build.project(scan(data), [expr])
+    mine = collected(
+        frame(data).with_columns(found=source(writer().write(expr))).select("found"), [expr.type]
+    )
+    assert mine == asked(plain, plan, data) == [(right,)]
+    assert asked(kernel, plan, data) != [(right,)]
 
 
 @pytest.mark.parametrize(
