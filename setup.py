@@ -78,7 +78,7 @@ def extensions() -> list[Extension]:
             print("scad: no libibverbs headers: building without verbs", file=sys.stderr)
         core = ["libd/_core.pyx", *csrc]
         found.append(ext("libd._core", core, define_macros=macros, libraries=["dl"]))
-    for module in ("operators._partition", "openwhisk._sampler"):
+    for module in ("operators._partition", "openwhisk._sampler", "openwhisk._watcher"):
         pyx = module.replace(".", "/") + ".pyx"
         if Path(pyx).exists():
             csrc = sorted(Path(pyx).parent.glob("csrc/*.c"))

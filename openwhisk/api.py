@@ -42,8 +42,13 @@ class ElementRecord(msgspec.Struct, kw_only=True):
         How often it was started.
     start, end
         Of the last attempt, from handing it to a worker to its end.
-    reserved_bytes
-        What it was charged for while it ran.
+    limit_bytes
+        The most that it could have held (`limits.mem`, and memory elements merged into it).
+    reserved
+        What it had reserved of that, and was charged for: ``(seconds, bytes)`` of each change since
+        `start`; long runs keep some of them. It follows what the worker holds.
+    paused_seconds
+        For how long it was stopped because it could not have more yet.
     peak_anon_bytes
         The most anonymous memory (RssAnon) that its worker held while it ran, sampled.
     peak_data_bytes
@@ -67,7 +72,9 @@ class ElementRecord(msgspec.Struct, kw_only=True):
     end: float | None = None
     status: ElementStatus = "waiting"
     error: str | None = None
-    reserved_bytes: int = 0
+    limit_bytes: int = 0
+    reserved: list[tuple[float, int]] = []
+    paused_seconds: float = 0.0
     peak_anon_bytes: int = 0
     peak_data_bytes: int = 0
     spilled_bytes: int = 0

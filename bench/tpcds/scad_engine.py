@@ -83,7 +83,7 @@ class ScadEngine:
             "core_s": run.usage.core_s,
             "cpu_s": run.usage.cpu_s,
             "peak_bytes": max((e.peak_anon_bytes for e in elements), default=0),
-            "reserved_bytes": max((e.reserved_bytes for e in elements), default=0),
+            "reserved_bytes": max((e.limit_bytes for e in elements), default=0),
         }
 
     def close(self) -> None:

@@ -52,6 +52,9 @@ class CopyProfile:
     ----------
     start, end
         Of its last attempt; None if it never began, or never ended.
+    limit_bytes, reserved, peak_bytes
+        The most that it could have held; what it had reserved of that, as ``(seconds, bytes)`` of
+        each change since `start`; the most that it did hold.
     rows_read
         From exchanges; rows of base tables are in `StageProfile.tables`.
     rows_written, bytes_written
@@ -66,7 +69,8 @@ class CopyProfile:
     start: float | None
     end: float | None
     cpu_seconds: float
-    reserved_bytes: int
+    limit_bytes: int
+    reserved: tuple[tuple[float, int], ...]
     peak_bytes: int
     rows_read: int | None
     rows_written: int | None
@@ -325,7 +329,8 @@ def _copy(record: ElementRecord, began: float) -> CopyProfile:
         start=None if record.start is None else record.start - began,
         end=None if record.end is None else record.end - began,
         cpu_seconds=record.cpu_seconds,
-        reserved_bytes=record.reserved_bytes,
+        limit_bytes=record.limit_bytes,
+        reserved=tuple(record.reserved),
         peak_bytes=record.peak_anon_bytes,
         rows_read=count(ROWS_READ),
         rows_written=count(ROWS_WRITTEN),

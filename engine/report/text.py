@@ -211,7 +211,7 @@ def _details(profile: QueryProfile, stage: StageProfile) -> Text:
             facts = [
                 f"{format_seconds(copy.start)} + {format_seconds(copy.seconds)}",
                 f"CPU {format_seconds(copy.cpu_seconds)}",
-                f"peak {format_size(copy.peak_bytes)} of {format_size(copy.reserved_bytes)}",
+                f"peak {format_size(copy.peak_bytes)} of {format_size(copy.limit_bytes)}",
             ]
             if stage.reads and copy.rows_read is not None:
                 facts.append(f"read {copy.rows_read:,} rows")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from engine.report.dag import FONT
@@ -196,8 +196,8 @@ def _kinds(axes: Axes, profile: QueryProfile) -> None:
 
 def _draw_compute(axes: Axes, profile: QueryProfile, end: float) -> None:
     copies = [c for s in profile.stages for c in s.copies if c.start is not None]
-    reserved = step(_while_running(copies, end, lambda c: c.reserved_bytes))
-    held = step(_while_running(copies, end, lambda c: c.peak_bytes))
+    reserved = step(_reserved(copies, end))
+    held = step(_peaks(copies, end))
     axes.fill_between(*_until(reserved, end), step="post", color=_RESERVED, label="reserved")
     axes.step(*_until(held, end), where="post", color=_HELD, linewidth=1.3, label="peaks held")
     _bytes_axis(axes, "compute elements")
@@ -224,14 +224,26 @@ def _draw_memory(axes: Axes, profile: QueryProfile, end: float) -> None:
     _bytes_axis(axes, "memory elements")
 
 
-def _while_running(
-    copies: Sequence[CopyProfile], end: float, size: Any
-) -> list[tuple[float, float]]:
+def _reserved(copies: Sequence[CopyProfile], end: float) -> list[tuple[float, float]]:
+    """Changes of what the copies had reserved."""
     changes = []
     for copy in copies:
         assert copy.start is not None
-        changes += [(copy.start, float(size(copy)))]
-        changes += [(copy.end if copy.end is not None else end, -float(size(copy)))]
+        before = 0.0
+        for seconds, size in copy.reserved:
+            changes.append((copy.start + seconds, size - before))
+            before = size
+        changes.append((copy.end if copy.end is not None else end, -before))
+    return changes
+
+
+def _peaks(copies: Sequence[CopyProfile], end: float) -> list[tuple[float, float]]:
+    """Changes of the sum of the peaks of the copies that run."""
+    changes = []
+    for copy in copies:
+        assert copy.start is not None
+        changes.append((copy.start, float(copy.peak_bytes)))
+        changes.append((copy.end if copy.end is not None else end, -float(copy.peak_bytes)))
     return changes
 
 
@@ -273,7 +285,7 @@ def _copy_tip(label: str, copy: CopyProfile) -> str:
     lines = [
         f"{label}: {format_seconds(copy.seconds)} from {format_seconds(copy.start)}",
         f"CPU {format_seconds(copy.cpu_seconds)}, peak {format_size(copy.peak_bytes)} "
-        f"of {format_size(copy.reserved_bytes)}",
+        f"of {format_size(copy.limit_bytes)}",
     ]
     if copy.rows_written is not None:
         lines.append(f"wrote {copy.rows_written:,} rows")

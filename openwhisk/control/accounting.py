@@ -1,8 +1,8 @@
 """`Meter`: reserved bytes and cores over time.
 
-Reserved means reserved: what an element's limit says counts from the moment when a worker begins
-with it until it has committed (or was lost), whether it was touched or not. Memory elements count
-from creation until they are freed.
+Reserved means reserved: what an element has of its limit, and nobody else can have, counts from the
+moment when a worker begins with it until it has committed (or was lost), whether it was touched or
+not. Memory elements count from creation until they are freed.
 """
 
 from __future__ import annotations
@@ -52,17 +52,26 @@ class Meter:
     runs: dict[RunId, tuple[int, float]] = field(default_factory=dict)
     memories: dict[MemoryId, int] = field(default_factory=dict)
 
-    def run_started(self, run: RunId, mem: int, cores: float, now: float) -> None:
-        """A worker begins with a run."""
+    def run_started(self, run: RunId, size: int, cores: float, now: float) -> None:
+        """A worker begins with a run, for which so many bytes are reserved."""
         if run not in self.runs:
-            self.runs[run] = (mem, cores)
-            self.compute.add(mem, now)
+            self.runs[run] = (size, cores)
+            self.compute.add(size, now)
             self.cores.add(cores, now)
+
+    def run_reserved(self, run: RunId, size: int, now: float) -> bool:
+        """A run has so many bytes reserved from now on. False if it has ended, or never began."""
+        if (found := self.runs.get(run)) is None:
+            return False
+        before, cores = found
+        self.runs[run] = (size, cores)
+        self.compute.add(size - before, now)
+        return True
 
     def run_ended(self, run: RunId, now: float) -> None:
         """A run is over, however it ended."""
-        mem, cores = self.runs.pop(run, (0, 0.0))
-        self.compute.add(-mem, now)
+        size, cores = self.runs.pop(run, (0, 0.0))
+        self.compute.add(-size, now)
         self.cores.add(-cores, now)
 
     def memory_created(self, memory: MemoryId, size: int, now: float) -> None:

@@ -25,6 +25,8 @@ from openwhisk.scheduler.messages import (
     Finish,
     KeepMemory,
     MemoryId,
+    PauseTask,
+    Reserve,
     RunId,
     SessionClosed,
     TaskDone,
@@ -145,7 +147,19 @@ class Books:
     def started(self, event: TaskStarted) -> None:
         """A worker begins with a run."""
         if (book := self._active.get(event.run.activation)) is not None:
-            book.started(event.run, event.now)
+            book.started(event.run, event.now, event.reserved)
+
+    def reserved(self, command: Reserve) -> None:
+        """A run has other bytes reserved than before."""
+        run = command.run
+        if (book := self._active.get(run.activation)) is not None:
+            book.reserved(run, command.reserved.size, time.monotonic())
+
+    def paused(self, command: PauseTask) -> None:
+        """A run is stopped until it can have more."""
+        run = command.run
+        if (book := self._active.get(run.activation)) is not None:
+            book.paused(run, time.monotonic())
 
     def ended(self, event: TaskDone | TaskFailed | WorkerLost) -> None:
         """A run is over."""

@@ -31,6 +31,8 @@ from openwhisk.scheduler.messages import (
     MemoryDropped,
     MemoryFailed,
     MemoryServerLost,
+    PauseTask,
+    Reserve,
     SessionClosed,
     StartTask,
     StopTask,
@@ -72,6 +74,8 @@ class Core:
         self._commands: dict[type[Command], Callable[[Any], None]] = {
             StartTask: self.invoker.start_task,
             StopTask: self.invoker.stop_task,
+            Reserve: self._reserve,
+            PauseTask: self._pause,
             CreateMemory: self._create_memory,
             DropMemory: self.invoker.drop_memory,
             TaskRestarted: books.restarted,
@@ -184,6 +188,14 @@ class Core:
             self.invoker.begin(event.activation, book.program, book.transport)
         for command in self.scheduler.handle(event):
             self._commands[type(command)](command)
+
+    def _reserve(self, command: Reserve) -> None:
+        self._books.reserved(command)
+        self.invoker.reserve(command)
+
+    def _pause(self, command: PauseTask) -> None:
+        self._books.paused(command)
+        self.invoker.pause_task(command)
 
     def _create_memory(self, command: CreateMemory) -> None:
         self._books.memory_created(command)

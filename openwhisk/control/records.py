@@ -18,6 +18,8 @@ from openwhisk.worker.messages import Metrics
 _unpack = msgspec.msgpack.Decoder().decode
 # Characters of logs that an activation keeps; OpenWhisk keeps 10 MB.
 MAX_LOGS = 10_000_000
+# Changes of what an element has reserved that its record keeps; beyond that every other one goes.
+MAX_CHANGES = 256
 
 
 class ActivationBook:
@@ -48,27 +50,49 @@ class ActivationBook:
             (name, index): ElementRecord(
                 name=name,
                 index=index,
-                reserved_bytes=program.plan.elements[name].mem,
+                limit_bytes=program.plan.elements[name].mem,
                 cores=program.plan.elements[name].cores,
             )
             for name, element in program.elements.items()
             for index in range(element.count)
         }
         self._memory: dict[MemoryId, MemoryRecord] = {}
+        self._paused: dict[RunId, float] = {}
 
     @property
     def id(self) -> str:
         """The activation id."""
         return self._record.activation_id
 
-    def started(self, run: RunId, now: float) -> None:
-        """A worker begins with a run."""
+    def started(self, run: RunId, now: float, reserved: int) -> None:
+        """A worker begins with a run, for which so many bytes are reserved."""
         element = self._elements[run.element, run.index]
         element.status = "running"
         element.attempts = run.attempt
         element.start = self._clock + now
         element.end = None
-        self.meter.run_started(run, element.reserved_bytes, element.cores, now)
+        element.reserved = [(0.0, reserved)]
+        element.paused_seconds = 0.0
+        self.meter.run_started(run, reserved, element.cores, now)
+
+    def reserved(self, run: RunId, size: int, now: float) -> None:
+        """A run has so many bytes reserved from now on, and goes on if it was stopped."""
+        if not self.meter.run_reserved(run, size, now):
+            return  # it has ended
+        element = self._elements[run.element, run.index]
+        if run.attempt == element.attempts and element.start is not None:
+            if len(element.reserved) == MAX_CHANGES:
+                del element.reserved[1::2]
+            element.reserved.append((self._clock + now - element.start, size))
+            self._resumed(run, element, now)
+
+    def paused(self, run: RunId, now: float) -> None:
+        """A run is stopped until it can have more."""
+        self._paused[run] = now
+
+    def _resumed(self, run: RunId, element: ElementRecord, now: float) -> None:
+        if (since := self._paused.pop(run, None)) is not None:
+            element.paused_seconds += now - since
 
     def measured(self, run: RunId, metrics: Metrics, logs: list[str]) -> None:
         """A worker says what a run took."""
@@ -104,6 +128,7 @@ class ActivationBook:
         """A run is over."""
         self.meter.run_ended(run, now)
         element = self._elements[run.element, run.index]
+        self._resumed(run, element, now)
         if run.attempt < element.attempts or (
             status == "cancelled" and element.status == "waiting"
         ):

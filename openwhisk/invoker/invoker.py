@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import msgspec
 import zmq
 
+from openwhisk._watcher import Watcher
 from openwhisk.invoker.memory import MemoryHost, Reply, ServerStarted
 from openwhisk.invoker.program import Program
 from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings, scaled_environment
@@ -33,14 +34,18 @@ from openwhisk.scheduler.messages import (
     Failure,
     MemoryId,
     MemoryServerLost,
+    PauseTask,
+    Reserve,
     RunId,
     StartTask,
     StopTask,
     TaskDone,
     TaskFailed,
+    TaskHolds,
     TaskStarted,
     WorkerLost,
 )
+from openwhisk.scheduler.reservations import Reservation
 from openwhisk.worker.messages import (
     GONE,
     Configure,
@@ -78,6 +83,7 @@ class _Pending:
     start: StartTask
     program: Program
     transport: str
+    reserved: Reservation
 
 
 class Invoker:
@@ -130,6 +136,9 @@ class Invoker:
         self._numbers = itertools.count(1)
         self._pending: dict[RunId, _Pending] = {}
         self._programs: dict[str, tuple[Program, str]] = {}
+        self._watcher = Watcher()
+        self._watched: dict[int, RunId] = {}
+        self._poller.register(self._watcher.fileno(), zmq.POLLIN)
         self._events: list[Event] = []
         # Runs whose memory went away, and until when they wait for the news that its server died:
         # with it all that was lost is known, and none is repeated in vain.
@@ -167,6 +176,8 @@ class Invoker:
             self._receive_from_zygote(zygote)
         if self._server_fd >= 0 and self._server_fd in ready:
             self._server_died()
+        if self._watcher.fileno() in ready:
+            self._hear_of_memory()
         while self._gone and self._gone[0][0] <= time.monotonic():
             self._events.append(self._gone.popleft()[1])
         return {fd for fd in ready if isinstance(fd, int)}
@@ -190,13 +201,32 @@ class Invoker:
             self._stillborn = 0
             self._start_zygote()
         program, transport = self._programs[command.run.activation]
-        self._pending[command.run] = _Pending(next(self._numbers), command, program, transport)
+        self._pending[command.run] = _Pending(
+            next(self._numbers), command, program, transport, command.reserved
+        )
         self._pool.start(command.run, command.mem)
 
     def stop_task(self, command: StopTask) -> None:
         """Kill a run's worker."""
         if not self._pool.stop(command.run, command.reason):
             self._lost(command.run, command.reason)
+
+    def reserve(self, command: Reserve) -> None:
+        """Watch a run for what it has reserved now, and let it go on if it was stopped."""
+        pending, worker = self._pending.get(command.run), self._pool.worker(command.run)
+        if pending is None or worker is None:
+            return
+        pending.reserved = command.reserved
+        self._watcher.bound(pending.number, command.reserved.low, command.reserved.high)
+        self._resume(worker)
+
+    def pause_task(self, command: PauseTask) -> None:
+        """Stop a run where it is."""
+        worker = self._pool.worker(command.run)
+        if worker is not None and worker.pidfd >= 0 and worker.state is State.BUSY:
+            worker.paused = True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGSTOP)
 
     def create_memory(self, command: CreateMemory) -> None:
         """Make a memory element, on a memory server that is started if there is none."""
@@ -232,6 +262,7 @@ class Invoker:
             self._zygote = None
         self._pool.bury()
         self._unwatch_server()
+        self._watcher.close()
         self.memory.close()
         self._link.close()
         self._context.term()
@@ -254,7 +285,41 @@ class Invoker:
             worker.reason = "its worker cannot be reached"
             self._kill(worker)
             return
-        self._events.append(TaskStarted(now, run))
+        self._watch(worker)
+        self._events.append(TaskStarted(now, run, pending.reserved.size))
+
+    def _watch(self, worker: Worker) -> None:
+        """Have it said when a worker holds more, or less, than its run has reserved.
+
+        Its pid may come later than its greeting.
+        """
+        pending = None if worker.run is None else self._pending.get(worker.run)
+        if pending is None or not worker.pid:
+            return
+        self._watched[pending.number] = pending.start.run
+        low, high = pending.reserved.low, pending.reserved.high
+        # One that is dead already cannot be watched: the zygote will say so.
+        with contextlib.suppress(OSError):
+            self._watcher.watch(pending.number, worker.pid, low, high)
+
+    def _unwatch(self, worker: Worker, pending: _Pending) -> None:
+        """A run has left its worker."""
+        if self._watched.pop(pending.number, None) is not None:
+            self._watcher.forget(pending.number)
+        # It may have been done just before it was stopped.
+        self._resume(worker)
+
+    def _resume(self, worker: Worker) -> None:
+        if worker.paused:
+            worker.paused = False
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGCONT)
+
+    def _hear_of_memory(self) -> None:
+        now = time.monotonic()
+        for number, held in self._watcher.take():
+            if (run := self._watched.get(number)) is not None:
+                self._events.append(TaskHolds(now, run, held))
 
     def _message(self, worker: Worker, pending: _Pending) -> Run:
         start, run = pending.start, pending.start.run
@@ -319,6 +384,7 @@ class Invoker:
         if run is None or self._pending[run].number != message.number:
             return
         self._on_metrics(run, message.metrics, message.logs)
+        self._unwatch(worker, self._pending[run])
         if self._pool.finished(worker, message.metrics) is None:
             return  # it was stopped: its death is the end that counts
         del self._pending[run]
@@ -417,6 +483,7 @@ class Invoker:
                 worker.pid = message.pid
                 with contextlib.suppress(OSError):
                     worker.pidfd = os.pidfd_open(message.pid)
+                self._watch(worker)
                 return
             self._pool.workers.pop(worker.name)
             self._give_up(f"a worker process cannot be made: {message.error}")
@@ -426,6 +493,9 @@ class Invoker:
     def _worker_died(self, worker: Worker, status: int) -> None:
         reason = worker.reason or f"its worker {_how(status)}"
         stillborn = worker.state is State.FORKING
+        if worker.run is not None and (pending := self._pending.get(worker.run)) is not None:
+            self._watched.pop(pending.number, None)
+            self._watcher.forget(pending.number)
         run = self._pool.exited(worker)
         if run is not None and status == -signal.SIGABRT and not worker.reason:
             self._aborted(run)
@@ -444,6 +514,9 @@ class Invoker:
         self._zygote = None
         self._forks.clear()
         log.warning("the zygote %s; starting another", _how(status))
+        for number in self._watched:
+            self._watcher.forget(number)
+        self._watched.clear()
         for run in self._pool.bury():
             self._lost(run, f"its worker's zygote {_how(status)}")
         self._stillborn = 0 if was_ready else self._stillborn + 1

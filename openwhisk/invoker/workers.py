@@ -58,6 +58,7 @@ class Worker:
     run: RunId | None = None
     known: set[int] = field(default_factory=set)
     reason: str = ""
+    paused: bool = False
     idle_since: float = 0.0
     used: bool = False
 
@@ -156,6 +157,10 @@ class WorkerPool:
     def is_running(self, run: RunId) -> bool:
         """Whether a worker has this run."""
         return run in self._busy
+
+    def worker(self, run: RunId) -> Worker | None:
+        """Return the worker of a run, None if it has none (any more)."""
+        return self._busy.get(run)
 
     def greeted(self, worker: Worker, data: int, anon: int) -> None:
         """A new worker is there."""

@@ -17,8 +17,7 @@ class Ledger:
     Attributes
     ----------
     claims
-        Sum of the claims of the applications that were let in: the bytes that each of them may
-        count on.
+        Bytes of all memory elements of the applications that were let in.
     kept
         Bytes that sessions hold.
     """
@@ -30,7 +29,12 @@ class Ledger:
         self.used_bytes = 0
         self.claims = 0
         self.kept = 0
-        self.applications = 0
+        self._plans: list[Plan] = []
+
+    @property
+    def applications(self) -> int:
+        """How many were let in."""
+        return len(self._plans)
 
     def fits(self, cores: float, size: int) -> bool:
         """Whether a gang may have this now."""
@@ -51,28 +55,31 @@ class Ledger:
             self.used_cores = 0.0
 
     def admits(self, plan: Plan) -> bool:
-        """Whether an application may begin: then all that were let in can go on whatever the others
-        do.
+        """Whether an application may begin.
 
-        One whose claim is larger than what there is is let in alone, and runs its gangs one by one.
+        All that were let in can have all their memory elements, and besides the largest gang of
+        any of them fits: what they run ends, or yields (`Growth`), and then every gang has its
+        turn, whatever the others do. One that is larger than what there is is let in alone, and
+        runs its gangs one by one.
         """
-        if self.applications == 0:
+        if not self._plans:
             return plan.serial_peak + self.kept <= self.memory
-        return self.claims + plan.claim + self.kept <= self.memory
+        gang = max(p.largest_gang for p in (plan, *self._plans))
+        return self.claims + plan.all_memory + gang + self.kept <= self.memory
 
     def is_tight(self, plan: Plan) -> bool:
         """Whether an application can only run its gangs one by one."""
-        return plan.claim + self.kept > self.memory
+        return plan.all_memory + plan.largest_gang + self.kept > self.memory
 
     def enter(self, plan: Plan) -> None:
         """Let an application in."""
-        self.applications += 1
-        self.claims += plan.claim
+        self._plans.append(plan)
+        self.claims += plan.all_memory
 
     def leave(self, plan: Plan) -> None:
         """An application that was let in is over."""
-        self.applications -= 1
-        self.claims -= plan.claim
+        self._plans.remove(plan)
+        self.claims -= plan.all_memory
 
     def objection(self, plan: Plan) -> Failure | None:
         """Say why an application can never run here, if so."""

@@ -1,6 +1,6 @@
 """`Scheduler`: events in, commands out.
 
-The life of an application: *pending* until its claim fits, then its gangs go ``waiting`` (for
+The life of an application: *pending* until there is room for it, then its gangs go ``waiting`` (for
 parents) → ``queued`` (for cores and bytes) → ``starting`` (memory elements are being made) →
 ``running`` → ``done``. A memory element is made with the first gang that needs it and dropped when
 all that corun with it are done. After a loss, gangs go back to ``waiting`` (`lineage`). What a run
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from openwhisk.scheduler.growth import Growth
 from openwhisk.scheduler.ledger import Ledger
 from openwhisk.scheduler.lineage import restart_closure
 from openwhisk.scheduler.messages import (
@@ -40,11 +41,13 @@ from openwhisk.scheduler.messages import (
     StopTask,
     TaskDone,
     TaskFailed,
+    TaskHolds,
     TaskRestarted,
     TaskStarted,
     Tick,
     WorkerLost,
 )
+from openwhisk.scheduler.reservations import ReservationPolicy
 from openwhisk.scheduler.sessions import Sessions
 from openwhisk.scheduler.state import ActivationState, Gang, Incarnation, Life, Phase, Run, Task
 
@@ -58,15 +61,26 @@ class Scheduler:
         What there is to give: cores, and bytes for compute and memory elements together.
     max_attempts
         How often one copy of an element may be started in all.
+    reservations
+        How much of its limit an element reserves.
     """
 
-    def __init__(self, cores: float, memory: int, *, max_attempts: int = 3) -> None:
+    def __init__(
+        self,
+        cores: float,
+        memory: int,
+        *,
+        max_attempts: int = 3,
+        reservations: ReservationPolicy | None = None,
+    ) -> None:
         self.ledger = Ledger(cores, memory)
+        self._growth = Growth(self.ledger, reservations or ReservationPolicy())
         self._max_attempts = max_attempts
         self._activations: dict[str, ActivationState] = {}
         self._pending: deque[ActivationState] = deque()
         self._queue: dict[int, Gang] = {}
         self._tickets = 0
+        self._starts = 0
         self._now = 0.0
         self._runs: dict[RunId, Run] = {}
         self._incarnations: dict[MemoryId, Incarnation] = {}
@@ -81,6 +95,7 @@ class Scheduler:
             MemoryDropped: self._on_memory_dropped,
             MemoryServerLost: self._on_memory_server_lost,
             TaskStarted: self._on_task_started,
+            TaskHolds: self._on_task_holds,
             TaskDone: self._on_task_done,
             TaskFailed: self._on_task_failed,
             WorkerLost: self._on_worker_lost,
@@ -104,7 +119,7 @@ class Scheduler:
         due = [
             run.started + run.task.plan.timeout
             for run in self._runs.values()
-            if run.started is not None and not run.stopping
+            if run.started is not None and run.paused is None and not run.stopping
         ]
         if (expiry := self._sessions.next_expiry()) is not None:
             due.append(expiry)
@@ -194,8 +209,9 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Let in applications, then gangs, each strictly in order: who waits for much is not
-        overtaken for ever.
+        overtaken for ever. Those that run come first.
         """
+        self._grow()
         while self._pending:
             act = self._pending[0]
             if self.ledger.admits(act.plan):
@@ -208,7 +224,7 @@ class Scheduler:
                 self._fail(act, self._crowded_out(act))
             else:
                 break
-        while self._queue:
+        while self._queue and not self._growth.waiting:
             gang = next((g for g in self._queue.values() if self._has_turn(g)), None)
             if gang is None:
                 break
@@ -220,6 +236,18 @@ class Scheduler:
             else:
                 break
 
+    def _grow(self) -> None:
+        """Let runs have more of their limits."""
+        self._out += self._growth.serve(self._now)
+        while (gang := self._growth.stalled(self._runs)) is not None and not self._is_freeing():
+            act = gang.activation
+            if all(run.task.gang is gang for run in self._runs.values()):
+                self._fail(act, self._crowded_out(act))
+            else:
+                gang.whole = True
+                self._restart(act, gang.tasks, "others needed its memory first", excused=True)
+            self._out += self._growth.serve(self._now)
+
     def _has_turn(self, gang: Gang) -> bool:
         if not gang.activation.tight:
             return True
@@ -230,8 +258,10 @@ class Scheduler:
 
     def _is_stuck(self) -> bool:
         """Whether nothing is under way that could give anything back."""
-        in_between = (Life.CREATING, Life.DOOMED, Life.DROPPING)
-        return not self._runs and not any(i.life in in_between for i in self._incarnations.values())
+        return not self._runs and not self._is_freeing(Life.CREATING, Life.DOOMED)
+
+    def _is_freeing(self, *also: Life) -> bool:
+        return any(i.life is Life.DROPPING or i.life in also for i in self._incarnations.values())
 
     def _crowded_out(self, act: ActivationState) -> Failure:
         return Failure(
@@ -256,6 +286,8 @@ class Scheduler:
         memories = tuple(self._incarnate(act, name) for name in gang.plan.memories)
         by_name = {i.plan.name: i for i in memories}
         self._set_phase(gang, Phase.STARTING)
+        self._starts += 1
+        gang.started = self._starts
         for task in gang.tasks:
             task.attempts += 1
             own = tuple(by_name[name] for name in task.plan.memories)
@@ -267,7 +299,7 @@ class Scheduler:
                 frozenset(own).union(*inherited),
             )
             task.run = self._runs[run.id] = act.runs[run.id] = run
-            self.ledger.take(task.plan.cores, task.plan.mem)
+            self._growth.begin(run)
             for incarnation in own:
                 incarnation.users.add(run.id)
                 incarnation.touched.add(task)
@@ -310,6 +342,7 @@ class Scheduler:
                     memories={i.plan.name: i.id for i in run.memories},
                     cores=task.plan.cores,
                     mem=task.plan.mem,
+                    reserved=run.reserved,
                 )
             )
 
@@ -318,6 +351,11 @@ class Scheduler:
     def _on_task_started(self, event: TaskStarted) -> None:
         if (run := self._runs.get(event.run)) is not None:
             run.started = event.now
+
+    def _on_task_holds(self, event: TaskHolds) -> None:
+        run = self._runs.get(event.run)
+        if run is not None and not run.stopping:
+            self._out += self._growth.holds(run, event.size)
 
     def _on_task_done(self, event: TaskDone) -> None:
         run = self._end_run(event.run)
@@ -359,7 +397,7 @@ class Scheduler:
         del act.runs[run_id]
         if task.run is run:
             task.run = None
-        self.ledger.give_back(task.plan.cores, task.plan.mem)
+        self._growth.end(run)
         for incarnation in run.memories:
             incarnation.users.discard(run_id)
             self._drop_if_unused(incarnation)
@@ -370,6 +408,7 @@ class Scheduler:
         if run.stopping:
             return
         run.stopping = True
+        self._growth.forget(run)
         if run.task.run is run:
             run.task.run = None
         if run.dispatched:
@@ -377,20 +416,29 @@ class Scheduler:
         else:
             self._end_run(run.id)
 
-    def _restart(self, act: ActivationState, lost: Iterable[Task], reason: str) -> None:
-        """Start again whatever has to be after `lost` were lost, or memory was."""
+    def _restart(
+        self, act: ActivationState, lost: Iterable[Task], reason: str, *, excused: bool = False
+    ) -> None:
+        """Start again whatever has to be after `lost` were lost, or memory was.
+
+        Attempts that are `excused` do not count.
+        """
         if act.ending:
             return
         rerun, doomed = restart_closure(act, lost)
         ordered = [gang for gang in act.gangs if gang in rerun]
         begun = [t for gang in ordered for t in gang.tasks if t.attempts]
-        if spent := next((t for t in begun if t.attempts >= self._max_attempts), None):
+        if excused:
+            for task in begun:
+                task.excused += 1
+        most = self._max_attempts
+        if spent := next((t for t in begun if t.attempts - t.excused >= most), None):
             self._fail(
                 act,
                 Failure(
                     "lost",
                     f"element {spent.plan.name} (copy {spent.index}) was lost after "
-                    f"{spent.attempts} attempts: {reason}",
+                    f"{spent.attempts - spent.excused} attempts: {reason}",
                     element=spent.plan.name,
                     index=spent.index,
                 ),
@@ -499,7 +547,7 @@ class Scheduler:
 
     def _on_tick(self, event: Tick) -> None:
         for run in list(self._runs.values()):
-            if run.stopping or run.started is None:
+            if run.stopping or run.started is None or run.paused is not None:
                 continue
             timeout = run.task.plan.timeout
             if event.now >= run.started + timeout:

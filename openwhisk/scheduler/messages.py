@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from openwhisk.scheduler.plan import Plan
+from openwhisk.scheduler.reservations import Reservation
 
 
 class RunId(msgspec.Struct, frozen=True):
@@ -105,9 +106,20 @@ class MemoryServerLost(Event, frozen=True):
 
 
 class TaskStarted(Event, frozen=True):
-    """A worker began with a run; its time limit counts from here."""
+    """A worker began with a run, which has `reserved` bytes; its time limit counts from here."""
 
     run: RunId
+    reserved: int = 0
+
+
+class TaskHolds(Event, frozen=True):
+    """A run's worker was seen to hold `size` bytes, which does not fit what the run has reserved:
+    it is about to hold more, or has held less for a while. It is not looked at again before the
+    next `Reserve`.
+    """
+
+    run: RunId
+    size: int
 
 
 class TaskDone(Event, frozen=True):
@@ -182,7 +194,9 @@ class DropMemory(Command, frozen=True):
 
 class StartTask(Command, frozen=True):
     """Run one copy of an element; answer with `TaskStarted`, then `TaskDone`, `TaskFailed` or
-    `WorkerLost`.
+    `WorkerLost`, and with `TaskHolds` in between.
+
+    `mem` is its limit, `reserved` what it begins with.
     """
 
     run: RunId
@@ -191,6 +205,20 @@ class StartTask(Command, frozen=True):
     memories: Mapping[str, MemoryId]
     cores: float
     mem: int
+    reserved: Reservation
+
+
+class Reserve(Command, frozen=True):
+    """A run has so much reserved from now on, and goes on if it was stopped."""
+
+    run: RunId
+    reserved: Reservation
+
+
+class PauseTask(Command, frozen=True):
+    """Stop a run where it is, so that it holds no more than it does, until the next `Reserve`."""
+
+    run: RunId
 
 
 class StopTask(Command, frozen=True):

@@ -62,9 +62,9 @@ class Plan(msgspec.Struct, frozen=True):
         Compute elements in topological order.
     gangs
         In an order in which they could run one after the other.
-    claim
-        Bytes with which the application can always go on: all its memory elements and its largest
-        gang at once.
+    all_memory, largest_gang
+        Bytes of all memory elements at once, and of the largest gang: with both the application can
+        always go on.
     serial_peak
         Bytes that it needs when its gangs run one by one, and the element that stands at the peak.
     """
@@ -74,7 +74,8 @@ class Plan(msgspec.Struct, frozen=True):
     memories: Mapping[str, MemoryPlan]
     gangs: tuple[GangPlan, ...]
     sinks: tuple[str, ...]
-    claim: int
+    all_memory: int
+    largest_gang: int
     serial_peak: int
     peak_element: str
 
@@ -123,7 +124,8 @@ def compile_plan(app: Application) -> Plan:
         memories=memories,
         gangs=units,
         sinks=tuple(n for n in order if not elements[n].children),
-        claim=sum(m.size for m in memories.values()) + max((g.mem for g in units), default=0),
+        all_memory=sum(m.size for m in memories.values()),
+        largest_gang=max((g.mem for g in units), default=0),
         serial_peak=serial_peak,
         peak_element=peak_element,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from openwhisk.scheduler.messages import Failure, MemoryId, RunId
 from openwhisk.scheduler.plan import ElementPlan, GangPlan, MemoryPlan, Plan
+from openwhisk.scheduler.reservations import NOTHING, Reservation
 
 
 class Phase(Enum):
@@ -56,7 +57,8 @@ class Incarnation:
 class Run:
     """One attempt of a task: what it holds until it is known to have ended.
 
-    `sources` are the incarnations that its inputs may refer to.
+    `sources` are the incarnations that its inputs may refer to; `reserved` is part of its limit,
+    and `wanted` what it waits for where it was `paused` at that time.
     """
 
     id: RunId
@@ -66,6 +68,9 @@ class Run:
     dispatched: bool = False
     stopping: bool = False
     started: float | None = None
+    reserved: Reservation = NOTHING
+    wanted: Reservation = NOTHING
+    paused: float | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -73,7 +78,7 @@ class Task:
     """One copy of a compute element.
 
     `provenance` is every incarnation that its result may refer to: those it touched, and those its
-    inputs may refer to.
+    inputs may refer to. `excused` attempts do not count: they yielded their memory to others.
     """
 
     plan: ElementPlan
@@ -81,6 +86,7 @@ class Task:
     gang: Gang = field(init=False)
     phase: Phase = Phase.WAITING
     attempts: int = 0
+    excused: int = 0
     run: Run | None = None
     result: Any = None
     provenance: frozenset[Incarnation] = frozenset()
@@ -88,13 +94,19 @@ class Task:
 
 @dataclass(eq=False, slots=True)
 class Gang:
-    """Tasks that start together."""
+    """Tasks that start together.
+
+    `ticket` is its place in the queue, `started` that among the gangs that were started. One that
+    has yielded its memory reserves the `whole` of its limits the next time.
+    """
 
     plan: GangPlan
     activation: ActivationState
     tasks: list[Task]
     phase: Phase = Phase.WAITING
     ticket: int = 0
+    started: int = 0
+    whole: bool = False
 
 
 @dataclass(eq=False, slots=True)

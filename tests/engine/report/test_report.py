@@ -65,7 +65,7 @@ def ran(plan: StagePlan) -> Activation:
                     start=start,
                     end=start + 0.5 + 0.25 * index,
                     status="done",
-                    reserved_bytes=1 << 30,
+                    limit_bytes=1 << 30,
                     peak_anon_bytes=(50 + number) << 20,
                     cpu_seconds=0.4,
                     metrics={

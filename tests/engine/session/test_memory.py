@@ -97,6 +97,6 @@ def test_the_second_run_reserves_what_the_first_held(
             session.sql("select sum(v) from t where k > 5").collect()
             run = session.last_run
             assert run is not None
-            reserved.append(run.activation.elements[0].reserved_bytes)
+            reserved.append(run.activation.elements[0].limit_bytes)
         assert 500 << 20 < reserved[0] < 1 << 30
         assert 100 << 20 < reserved[1] < 400 << 20

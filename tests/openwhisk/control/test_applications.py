@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -252,8 +253,13 @@ def main(params, action):
     assert element.end is not None
     seconds = element.end - element.start
     assert usage.core_s == pytest.approx(2.0 * seconds, rel=0.01)
-    assert usage.compute_gb_s == pytest.approx(256 * MiB * seconds / 1e9, rel=0.01)
-    assert usage.peak_compute_bytes == 256 * MiB
+    assert element.limit_bytes == 256 * MiB
+    times = [*(at for at, _ in element.reserved), seconds]
+    spans = [b - a for a, b in itertools.pairwise(times)]
+    charged = sum(s * size for s, (_, size) in zip(spans, element.reserved, strict=True)) / 1e9
+    assert usage.compute_gb_s == pytest.approx(charged, rel=0.01)
+    assert usage.compute_gb_s <= 256 * MiB * seconds / 1e9
+    assert usage.peak_compute_bytes == max(size for _, size in element.reserved)
     assert element.cpu_seconds >= 0.05
     assert usage.cpu_s == element.cpu_seconds
     assert element.peak_anon_bytes > 50 * MiB

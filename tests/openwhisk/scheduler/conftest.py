@@ -24,13 +24,22 @@ from openwhisk.scheduler.messages import (
     TaskDone,
     TaskStarted,
 )
+from openwhisk.scheduler.reservations import ReservationPolicy
 
 
 class Driver:
     """Sends events, one second apart, and remembers commands."""
 
-    def __init__(self, cores: float = 8.0, memory: int = 1000, max_attempts: int = 3) -> None:
-        self.scheduler = Scheduler(cores, memory, max_attempts=max_attempts)
+    def __init__(
+        self,
+        cores: float = 8.0,
+        memory: int = 1000,
+        max_attempts: int = 3,
+        reservations: ReservationPolicy | None = None,
+    ) -> None:
+        self.scheduler = Scheduler(
+            cores, memory, max_attempts=max_attempts, reservations=reservations
+        )
         self.now = 0.0
         self.log: list[Command] = []
 

@@ -34,16 +34,23 @@ from openwhisk.scheduler.messages import (
     MemoryId,
     MemoryServerLost,
     OpenSession,
+    PauseTask,
+    Reserve,
     RunId,
     SessionClosed,
     StartTask,
     StopTask,
     TaskDone,
+    TaskHolds,
     TaskRestarted,
     TaskStarted,
     Tick,
     WorkerLost,
 )
+from openwhisk.scheduler.reservations import ReservationPolicy
+
+# Every byte counts, and every element begins with one.
+TINY = ReservationPolicy(first=1, step=1, ahead=4, share=1000)
 
 NO_FAULTS: Callable[[int], int] = lambda n: 0  # noqa: E731
 
@@ -60,12 +67,18 @@ class World:
         faults: int = 0,
         cancels: int = 0,
         max_attempts: int = 3,
+        growths: int = 0,
     ) -> None:
         self.plans = {f"act{i}": plan for i, plan in enumerate(plans)}
-        self.scheduler = Scheduler(cores, memory, max_attempts=max_attempts)
+        self.scheduler = Scheduler(
+            cores,
+            memory,
+            max_attempts=max_attempts,
+            reservations=TINY if growths else None,
+        )
         self.capacity, self.cores = memory, cores
         self.choose = choose
-        self.faults, self.cancels = faults, cancels
+        self.faults, self.cancels, self.growths = faults, cancels, growths
         self.now = 0.0
         self.server = 1
         self.creating: list[MemoryId] = []
@@ -78,6 +91,10 @@ class World:
         self.reserved: dict[MemoryId, int] = {}
         self.running: dict[RunId, StartTask] = {}
         self.stopping: set[RunId] = set()
+        self.has: dict[RunId, int] = {}
+        self.paused: set[RunId] = set()
+        self.asking: set[RunId] = set()
+        self.yielded = 0
         self.finished: dict[str, Finish] = {}
         self.attempts: dict[tuple[str, str, int], int] = {}
         self.closed: list[str] = []
@@ -109,9 +126,13 @@ class World:
     def actions(self) -> list[Callable[[], None]]:
         """What could happen next, the fruitful first."""
         found: list[Callable[[], None]] = []
-        found += [lambda r=r: self.finish_run(r) for r in self.running]
+        moving = [r for r in self.running if r not in self.paused or r in self.stopping]
+        found += [lambda r=r: self.finish_run(r) for r in moving]
         found += [lambda m=m: self.create(m) for m in self.creating]
         found += [lambda m=m: self.drop(m) for m in self.dropping]
+        if self.growths:
+            quiet = [r for r in moving if r not in self.asking and r not in self.stopping]
+            found += [lambda r=r: self.hold(r) for r in quiet * 5]
         if found and self.faults:
             found += [
                 lambda r=r: self.lose_worker(r) for r in self.running if r not in self.stopping
@@ -123,17 +144,33 @@ class World:
 
     def finish_run(self, run: RunId) -> None:
         """The run ends: by its own end, or, if it was to be stopped, in either way."""
-        if run in self.stopping and self.choose(2) == 0:
+        if run in self.stopping and (run in self.paused or self.choose(2) == 0):
             del self.running[run]
+            self.end(run)
             self.send(WorkerLost(self.now, run, "stopped"))
             return
         start = self.running.pop(run)
+        self.end(run)
         value, refs = self.compute(start)
         self.send(TaskDone(self.now, run, (value, refs)))
+
+    def hold(self, run: RunId) -> None:
+        """A run holds other bytes than before, never more than it has reserved."""
+        self.growths -= 1
+        held = self.has[run] - (self.choose(4) == 0) * self.choose(self.has[run] + 1)
+        if TINY.follow(held, self.running[run].mem).size != self.has[run]:
+            self.asking.add(run)
+            self.send(TaskHolds(self.now, run, held))
+
+    def end(self, run: RunId) -> None:
+        self.has.pop(run, None)
+        self.paused.discard(run)
+        self.asking.discard(run)
 
     def lose_worker(self, run: RunId) -> None:
         self.faults -= 1
         del self.running[run]
+        self.end(run)
         self.send(WorkerLost(self.now, run, "killed"))
 
     def lose_server(self) -> None:
@@ -198,6 +235,16 @@ class World:
             assert command.run in self.running
             assert command.run not in self.stopping
             self.stopping.add(command.run)
+        elif isinstance(command, Reserve):
+            assert command.run in self.asking, "nobody asked"
+            assert command.run not in self.stopping
+            self.has[command.run] = command.reserved.size
+            self.asking.discard(command.run)
+            self.paused.discard(command.run)
+        elif isinstance(command, PauseTask):
+            assert command.run in self.asking
+            assert command.run not in self.paused
+            self.paused.add(command.run)
         elif isinstance(command, KeepMemory):
             assert command.memory in self.cells or self.home[command.memory] < self.server
             self.kept.add(command.memory)
@@ -211,6 +258,7 @@ class World:
             self.closed.append(command.session)
         else:
             assert isinstance(command, TaskRestarted)
+            self.yielded += "needed its memory" in command.reason
 
     def start(self, command: StartTask) -> None:
         run = command.run
@@ -235,6 +283,8 @@ class World:
                 assert cell not in self.cells[memory], "starts again on memory that is not fresh"
             self.cells[memory][run.element, run.index] = self.value(command)
         self.running[run] = command
+        assert 0 <= command.reserved.size <= command.mem
+        self.has[run] = command.reserved.size
         self.send(TaskStarted(self.now, run))
 
     def value(self, start: StartTask) -> str:
@@ -276,7 +326,7 @@ class World:
 
     def check_capacity(self) -> None:
         plans = self.plans
-        compute = sum(s.mem for s in self.running.values())
+        compute = sum(self.has.values())
         used = compute + sum(self.reserved.values())
         assert used <= self.capacity
         assert self.scheduler.ledger.used_bytes >= used
@@ -292,7 +342,7 @@ class World:
 
 
 @st.composite
-def applications(draw: st.DrawFn, number: int = 0) -> Plan:
+def applications(draw: st.DrawFn, number: int = 0, most: int = 4) -> Plan:
     count = draw(st.integers(1, 6))
     names = [f"e{i}" for i in range(count)]
     memories = []
@@ -319,7 +369,9 @@ def applications(draw: st.DrawFn, number: int = 0) -> Plan:
                 draw(st.lists(st.sampled_from(names[:i]), max_size=3, unique=True)) if i else ()
             ),
             parallelism=draw(st.integers(1, 3)),
-            limits=Limits(cpu=draw(st.sampled_from([0.5, 1.0, 2.0])), mem=draw(st.integers(1, 4))),
+            limits=Limits(
+                cpu=draw(st.sampled_from([0.5, 1.0, 2.0])), mem=draw(st.integers(1, most))
+            ),
             corunning=corunning[name],
         )
         for i, name in enumerate(names)
@@ -356,13 +408,22 @@ common = settings(
 )
 
 
-def check(data: st.DataObject, *, count: int, faults: int, tight: bool, cancels: int = 0) -> World:
-    plans = [data.draw(applications()) for _ in range(count)]
+def check(
+    data: st.DataObject,
+    *,
+    count: int,
+    faults: int,
+    tight: bool,
+    cancels: int = 0,
+    growths: int = 0,
+) -> World:
+    most = 20 if growths else 4
+    plans = [data.draw(applications(most=most)) for _ in range(count)]
     need = max(max(p.serial_peak, 1) for p in plans)
-    memory = need + data.draw(st.integers(0, 6)) if tight else 10_000
-    cores = data.draw(st.sampled_from([0.5, 1.0, 2.0, 64.0]))
+    memory = need + data.draw(st.integers(0, 3 * most if growths else 6)) if tight else 10_000
+    cores = data.draw(st.sampled_from([0.5, 1.0, 2.0, 64.0][2 * bool(growths) :]))
     choices = random.Random(data.draw(st.integers(0, 2**32)))
-    world = World(plans, memory, cores, choices.randrange, faults, cancels)
+    world = World(plans, memory, cores, choices.randrange, faults, cancels, growths=growths)
     world.run()
     for activation, finish in world.finished.items():
         if finish.failure is None:
@@ -410,6 +471,26 @@ def test_scarce_memory_delays_but_does_not_block(data: st.DataObject) -> None:
 @given(st.data())
 def test_scarce_memory_losses_and_cancellations_together(data: st.DataObject) -> None:
     world = check(data, count=data.draw(st.integers(1, 3)), faults=6, tight=True, cancels=2)
+    kinds = {f.failure.kind for f in world.finished.values() if f.failure}
+    assert kinds <= {"lost", "capacity", "cancelled"}
+
+
+@common
+@given(st.data())
+def test_elements_that_grow_and_shrink_stay_within_what_there_is(data: st.DataObject) -> None:
+    world = check(data, count=data.draw(st.integers(1, 4)), faults=0, tight=True, growths=400)
+    for activation, finish in world.finished.items():
+        if finish.failure is not None:
+            assert finish.failure.kind == "capacity"
+            assert world.kept, f"{activation} had all the memory that it needs"
+
+
+@common
+@given(st.data())
+def test_growth_losses_and_cancellations_together(data: st.DataObject) -> None:
+    world = check(
+        data, count=data.draw(st.integers(1, 3)), faults=6, tight=True, cancels=2, growths=200
+    )
     kinds = {f.failure.kind for f in world.finished.values() if f.failure}
     assert kinds <= {"lost", "capacity", "cancelled"}
 
