@@ -34,6 +34,20 @@ void verbs_remote_set(struct remote *remote, const struct libd_verbs_region *abo
     };
 }
 
+/* Asks the server something that may be asked twice. The device may say that a queue pair has ended before anybody has
+ * noticed that the connection has, with which it ended: then the question finds out, and is put again on a new one. */
+static int ask(struct verbs *v, struct libd_call *call, struct libd_error *err)
+{
+    const struct libd_call question = *call;
+    int code = libd_stream_call(v->control, call, err);
+
+    if (code == LIBD_ECLOSED && !atomic_load(&v->transport.closed)) {
+        *call = question;
+        code = libd_stream_call(v->control, call, err);
+    }
+    return code;
+}
+
 int verbs_remote_fetch(struct verbs *v, uint64_t addr, uint64_t epoch, struct libd_verbs_region *out,
                        struct libd_error *err)
 {
@@ -42,7 +56,7 @@ int verbs_remote_fetch(struct verbs *v, uint64_t addr, uint64_t epoch, struct li
         .reply_payload = out,
         .reply_room = sizeof *out,
     };
-    int code = libd_stream_call(v->control, &call, err);
+    int code = ask(v, &call, err);
 
     if (!code && (call.reply.length != sizeof *out || out->size > LIBD_OFFSET_MASK + 1))
         return libd_fail(err, LIBD_EPROTO, 0, 0);
@@ -83,7 +97,7 @@ static int shake_hands(struct verbs *v, const struct libd_verbs_peer *own, struc
             .reply_payload = peer,
             .reply_room = sizeof *peer,
         };
-        int code = libd_stream_call(v->control, &call, err);
+        int code = ask(v, &call, err);
         if (code)
             return code;
         if (call.reply.length != sizeof *peer)

@@ -2,12 +2,15 @@
  * verbs_lib.c; the memory server it asks is in this process, too.
  *
  * Prints for each transfer its name, how many work requests it took, in how many lists, how many of them carried their bytes
- * along, and how many asked for a completion. With an argument requests get lost, and it prints code and detail of opening. */
+ * along, and how many asked for a completion. With an argument requests get lost, and it prints code and detail of opening.
+ * Before the transfers that are called `cut-…` the connection to the server ends, and what is heard first is that the device
+ * gave the request up. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "server.h"
 #include "transport.h"
@@ -28,6 +31,7 @@ static struct ibv_wc done[DONE_MAX];
 static unsigned done_first, done_count;
 static unsigned requests, lists, inlined, signalled;
 static bool losing;
+static enum ibv_wc_status ending; /* of the next request */
 static uint32_t keys;
 
 static struct ibv_pd *alloc_pd(struct ibv_context *c) { return calloc(1, sizeof(struct ibv_pd)); }
@@ -117,6 +121,18 @@ static int destroy_qp(struct ibv_qp *qp)
     return 0;
 }
 
+/* Ends the connections of this process, the server's and the client's ends of them. */
+static void hang_up(void)
+{
+    struct sockaddr_storage peer;
+
+    for (int fd = 0; fd < 256; fd++) {
+        socklen_t length = sizeof peer;
+        if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 && peer.ss_family == AF_INET)
+            shutdown(fd, SHUT_RDWR);
+    }
+}
+
 static enum ibv_wc_status perform(const struct ibv_send_wr *wr)
 {
     uint64_t size = wr->sg_list->length, at;
@@ -124,6 +140,12 @@ static enum ibv_wc_status perform(const struct ibv_send_wr *wr)
 
     if (losing)
         return IBV_WC_RETRY_EXC_ERR;
+    if (ending) {
+        enum ibv_wc_status status = ending;
+        ending = IBV_WC_SUCCESS;
+        hang_up();
+        return status;
+    }
     if (size == 0) /* no key is looked at */
         return IBV_WC_SUCCESS;
     for (struct exported *e = exports; e; e = e->next) {
@@ -211,7 +233,7 @@ static void transfer(struct libd_transport *t, const char *name, size_t count, s
     requests = lists = inlined = signalled = 0;
     int code = in ? libd_readv(t, vec, count, &err) : libd_writev(t, vec, count, &err);
     for (size_t i = 0; i < count * size; i++)
-        if (data[i] != 0x5a)
+        if (!code && data[i] != 0x5a)
             code = -1;
     printf("%s %d %u %u %u %u\n", name, code, requests, lists, inlined, signalled);
     free(data);
@@ -248,6 +270,11 @@ int main(int argc, char **argv)
         transfer(t, "longer-write", 1, INLINED + 1, false);
         transfer(t, "short-writes", 1000, 8, false);
         transfer(t, "short-reads", 1000, 8, true);
+        transfer(t, "long-writes", 4, 4096, false);
+        ending = IBV_WC_WR_FLUSH_ERR;
+        transfer(t, "cut-and-flushed", 4, 4096, true);
+        ending = IBV_WC_RETRY_EXC_ERR;
+        transfer(t, "cut-and-given-up", 4, 4096, true);
         libd_destroy(t);
     }
     server_stop(server);

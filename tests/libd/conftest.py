@@ -13,6 +13,14 @@ from libd import ElementGrant, LibdAction, MemoryServer, ServerControl, TenantGr
 ADMIN = "the administrator's token"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What other servers of this user promise while the tests run is none of their business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIBD_LEDGER", str(tmp_path_factory.mktemp("ledger")))
+        yield
+
+
 @dataclass
 class Stand:
     """A memory server in this process with its administrator."""

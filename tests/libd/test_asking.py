@@ -46,5 +46,11 @@ def test_short_writes_are_carried_along_and_few_are_told_of(program: Path) -> No
         assert signalled <= lists + 1
 
 
+@pytest.mark.parametrize("how", ["flushed", "given-up"])
+def test_the_end_of_the_connection_may_be_heard_of_late(program: Path, how: str) -> None:
+    """The server's queue pair ends with the connection; the device may say so first."""
+    assert run(program)[f"cut-and-{how}"][0] == 0
+
+
 def test_a_device_whose_requests_get_lost_is_not_opened(program: Path) -> None:
     assert run(program, "lose")["open"] == [UNSUPPORTED, NO_WAY]
