@@ -86,8 +86,10 @@ void conn_close(struct conn *conn)
         return;
     conn->dead = true;
     dequeue(conn);
-    /* Not merely closed: a child of fork may hold the descriptor too, and the peer would wait forever. */
+    /* Not merely closed: a child of fork may hold the descriptor too. The peer would wait forever, and there would be
+     * events of memory that is about to be freed. */
     shutdown(conn->watched.fd, SHUT_RDWR);
+    server_watch(server, &conn->watched, 0, EPOLL_CTL_DEL);
     close(conn->watched.fd);
     if (conn->move) /* goes on without it */
         conn->move->over = NULL;

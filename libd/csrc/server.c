@@ -201,6 +201,7 @@ static bool drain(struct server *server)
     server->drain_until = libd_now() + (double)ms / 1000;
     for (size_t i = 0; i < sizeof listeners / sizeof *listeners; i++)
         if (listeners[i]->fd >= 0) {
+            server_watch(server, listeners[i], 0, EPOLL_CTL_DEL);
             close(listeners[i]->fd);
             listeners[i]->fd = -1;
         }

@@ -37,6 +37,7 @@ from libd import (
     _core,
     join_address,
 )
+from tests.libd.test_requests import until
 
 Stand = Any  # conftest.py's
 
@@ -537,6 +538,41 @@ def test_a_child_of_fork_that_drops_a_transport_leaves_the_parents_event_loop_it
         asyncio.run(read())
         drop_in_a_child(action)
         asyncio.run(read())
+
+
+def watched() -> int:
+    """How many descriptors the event loops of this process watch."""
+    found = 0
+    for info in Path("/proc/self/fdinfo").iterdir():
+        with suppress(OSError):
+            found += info.read_text().count("tfd:")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["rdma_tcp", "rdma_shm"])
+def test_a_server_watches_no_connection_that_it_has_closed(stand: Stand, kind: str) -> None:
+    """A child of fork that has the descriptor, too, keeps it in the server's event loop, which
+    would go on with memory that it has freed.
+    """
+    grant = stand.control.create_element(stand.tenant(), "m", 4096)
+    before = watched()
+    reading, writing = os.pipe()
+    child = 0
+    try:
+        for _ in range(5):
+            with LibdAction("0", [grant.durl("m", kind)]) as action:
+                action.get_transport("m").write_from(0, b"here")
+                assert watched() > before
+                if not child and (child := os.fork()) == 0:
+                    os.close(writing)
+                    os.read(reading, 1)  # until the parent is done
+                    os._exit(0)
+            until(lambda: watched() == before)
+            assert stand.control.stats().connections == 1
+    finally:
+        os.close(writing)
+        os.close(reading)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
