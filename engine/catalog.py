@@ -6,10 +6,11 @@ Only metadata is read here: footers of Parquet files, schemas of Arrow tables.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from operators.microseconds import in_microseconds
 from operators.parquet_files import FileSet, parquet_table
 from operators.rel import Scan, Source
 from operators.schema import Schema
-from operators.types import canonical_schema
+from operators.types import canonical_schema, carried
 from remote_frame.executor import FrameSource
 from remote_frame.files import spool_csv
 from remote_frame.local import LocalTable
@@ -31,6 +32,8 @@ from remote_frame.spool import SpooledTable
 __all__ = ["Catalog", "Table"]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Table:
         Size: of Parquet files on disk, of Arrow data in memory.
     data
         The Arrow data of a table that was registered as such.
+    hidden
+        Columns that no query can name, and why: those of types that the engine does not have.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Table:
     rows: int
     bytes: int
     data: pa.Table | None = None
+    hidden: Mapping[str, str] = field(default_factory=dict)
 
 
 class Catalog:
@@ -103,8 +109,9 @@ class Catalog:
         DataError
             If a file is missing, unreadable, or has another schema than the first.
         UnsupportedTypeError
-            If a column's type is one that the engine does not have, or Arrow data has timestamps
-            that are finer than microseconds.
+            If the engine has none of the columns' types (columns of other types are hidden: queries
+            that name them are refused), or Arrow data has timestamps that are finer than
+            microseconds.
         """
         if isinstance(source, SpooledTable):
             table = _spooled(name, source)
@@ -114,6 +121,12 @@ class Catalog:
             table = self._files(name, source, hive_partitioning)
         else:
             table = _arrow(name, source)
+        if table.hidden:
+            log.warning(
+                "table %r: left out, because the engine does not have their types: %s",
+                name,
+                ", ".join(table.hidden),
+            )
         with self._lock:
             self._tables[name.lower()] = table
             self.generation += 1
@@ -128,11 +141,13 @@ class Catalog:
                 return _spooled(name, spool_csv(paths, separator="\t" if tabs else ","))
             if kind == "arrow":
                 return _arrow(name, read_arrow(paths))
-            found = parquet_table(source, hive)
+            found = parquet_table(source, hive, hide=True)
         except DataFileError as error:
             raise DataError(f"table {name!r}: {error}") from None
         _check_names(name, found.schema)
-        return Table(name, found.schema, found.source(name), found.rows, found.bytes)
+        return Table(
+            name, found.schema, found.source(name), found.rows, found.bytes, hidden=found.hidden
+        )
 
     def drop(self, name: str) -> None:
         """Forget a table.
@@ -223,12 +238,15 @@ def _arrow(name: str, source: Any) -> Table:
         data = pa.table(source)
     else:
         raise DataError(f"table {name!r}: {type(source).__name__} is neither files nor Arrow data")
+    positions, hidden = carried(data.schema)
+    if hidden and positions:
+        data = data.select(positions)
     schema = canonical_schema(data.schema)
     data = in_microseconds(data)
     _check_names(name, schema)
     # The source has the data: what the name stands for later is nothing to the plans made now.
     scanned = FrameSource(name, LocalTable(data), name)
-    return Table(name, schema, scanned, data.num_rows, data.nbytes, data)
+    return Table(name, schema, scanned, data.num_rows, data.nbytes, data, hidden)
 
 
 def _check_names(name: str, schema: Schema) -> None:

@@ -13,9 +13,10 @@ from sqlglot import exp
 
 from engine.catalog import Catalog
 from engine.dialect import Mentions, NarrowTables, Oracle, QueryBinder, Signatures
+from engine.dialect.hidden import leave_out, refusal
 from engine.dialect.syntax import called_names, deepest
 from engine.dialect.types import ir_type
-from engine.errors import NestingError, PlanningError, UnsupportedSqlError
+from engine.errors import NestingError, PlanningError, SqlError, UnsupportedSqlError
 from engine.optimizer.expressions import every_relation
 from engine.recent import Recent
 from engine.substrait import Planner, PlanReader, TableSource
@@ -87,6 +88,26 @@ class FrontEnd:
 
     def _plan(self, text: str, tree: exp.Expr, nodes: Sequence[exp.Expr]) -> Rel:
         tables = self._tables(nodes)
+        hidden = {n.lower(): self.catalog[n].hidden for n in tables if self.catalog[n].hidden}
+        if hidden:
+            if leave_out(tree, nodes, hidden):
+                nodes, text = list(tree.walk()), tree.sql(dialect="duckdb")
+            try:
+                return self._plan_visible(text, tree, nodes, tables)
+            except SqlError as error:
+                # Perhaps it is one of these that is not found.
+                named = {n.name.lower() for n in nodes if isinstance(n, exp.Identifier)}
+                for table, columns in hidden.items():
+                    for column, reason in columns.items():
+                        if column.lower() in named:
+                            raise refusal(table, column, reason) from error
+                raise
+        return self._plan_visible(text, tree, nodes, tables)
+
+    def _plan_visible(
+        self, text: str, tree: exp.Expr, nodes: Sequence[exp.Expr], tables: Sequence[str]
+    ) -> Rel:
+        """Plan a query that stands for no hidden column without naming it."""
         for name in tables:
             self.oracle.define_table(name, self.catalog[name].schema)
         # DuckDB describes the query beside the planning.

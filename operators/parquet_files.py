@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,7 +18,7 @@ from operators.file_versions import FileVersion
 from operators.microseconds import counts_nanoseconds
 from operators.rel import ParquetSource
 from operators.schema import Field, Schema
-from operators.types import DATE, INT64, STRING, canonical_schema
+from operators.types import DATE, INT64, STRING, canonical_schema, carried
 
 __all__ = ["FileSet", "ParquetTable", "data_files", "files_below", "parquet_table"]
 
@@ -47,6 +47,8 @@ class ParquetTable:
         Columns that are in the paths, with their types.
     nanoseconds
         Columns that count them (see `operators.microseconds`).
+    hidden
+        Columns of the files that no plan can name, and why: those of other types than the IR has.
     """
 
     paths: tuple[str, ...]
@@ -56,6 +58,7 @@ class ParquetTable:
     versions: tuple[FileVersion, ...]
     hive: tuple[tuple[str, pa.DataType], ...] = ()
     nanoseconds: tuple[str, ...] = ()
+    hidden: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> ParquetSource:
         """What a scan of the table, which people know as `name`, reads."""
@@ -102,7 +105,7 @@ def data_files(source: FileSet, suffix: str) -> list[Path]:
     return found
 
 
-def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
+def parquet_table(source: FileSet, hive: bool | None = None, *, hide: bool = False) -> ParquetTable:
     """The table that Parquet files are. Only their footers are read.
 
     Parameters
@@ -112,6 +115,8 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
     hive
         Whether directories called ``name=value`` are columns; by default they are if `source` is a
         directory and all files lie in such ones.
+    hide
+        Whether columns whose types the IR does not have are left out rather than refused.
 
     Raises
     ------
@@ -119,16 +124,22 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
         If a file is missing, is not Parquet, has other columns than the first, or does not lie in
         the directories that `hive` asks for.
     UnsupportedTypeError
-        If a column's type is one that the IR does not have.
+        If a column's type is one that the IR does not have, or, with `hide`, the types of all.
     """
     files = data_files(source, ".parquet")
     schema: Schema | None = None
     rows = size = 0
     versions = []
     fine: dict[str, None] = {}
+    hidden: dict[str, str] = {}
     for path in files:
         versions.append(FileVersion.of(path))
         metadata, arrow = _footer(path)
+        if hide:
+            positions, others = carried(arrow)
+            if positions:
+                hidden |= others
+                arrow = pa.schema([arrow.field(i) for i in positions])
         try:
             found = canonical_schema(arrow)
         except UnsupportedTypeError as error:
@@ -155,7 +166,9 @@ def parquet_table(source: FileSet, hive: bool | None = None) -> ParquetTable:
             raise DataFileError(f"{files[0]}: column {name!r} is both in the file and in its path")
     fields = schema.fields + tuple(Field(n, t) for n, t in columns)
     listed = tuple(map(str, paths))
-    return ParquetTable(listed, Schema(fields), rows, size, tuple(versions), columns, tuple(fine))
+    return ParquetTable(
+        listed, Schema(fields), rows, size, tuple(versions), columns, tuple(fine), hidden
+    )
 
 
 def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:

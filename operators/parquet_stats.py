@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from operators.errors import OperatorError, UnsupportedTypeError
+from operators.errors import OperatorError
 from operators.parquet_dictionary import read_dictionary_page
 from operators.stats import ColumnStats, TableStats, as_number
-from operators.types import canonical
+from operators.types import canonical, carried
 
 __all__ = ["parquet_stats"]
 
@@ -28,7 +29,8 @@ _PAGE_HEADERS = 4096
 
 
 def parquet_stats(paths: Sequence[str]) -> TableStats:
-    """Rows, ranges, null fractions and estimated distinct values of files that are one table.
+    """Rows, ranges, null fractions and estimated distinct values of files that are one table; of
+    the columns whose types plans have.
 
     Distinct values: what the footers say if they do, else the sizes of dictionaries (of so many
     row groups at most that large tables take no longer); for integers, dates and booleans never
@@ -47,8 +49,9 @@ def parquet_stats(paths: Sequence[str]) -> TableStats:
             raise OperatorError(f"cannot read the Parquet footer of {path}: {error}") from error
     if not footers:
         raise OperatorError("a table needs at least one Parquet file")
-    types = footers[0].schema.to_arrow_schema().types
-    columns = [_Column(_canonical(t)) for t in types]
+    fields = footers[0].schema.to_arrow_schema()
+    places = _places(fields)
+    columns = [_Column(canonical(fields.field(i).type)) for i in places]
     every = max(1, sum(f.num_row_groups for f in footers) // _DICTIONARIES)
     number = 0
     for path, footer in zip(paths, footers, strict=True):
@@ -56,8 +59,8 @@ def parquet_stats(paths: Sequence[str]) -> TableStats:
             for group in range(footer.num_row_groups):
                 chunks = footer.row_group(group)
                 looked_into = file if number % every == 0 else None
-                for i, column in enumerate(columns):
-                    column.add(chunks.column(i), looked_into)
+                for place, column in zip(places.values(), columns, strict=True):
+                    column.add(chunks.column(place), looked_into)
                 number += 1
     rows = sum(f.num_rows for f in footers)
     groups = [f.row_group(g).num_rows for f in footers for g in range(f.num_row_groups)]
@@ -74,11 +77,23 @@ def _opened(path: str) -> Iterator[int]:
         os.close(file)
 
 
-def _canonical(type: pa.DataType) -> pa.DataType:
-    try:
-        return canonical(type)
-    except UnsupportedTypeError:  # of a column that no plan can name
-        return type
+def _places(fields: pa.Schema) -> dict[int, int]:
+    """Where in the files' columns those stand that plans can name, by their position in the schema:
+    a nested column is as many as it has leaves.
+    """
+    carried_, _ = carried(fields)
+    firsts = list(accumulate((_leaves(f.type) for f in fields), initial=0))
+    return {i: firsts[i] for i in carried_}
+
+
+def _leaves(type: pa.DataType) -> int:
+    if isinstance(type, pa.BaseExtensionType):
+        return _leaves(type.storage_type)
+    if pt.is_dictionary(type):
+        return _leaves(type.value_type)
+    if not pt.is_nested(type):
+        return 1
+    return sum(_leaves(type.field(i).type) for i in range(type.num_fields))
 
 
 @dataclass(slots=True)

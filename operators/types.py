@@ -36,6 +36,7 @@ __all__ = [
     "as_decimal",
     "canonical",
     "canonical_schema",
+    "carried",
     "common_type",
     "decimal",
     "is_hugeint",
@@ -128,6 +129,27 @@ def canonical_schema(schema: pa.Schema | Schema) -> Schema:
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(f"column {f.name!r}: {error}") from None
     return Schema(tuple(fields))
+
+
+def carried(schema: pa.Schema) -> tuple[list[int], dict[str, str]]:
+    """Which columns of Arrow data plans can name, and which they cannot.
+
+    Returns
+    -------
+    positions : list of int
+        Of the columns whose types have a canonical form.
+    hidden : dict
+        Why each of the others is left out, by its name.
+    """
+    positions, hidden = [], {}
+    for i, field in enumerate(schema):
+        try:
+            canonical(field.type)
+        except UnsupportedTypeError as error:
+            hidden[field.name] = str(error)
+        else:
+            positions.append(i)
+    return positions, hidden
 
 
 def same_type(left: pa.DataType, right: pa.DataType) -> bool:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from operators import build
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
-from operators.errors import DataFileError, OperatorError
+from operators.errors import DataFileError, OperatorError, UnsupportedTypeError
 from operators.parquet_files import FileSet, data_files, parquet_table
 from operators.types import canonical_schema
 from remote_frame.api import over_data
@@ -50,6 +50,8 @@ def read_parquet(
         Who computes the frame: a session, an element's `action`, or None for this process.
     columns
         Names of the columns to have; all by default. What is not used later is not read anyway.
+        Of files that have columns of types that plans do not have (nested ones, time zones) the
+        others have to be named.
     hive_partitioning
         Whether directories called ``name=value`` are columns; by default they are where `source`
         is a directory and all files lie in such ones.
@@ -59,7 +61,7 @@ def read_parquet(
     DataFileError
         If a file is missing, is not Parquet, or has other columns than the first.
     UnsupportedTypeError
-        If a column's type is one that plans do not have.
+        If the type of a column that is wanted is one that plans do not have.
 
     Examples
     --------
@@ -69,7 +71,13 @@ def read_parquet(
     >>> remote_frame.read_parquet(path).select(col("qty").max()).to_dict()
     {'qty': [7]}
     """
-    found = parquet_table(source, hive_partitioning)
+    try:
+        found = parquet_table(source, hive_partitioning, hide=columns is not None)
+    except UnsupportedTypeError as error:
+        raise UnsupportedTypeError(f"{error}; name the others: columns=[…]") from None
+    for column in columns or ():
+        if (reason := found.hidden.get(column)) is not None:
+            raise UnsupportedTypeError(f"{_table_name(source)}: column {column!r}: {reason}")
     name = _table_name(source)
     scan = build.scan(found.source(name), found.schema)
     frame = RemoteFrame(scan, executor_of(executor))
