@@ -27,7 +27,7 @@ enum conn_state {
 };
 
 /* What a watched descriptor is. */
-enum watch { WATCH_STOP, WATCH_TCP, WATCH_UNIX, WATCH_CONN };
+enum watch { WATCH_STOP, WATCH_ALARM, WATCH_TCP, WATCH_UNIX, WATCH_CONN };
 
 struct watched {
     enum watch kind;
@@ -84,7 +84,8 @@ struct server {
     struct element *default_element;
     struct verbs_server *verbs; /* NULL: no RDMA device */
     int epoll, spare;
-    struct watched stop, tcp, path;
+    struct watched stop, alarm, tcp, path;
+    double alarm_at; /* when the alarm goes off; 0: never */
     uint16_t port;
     pthread_t thread;
     unsigned generation;

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <linux/sockios.h>
 #include <unistd.h>
 
@@ -117,10 +118,12 @@ static int listen_all(struct server *server, struct libd_error *err)
 
     server->epoll = epoll_create1(EPOLL_CLOEXEC);
     server->stop = (struct watched){WATCH_STOP, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    if (server->epoll < 0 || server->stop.fd < 0)
+    server->alarm = (struct watched){WATCH_ALARM, timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)};
+    if (server->epoll < 0 || server->stop.fd < 0 || server->alarm.fd < 0)
         return libd_fail(err, LIBD_ESYS, (uint64_t)errno, 0);
     server->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     server_watch(server, &server->stop, EPOLLIN, EPOLL_CTL_ADD);
+    server_watch(server, &server->alarm, EPOLLIN, EPOLL_CTL_ADD);
     if (o->host) {
         int fd = net_listen_tcp(o->host, o->port, &server->port);
         if (fd < 0)
@@ -177,6 +180,35 @@ static int patience(const struct server *server)
     if (due >= 1e6)
         return next ? 1000000000 : -1; /* no lease is too long for an int */
     return due > 0 ? (int)(due * 1000) + 1 : 0;
+}
+
+/* How long epoll_wait may take: 0, or -1 because the alarm goes off in time. A timeout would have the kernel start and stop
+ * a timer around every request; the alarm is only ever set earlier, and what it rings for in vain is some of it. */
+static int wait_limit(struct server *server)
+{
+    int ms = patience(server);
+    struct itimerspec timer = {0};
+    double at;
+
+    if (ms <= 0)
+        return ms;
+    at = libd_now() + ms / 1000.0;
+    if (server->alarm_at > 0 && server->alarm_at <= at)
+        return -1;
+    timer.it_value = (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    if (timerfd_settime(server->alarm.fd, 0, &timer, NULL))
+        return ms;
+    server->alarm_at = at;
+    return -1;
+}
+
+static void rung(struct server *server)
+{
+    uint64_t times;
+
+    server->alarm_at = 0;
+    if (read(server->alarm.fd, &times, sizeof times) < 0)
+        return; /* it was set anew meanwhile */
 }
 
 static void expire(struct server *server)
@@ -258,7 +290,8 @@ static void loop(struct server *server)
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(server->epoll, events, EVENTS, busy(server) ? 0 : patience(server));
+        int n = epoll_wait(server->epoll, events, EVENTS, busy(server) ? 0 : wait_limit(server));
+        bool asked = false;
         for (int i = 0; i < n; i++) {
             struct watched *w = events[i].data.ptr;
             if (w->kind == WATCH_STOP) {
@@ -266,6 +299,11 @@ static void loop(struct server *server)
                     return;
                 continue;
             }
+            if (w->kind == WATCH_ALARM) {
+                rung(server);
+                continue;
+            }
+            asked = true;
             if (w->kind == WATCH_CONN) {
                 struct conn *conn = (struct conn *)w;
                 if (conn->dead)
@@ -277,7 +315,7 @@ static void loop(struct server *server)
             }
         }
         /* Clients that have an arena mapped draw on it without asking for anything. */
-        server->pool.unsettled |= n > 0 || server->pool.attached;
+        server->pool.unsettled |= asked || server->pool.attached;
         server_next_turns(server);
         move_regions(server);
         give_back(server);
@@ -306,7 +344,7 @@ static void release(struct server *server)
     bury(server);
     pool_destroy(&server->pool);
     verbs_server_stop(server);
-    const int fds[] = {server->epoll, server->spare, server->stop.fd, server->tcp.fd, server->path.fd};
+    const int fds[] = {server->epoll, server->spare, server->stop.fd, server->alarm.fd, server->tcp.fd, server->path.fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -368,7 +406,8 @@ int server_start(const struct server_options *options, struct server **out, stru
     server->options.token = copy(options->token);
     server->options.admin_token = copy(options->admin_token);
     server->options.device = copy(options->device);
-    server->epoll = server->spare = server->stop.fd = server->tcp.fd = server->path.fd = -1;
+    server->epoll = server->spare = -1;
+    server->stop.fd = server->alarm.fd = server->tcp.fd = server->path.fd = -1;
     server->outcome = -1;
     server->started = libd_now();
     server->generation = libd_generation();

@@ -110,15 +110,19 @@ def test_transports_share_registrations(stand: Stand) -> None:
 def test_memory_that_is_used_again_is_registered_again(trans: Transport) -> None:
     """The addresses of arrays that are gone come back with other pages behind them."""
     before = counts(trans)
-    seen = set()
-    for i in range(12):
+    seen: set[int] = set()
+    made = 0
+    # A sanitizer's allocator keeps hundreds of MB before it gives an address again.
+    while made < 12 or (len(seen) == made and made < 200):
+        i = made % 12
         array = np.zeros(4 * MIB, np.uint8)
         seen.add(array.ctypes.data)
         trans.read_into(i, array)
         np.testing.assert_array_equal(array, expected(4 * MIB, i))
         del array
-    assert since(before, trans)[0] == 12
-    assert len(seen) < 12, "no address came back: the test shows nothing"
+        made += 1
+    assert since(before, trans)[0] == made
+    assert len(seen) < made, "no address came back: the test shows nothing"
 
 
 def test_an_array_that_is_registered_cannot_be_moved(trans: Transport) -> None:
