@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from openwhisk.scheduler.growth import Growth
+from openwhisk.scheduler.incarnations import Incarnations
 from openwhisk.scheduler.ledger import Ledger
 from openwhisk.scheduler.lineage import restart_closure
 from openwhisk.scheduler.messages import (
     Cancel,
     CloseSession,
     Command,
-    CreateMemory,
-    DropMemory,
     Event,
     Failure,
     Finish,
@@ -31,7 +30,6 @@ from openwhisk.scheduler.messages import (
     MemoryCreated,
     MemoryDropped,
     MemoryFailed,
-    MemoryId,
     MemoryServerLost,
     OpenSession,
     ReleaseMemory,
@@ -83,8 +81,7 @@ class Scheduler:
         self._starts = 0
         self._now = 0.0
         self._runs: dict[RunId, Run] = {}
-        self._incarnations: dict[MemoryId, Incarnation] = {}
-        self._lost_servers: set[int] = set()
+        self._memories = Incarnations(self.ledger, lambda command: self._out.append(command))
         self._out: list[Command] = []
         self._sessions = Sessions()
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -177,7 +174,7 @@ class Scheduler:
         for run in list(act.runs.values()):
             self._stop(run, failure.message)
         for incarnation in list(act.incarnations.values()):
-            self._doom(incarnation)
+            self._memories.doom(incarnation)
         self._finish_if_over(act)
 
     def _succeed(self, act: ActivationState) -> None:
@@ -187,7 +184,7 @@ class Scheduler:
             if incarnation.plan.session and incarnation.alive and act.session is not None:
                 self._keep(act, incarnation, act.session)
             else:
-                self._doom(incarnation)
+                self._memories.doom(incarnation)
         self._finish_if_over(act)
 
     def _end(self, act: ActivationState) -> None:
@@ -228,7 +225,7 @@ class Scheduler:
             gang = next((g for g in self._queue.values() if self._has_turn(g)), None)
             if gang is None:
                 break
-            size = gang.plan.mem + self._bytes_to_create(gang)
+            size = gang.plan.mem + self._memories.need(gang)
             if self.ledger.fits(gang.plan.cores, size):
                 self._start(gang)
             elif self._is_stuck():
@@ -239,7 +236,9 @@ class Scheduler:
     def _grow(self) -> None:
         """Let runs have more of their limits."""
         self._out += self._growth.serve(self._now)
-        while (gang := self._growth.stalled(self._runs)) is not None and not self._is_freeing():
+        while (gang := self._growth.stalled(self._runs)) is not None:
+            if self._memories.any_in(Life.DROPPING):
+                break  # bytes come back soon
             act = gang.activation
             if all(run.task.gang is gang for run in self._runs.values()):
                 self._fail(act, self._crowded_out(act))
@@ -258,10 +257,8 @@ class Scheduler:
 
     def _is_stuck(self) -> bool:
         """Whether nothing is under way that could give anything back."""
-        return not self._runs and not self._is_freeing(Life.CREATING, Life.DOOMED)
-
-    def _is_freeing(self, *also: Life) -> bool:
-        return any(i.life is Life.DROPPING or i.life in also for i in self._incarnations.values())
+        between = (Life.CREATING, Life.DOOMED, Life.DROPPING)
+        return not self._runs and not self._memories.any_in(*between)
 
     def _crowded_out(self, act: ActivationState) -> Failure:
         return Failure(
@@ -272,18 +269,10 @@ class Scheduler:
             element=act.plan.peak_element or None,
         )
 
-    def _bytes_to_create(self, gang: Gang) -> int:
-        act = gang.activation
-        return sum(
-            act.plan.memories[name].size
-            for name in gang.plan.memories
-            if (found := act.memory.get(name)) is None or not found.alive
-        )
-
     def _start(self, gang: Gang) -> None:
         act = gang.activation
         del self._queue[gang.ticket]
-        memories = tuple(self._incarnate(act, name) for name in gang.plan.memories)
+        memories = tuple(self._memories.of(act, name) for name in gang.plan.memories)
         by_name = {i.plan.name: i for i in memories}
         self._set_phase(gang, Phase.STARTING)
         self._starts += 1
@@ -304,25 +293,6 @@ class Scheduler:
                 incarnation.users.add(run.id)
                 incarnation.touched.add(task)
         self._dispatch_if_ready(gang)
-
-    def _incarnate(self, act: ActivationState, name: str) -> Incarnation:
-        current = act.memory.get(name)
-        if current is not None and current.alive:
-            return current
-        generation = act.generations.get(name, 0) + 1
-        act.generations[name] = generation
-        plan = act.plan.memories[name]
-        made = Incarnation(MemoryId(act.id, name, generation), plan)
-        act.memory[name] = made
-        act.incarnations[made.id] = made
-        self._incarnations[made.id] = made
-        self.ledger.take(0.0, plan.size)
-        self._create(made)
-        return made
-
-    def _create(self, incarnation: Incarnation) -> None:
-        plan = incarnation.plan
-        self._out.append(CreateMemory(incarnation.id, plan.limit, plan.elastic))
 
     def _dispatch_if_ready(self, gang: Gang) -> None:
         act = gang.activation
@@ -371,7 +341,7 @@ class Scheduler:
         for incarnation in run.memories:
             plan = incarnation.plan
             if not plan.session and all(act.finished(n) for n in plan.corunning):
-                self._doom(incarnation)
+                self._memories.doom(incarnation)
         if act.finished(task.plan.name):
             if all(act.finished(name) for name in act.plan.sinks):
                 self._succeed(act)
@@ -399,8 +369,7 @@ class Scheduler:
             task.run = None
         self._growth.end(run)
         for incarnation in run.memories:
-            incarnation.users.discard(run_id)
-            self._drop_if_unused(incarnation)
+            self._memories.left(incarnation, run_id)
         self._finish_if_over(act)
         return run
 
@@ -459,7 +428,7 @@ class Scheduler:
             self._set_phase(gang, Phase.WAITING)
         for incarnation in list(act.incarnations.values()):
             if incarnation in doomed:
-                self._doom(incarnation)
+                self._memories.doom(incarnation)
         for gang in act.gangs:
             if gang.phase is Phase.QUEUED and not all(act.finished(p) for p in gang.plan.after):
                 del self._queue[gang.ticket]
@@ -469,23 +438,16 @@ class Scheduler:
     # -- memory ----------------------------------------------------------------------------------
 
     def _on_memory_created(self, event: MemoryCreated) -> None:
-        incarnation = self._incarnations.get(event.memory)
-        if incarnation is None or incarnation.life is not Life.CREATING:
+        incarnation = self._memories.creating(event.memory)
+        if incarnation is None or not self._memories.created(incarnation, event.server):
             return
-        if event.server in self._lost_servers:
-            # Made just before its server died: nobody has used it, so it is simply made again.
-            self._create(incarnation)
-            return
-        incarnation.life = Life.READY
-        incarnation.server = event.server
         act = self._activations[event.memory.activation]
         for gang in act.gangs:
             if gang.phase is Phase.STARTING:
                 self._dispatch_if_ready(gang)
 
     def _on_memory_failed(self, event: MemoryFailed) -> None:
-        incarnation = self._incarnations.get(event.memory)
-        if incarnation is None or incarnation.life is not Life.CREATING:
+        if self._memories.creating(event.memory) is None:
             return
         name = event.memory.name
         self._fail(
@@ -494,12 +456,9 @@ class Scheduler:
         )
 
     def _on_memory_server_lost(self, event: MemoryServerLost) -> None:
-        self._lost_servers.add(event.server)
         hit: dict[str, list[Incarnation]] = {}
-        for incarnation in list(self._incarnations.values()):
-            if incarnation.server == event.server and incarnation.alive:
-                self._doom(incarnation)
-                hit.setdefault(incarnation.id.activation, []).append(incarnation)
+        for incarnation in self._memories.server_lost(event.server):
+            hit.setdefault(incarnation.id.activation, []).append(incarnation)
         for activation, incarnations in hit.items():
             act = self._activations.get(activation)
             if act is None or act.ending:
@@ -513,11 +472,9 @@ class Scheduler:
             self._restart(act, running, "the memory server was lost")
 
     def _on_memory_dropped(self, event: MemoryDropped) -> None:
-        incarnation = self._incarnations.pop(event.memory, None)
+        incarnation = self._memories.dropped(event.memory)
         if incarnation is None:
             return
-        incarnation.life = Life.GONE
-        self.ledger.give_back(0.0, incarnation.plan.size)
         if incarnation.session is not None:
             self.ledger.kept -= incarnation.plan.size
             self._out += self._sessions.forget(incarnation)
@@ -525,17 +482,6 @@ class Scheduler:
         if act is not None:
             act.incarnations.pop(incarnation.id, None)
             self._finish_if_over(act)
-
-    def _doom(self, incarnation: Incarnation) -> None:
-        """Give an incarnation up; its bytes go when nobody can touch them any more."""
-        if incarnation.alive:
-            incarnation.life = Life.DOOMED
-            self._drop_if_unused(incarnation)
-
-    def _drop_if_unused(self, incarnation: Incarnation) -> None:
-        if incarnation.life is Life.DOOMED and not incarnation.users:
-            incarnation.life = Life.DROPPING
-            self._out.append(DropMemory(incarnation.id))
 
     def _keep(self, act: ActivationState, incarnation: Incarnation, session: str) -> None:
         act.incarnations.pop(incarnation.id, None)
@@ -579,11 +525,11 @@ class Scheduler:
             if (act := self._activations.get(activation)) is not None:
                 self._fail(act, Failure("session", f"session {session} ended: {reason}"))
         for incarnation in memories:
-            self._doom(incarnation)
+            self._memories.doom(incarnation)
         self._out += self._sessions.close_if_empty(session)
 
     def _on_release_memory(self, event: ReleaseMemory) -> None:
         self._sessions.renew(event.session, event.now)
         found = self._sessions.memory(event.session, event.activation, event.element)
         if found is not None:
-            self._doom(found)
+            self._memories.doom(found)
