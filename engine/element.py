@@ -279,7 +279,7 @@ def run(
     fixed_joins
         Whether DuckDB must join in the order in which the statement does.
     keys
-        Ranges outside of which rows of resident tables do not matter.
+        Keys without which rows of resident tables do not matter.
 
     Returns
     -------
@@ -289,10 +289,9 @@ def run(
     kernel = remote_frame.warm_kernel(action)
     given = {n: LoadedTable(t) if isinstance(t, pa.Table) else t for n, t in tables.items()}
 
-    def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> list[dict[str, Any]]:
+    def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> pa.Table:
         fragment, supplied = _fragment(text, reads, answer, action)
-        rows: list[dict[str, Any]] = kernel.table(fragment, supplied).to_pylist()
-        return rows
+        return kernel.table(fragment, supplied)
 
     given.update(narrowed(given, keys, ask))
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from operators.rel import Rel
 
-__all__ = ["ArrowStream", "InMemory", "Kernel"]
+__all__ = ["ArrowStream", "InMemory", "Kernel", "KeySet"]
 
 ArrowStream: TypeAlias = Any
 """An object with `__arrow_c_stream__`. Unless a fragment reads it once only, asking it again
@@ -23,6 +25,20 @@ its rows are in memory: it gives an `InMemory`, or None if it has to be streamed
 """
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KeySet:
+    """Some integers: those whose bit is set of the ones from `low` on.
+
+    Attributes
+    ----------
+    bits
+        As ``numpy.packbits(…, bitorder="little")`` packs them.
+    """
+
+    low: int
+    bits: npt.NDArray[np.uint8]
+
+
 @dataclass(frozen=True, slots=True)
 class InMemory:
     """Columns in memory, as a kernel scans them.
@@ -32,11 +48,15 @@ class InMemory:
     ranges
         Least and greatest value per column, as stored integers, None where they are not known;
         empty if none are. A kernel relies on them.
+    kept
+        Positions of columns of signed integers, and keys: other rows than those whose values are
+        among them all need not be read. A kernel may do with that as it likes.
     """
 
     schema: pa.Schema
     batches: Sequence[pa.RecordBatch]
     ranges: Sequence[tuple[int, int] | None] = ()
+    kept: Sequence[tuple[int, KeySet]] = ()
 
 
 class Kernel(Protocol):

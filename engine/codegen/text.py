@@ -242,7 +242,7 @@ def _reduced(
 
 
 def _keys(stage: Stage, fragment: Fragment, rows: Callable[[Rel], float] | None) -> str:
-    """Statements for the ranges of join keys, as far as they read nothing but what is open."""
+    """Statements for join keys, as far as they read nothing but what is open."""
     names = {i.source: i.name for i in fragment.inputs}
     lines = []
     for one in key_ranges(stage, rows):

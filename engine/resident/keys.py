@@ -1,10 +1,10 @@
-"""Ranges of join keys that are known only when an element runs, to prune zones of its big table.
+"""Join keys that are known only when an element runs, to leave out rows of its big table.
 
-`sales JOIN (dates WHERE year = 2000)`: no row of `sales` outside of the range of the dates that are
-left matters, and big tables mostly lie in the order of their dates. So before the statement the
-element asks for the least and the greatest key of the small side, which costs next to nothing, and
-reads only the zones of the big side that overlap. (DuckDB does this inside of itself for its own
-tables, by their zone maps.)
+`sales JOIN (dates WHERE year = 2000)`: no row of `sales` matters but with one of the dates that are
+left, and big tables mostly lie in the order of their dates. So before the statement the element
+asks for the keys of the small side, which costs next to nothing, and reads only the zones of the
+big side that overlap their range, and of these only the rows that have one of them. (DuckDB does
+this inside of itself for its own tables, by their zone maps and with Bloom filters.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["KeyRange", "key_ranges"]
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """`fragment` gives one row: the ends of what `column` of `source` can match."""
+    """`fragment` gives what `column` of `source` can match, one to a row."""
 
     source: ParquetSource
     column: str
@@ -64,7 +64,7 @@ def key_ranges(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list
                     continue
                 asked = (one.small, one.key) if rows is None else _quick(one, rows, whole)
                 if asked is not None:
-                    found[source, name] = KeyRange(source, name, _ends(*asked))
+                    found[source, name] = KeyRange(source, name, _keys(*asked))
     return list(found.values())
 
 
@@ -86,9 +86,9 @@ def _quick(
     return None
 
 
-def _ends(small: Rel, key: int) -> Fragment:
-    column = build.col(small.schema, key)
-    measures = [build.aggregate("min", column), build.aggregate("max", column)]
-    ends = build.aggregation(small, [], measures)
-    columns = [build.cast(build.col(ends.schema, i), pa.int64()) for i in range(2)]
-    return lower(build.project(ends, columns, ["low", "high"]))
+def _keys(small: Rel, key: int) -> Fragment:
+    column = build.cast(build.col(small.schema, key), pa.int64())
+    keys: Rel = build.project(small, [column], ["key"])
+    if any(isinstance(n, Join) for n in Readers(small).relations):  # which may repeat them
+        keys = build.aggregation(keys, [build.col(keys.schema, "key")], [])
+    return lower(keys)

@@ -19,7 +19,7 @@ from engine.resident.layout import (
     zones_of,
 )
 from openwhisk.errors import TransportNotGrantedError
-from operators.kernel import InMemory
+from operators.kernel import InMemory, KeySet
 from remote_frame.types import buffer_kinds, type_from_text
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class ResidentTable:
         ``(index, count)``: of the zones that matter, run `index` of `count`, balanced by rows.
     within
         Ranges that prune zones; rows outside of them may still be there.
+    kept
+        Columns and keys: rows with others do not matter, and a kernel that can leaves them out.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ResidentTable:
         columns: Sequence[str],
         share: tuple[int, int] = (0, 1),
         within: Within | None = None,
+        kept: Sequence[tuple[str, KeySet]] = (),
     ) -> None:
         self._table = table
         self._action = action
@@ -82,6 +85,7 @@ class ResidentTable:
         self._columns = list(columns) or [next(iter(table.columns))]
         self._share = share
         self._within = within or {}
+        self._kept = tuple(kept)
         self._runs = select_zones(table, self._within, share)
         self._transport: Transport | None = None
 
@@ -95,6 +99,11 @@ class ResidentTable:
         """Rows that are read."""
         return sum(rows for _, _, rows in self._runs)
 
+    @property
+    def kept(self) -> Sequence[tuple[str, KeySet]]:
+        """Columns and keys: only rows whose values are among them all matter."""
+        return self._kept
+
     def prunable(self, column: str) -> bool:
         """Whether a range of a column could leave zones out: whether they differ in it at all."""
         spec = self._table.columns.get(column)
@@ -106,9 +115,11 @@ class ResidentTable:
         spread = max(high for _, high in zones) - min(low for low, _ in zones)
         return sum(high - low for low, high in zones) < _CLUSTERED * spread * len(zones)
 
-    def narrowed(self, column: str, low: int | None, high: int | None) -> ResidentTable:
-        """The same table where only rows with `low` <= `column` <= `high` matter; none matter if
-        the ends are None.
+    def narrowed(
+        self, column: str, low: int | None, high: int | None, keys: KeySet | None = None
+    ) -> ResidentTable:
+        """The same table where only rows with `low` <= `column` <= `high` matter, and of these only
+        such as are among the `keys`, if those are known; none matter if the ends are None.
         """
         ends = (0, -1) if low is None or high is None else (low, high)
         known = self._within.get(column, (None, None))
@@ -118,8 +129,9 @@ class ResidentTable:
             ends[1] if high0 is None else min(high0, ends[1]),
         )
         within: Within = {**self._within, column: both}
+        kept = self._kept if keys is None else (*self._kept, (column, keys))
         return ResidentTable(
-            self._table, self._durl, self._action, self._columns, self._share, within
+            self._table, self._durl, self._action, self._columns, self._share, within, kept
         )
 
     def resident_batches(self, columns: Sequence[str]) -> InMemory | None:
@@ -132,7 +144,8 @@ class ResidentTable:
         ):
             return None
         known = [self._range(n) for n in names]
-        return InMemory(self._schema(names), list(self._batches(names)), known)
+        kept = [(names.index(c), keys) for c, keys in self._kept if c in names]
+        return InMemory(self._schema(names), list(self._batches(names)), known, kept)
 
     def arrow_stream(self, columns: Sequence[str]) -> pa.RecordBatchReader | _Lazy:
         """Something with `__arrow_c_stream__` that fetches batch by batch, again and again."""

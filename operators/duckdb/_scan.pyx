@@ -1,7 +1,7 @@
 """Tables of Arrow batches that DuckDB scans by number (``csrc/scan.h``)."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
 
@@ -17,6 +17,7 @@ cdef extern from "csrc/scan.h":
         pass
     scan_table* scan_table_new(const ArrowSchema*, ArrowArray**, int64_t, const char**) nogil
     void scan_table_range(scan_table*, int64_t, int64_t, int64_t) nogil
+    bint scan_table_keep(scan_table*, int64_t, int64_t, int64_t, const uint8_t*) nogil
     int64_t scan_table_id(const scan_table*) nogil
     void scan_table_close(scan_table*) nogil
 
@@ -65,6 +66,29 @@ cdef class ScanTable:
         for i, known in enumerate(ranges):
             if known is not None:
                 scan_table_range(self._table, i, known[0], known[1])
+
+    def keep(self, Py_ssize_t column, int64_t low, const uint8_t[::1] bits):
+        """Give only rows whose value in a column of signed integers is among some values, which NULL
+        never is. To be called before a statement names the table; of several sets a row has to be
+        in all.
+
+        Parameters
+        ----------
+        low
+            The value of the first bit.
+        bits
+            One for each value from `low` on, as ``numpy.packbits(…, bitorder="little")`` packs them.
+
+        Raises
+        ------
+        ValueError
+            If the column is not of signed integers, or the table is closed.
+        """
+        cdef const uint8_t* first = &bits[0] if bits.shape[0] else NULL
+        if self._table == NULL or not scan_table_keep(
+            self._table, column, low, bits.shape[0] * 8, first
+        ):
+            raise ValueError(f"column {column} has no keys to keep")
 
     @property
     def id(self):

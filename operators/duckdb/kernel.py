@@ -256,9 +256,12 @@ class Kernel:
                 known if _ranged(field.type) and not _sparse(known, rows) else None
                 for field, known in zip(found.schema, found.ranges, strict=False)
             ]
-            return extension.ScanTable(found.schema, found.batches, ranges)
+            scanned = extension.ScanTable(found.schema, found.batches, ranges)
         except TypeError:  # a column's type
             return None
+        for column, keys in found.kept:
+            scanned.keep(column, keys.low, keys.bits)
+        return scanned
 
     def _optimizers(self, fragment: Fragment) -> None:
         """Switch off what would work against the plan, or change its answer.

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -178,3 +180,88 @@ def test_a_perfect_hash_join_has_the_same_rows(kernel: Kernel) -> None:
     assert kernel._connection.execute(query).fetchall() == [(1000, 499_500)]
     one.close()
     two.close()
+
+
+@st.composite
+def kept(draw: st.DrawFn) -> tuple[list[int | None], list[tuple[int, list[bool]]]]:
+    """Numbers, and sets of numbers: the first of each, and which from it on are in."""
+    near = st.integers(-70, 70)
+    values = draw(st.lists(st.none() | near | st.integers(-128, 127), max_size=60))
+    sets = draw(st.lists(st.tuples(near, st.lists(st.booleans(), max_size=90)), max_size=3))
+    return values, sets
+
+
+def packed(bits: list[bool]) -> npt.NDArray[np.uint8]:
+    return np.packbits(np.array(bits, bool), bitorder="little")
+
+
+KEYS = [pa.int8(), pa.int16(), pa.int32(), pa.int64()]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+@pytest.mark.parametrize("type", COLUMNS, ids=str)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_rows_of_a_key_come_as_without_one(
+    kernel: Kernel, key: pa.DataType, type: pa.DataType, data: st.DataObject
+) -> None:
+    keys, sets = data.draw(kept())
+    values = data.draw(st.lists(st.none() | COLUMNS[type], min_size=len(keys), max_size=len(keys)))
+    skipped = data.draw(st.integers(0, len(keys)))
+    whole = pa.table({"k": pa.array(keys, key), "v": pa.array(values, type)})
+    table = pa.concat_tables([whole.slice(skipped), whole])
+    query = "SELECT v, k FROM scad_scan({})"
+    plain = ScanTable(table.schema, table.to_batches())
+    picked = ScanTable(table.schema, table.to_batches())
+    for low, bits in sets:
+        picked.keep(0, low, packed(bits))
+
+    def inside(k: int | None) -> bool:
+        return k is not None and all(
+            0 <= k - low < len(bits) and bits[k - low] for low, bits in sets
+        )
+
+    every = kernel._connection.execute(query.format(plain.id)).fetchall()
+    expected = [row for row in every if not sets or inside(row[1])]
+    assert kernel._connection.execute(query.format(picked.id)).fetchall() == expected
+    picked.close()
+    plain.close()
+
+
+@pytest.mark.parametrize("every", [1, 3, 1000, 200_000, 10**6])
+def test_few_rows_of_many_are_found(kernel: Kernel, every: int) -> None:
+    n = 400_001
+    keys = np.arange(n, dtype=np.int64)
+    table = pa.table({"k": keys, "t": [f"the text of row {i}" for i in range(n)]})
+    scanned = ScanTable(table.schema, table.to_batches())
+    scanned.keep(0, 5, np.packbits((keys + 5) % every == 0, bitorder="little"))
+    query = f"SELECT k, t FROM scad_scan({scanned.id}) ORDER BY k"
+    expected = [(i, f"the text of row {i}") for i in range(5, n) if i % every == 0]
+    assert kernel._connection.execute(query).fetchall() == expected
+    assert kernel._connection.execute(
+        f"SELECT count(*) FROM scad_scan({scanned.id})"
+    ).fetchall() == [(len(expected),)]
+    scanned.close()
+
+
+@pytest.mark.parametrize("low", [-(2**63), 2**63 - 64])
+def test_keys_at_the_ends_of_their_type(kernel: Kernel, low: int) -> None:
+    numbers = [low, low + 1, low + 63, -(2**63), 2**63 - 1, 0, -1, None]
+    table = pa.table({"k": pa.array(numbers, pa.int64())})
+    scanned = ScanTable(table.schema, table.to_batches())
+    scanned.keep(0, low, packed([True, False] + [True] * 62))
+    rows = kernel._connection.execute(f"FROM scad_scan({scanned.id})").fetchall()
+    inside = [k for k in numbers if k is not None and 0 <= k - low < 64 and k != low + 1]
+    assert [k for (k,) in rows] == inside
+    scanned.close()
+
+
+def test_only_integers_have_keys_to_keep() -> None:
+    table = pa.table({"d": pa.array([1.5]), "k": [1]})
+    scanned = ScanTable(table.schema, table.to_batches())
+    for column in (0, 2, -1):
+        with pytest.raises(ValueError, match="no keys"):
+            scanned.keep(column, 0, packed([True]))
+    scanned.close()
+    with pytest.raises(ValueError, match="no keys"):
+        scanned.keep(1, 0, packed([True]))

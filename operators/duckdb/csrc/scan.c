@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "scan.h"
+#include "rows.h"
 #include "statistics.h"
 
 #include <dlfcn.h>
@@ -12,22 +13,6 @@
 
 enum { VECTOR = 2048, MORSEL = 60 * VECTOR };
 
-/* DuckDB's numbers of types, as in its C interface. */
-enum kind {
-    K_BOOL = 1, K_INT8, K_INT16, K_INT32, K_INT64, K_UINT8, K_UINT16, K_UINT32, K_UINT64, K_FLOAT,
-    K_DOUBLE, K_TIMESTAMP, K_DATE, K_TIME, K_VARCHAR = 17, K_BLOB = 18, K_DECIMAL = 19
-};
-
-struct column {
-    char *name;
-    enum kind kind;
-    int width;         /* bytes of a stored value; of an offset, for strings */
-    int digits, scale; /* of decimals */
-    int index;         /* in the batch */
-    bool ranged;       /* whether `low` and `high` are known */
-    int64_t low, high;
-};
-
 struct morsel { int64_t batch, start, rows; };
 
 struct scan_table {
@@ -36,6 +21,8 @@ struct scan_table {
     struct column *columns;
     struct ArrowArray *batches;
     struct morsel *morsels;
+    struct key_set *kept; /* rows that are in all of them are given */
+    int64_t n_kept;
     struct scan_table *next;
 };
 
@@ -45,34 +32,12 @@ static int64_t last_id;
 
 /* -- tables ----------------------------------------------------------------------------------- */
 
-static bool understand(const char *format, struct column *column) {
-    static const struct { const char *format; enum kind kind; int width; } plain[] = {
-        {"b", K_BOOL, 0},   {"c", K_INT8, 1},   {"s", K_INT16, 2},    {"i", K_INT32, 4},
-        {"l", K_INT64, 8},  {"C", K_UINT8, 1},  {"S", K_UINT16, 2},   {"I", K_UINT32, 4},
-        {"L", K_UINT64, 8}, {"f", K_FLOAT, 4},  {"g", K_DOUBLE, 8},   {"tdD", K_DATE, 4},
-        {"tsu:", K_TIMESTAMP, 8}, {"ttu", K_TIME, 8}, {"u", K_VARCHAR, 4}, {"U", K_VARCHAR, 8},
-        {"z", K_BLOB, 4},   {"Z", K_BLOB, 8},
-    };
-    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (strcmp(format, plain[i].format) == 0) {
-            column->kind = plain[i].kind;
-            column->width = plain[i].width;
-            return true;
-        }
-    int digits, scale, bits = 128;
-    if (sscanf(format, "d:%d,%d,%d", &digits, &scale, &bits) >= 2 && scale >= 0 && digits <= 38 &&
-        (bits == 32 || bits == 64 || bits == 128)) {
-        *column = (struct column){.name = column->name, .kind = K_DECIMAL, .width = bits / 8,
-                                  .digits = digits, .scale = scale, .index = column->index};
-        return true;
-    }
-    return false;
-}
-
 static void discard(struct scan_table *table) {
     for (int64_t i = 0; table->columns && i < table->n_columns; i++) free(table->columns[i].name);
     for (int64_t i = 0; table->batches && i < table->n_batches; i++)
         if (table->batches[i].release) table->batches[i].release(&table->batches[i]);
+    for (int64_t i = 0; i < table->n_kept; i++) free(table->kept[i].bits);
+    free(table->kept);
     free(table->columns);
     free(table->batches);
     free(table->morsels);
@@ -139,6 +104,24 @@ void scan_table_range(struct scan_table *table, int64_t column, int64_t low, int
     known->high = high;
 }
 
+bool scan_table_keep(struct scan_table *table, int64_t column, int64_t low, int64_t span,
+                     const uint8_t *bits) {
+    if (column < 0 || column >= table->n_columns) return false;
+    enum kind kind = table->columns[column].kind;
+    if (kind < K_INT8 || kind > K_INT64) return false;
+    size_t size = (size_t)(span + 7) / 8;
+    uint8_t *own = malloc(size ? size : 1);
+    struct key_set *more = realloc(table->kept, (table->n_kept + 1) * sizeof *more);
+    if (more) table->kept = more;
+    if (!own || !more) {
+        free(own);
+        return false;
+    }
+    if (size) memcpy(own, bits, size);
+    more[table->n_kept++] = (struct key_set){column, low, span, own};
+    return true;
+}
+
 int64_t scan_table_id(const struct scan_table *table) { return table->id; }
 
 void scan_table_release(struct scan_table *table) {
@@ -168,7 +151,7 @@ static struct scan_table *find(int64_t id) {
 static bool may_hold_nulls(const struct scan_table *table, const struct column *column) {
     for (int64_t b = 0; b < table->n_batches; b++) {
         const struct ArrowArray *array = table->batches[b].children[column->index];
-        if (array->buffers[0] && array->null_count != 0) return true;
+        if (holds_nulls(array)) return true;
     }
     return false;
 }
@@ -236,7 +219,7 @@ typedef uint64_t idx_t;
 DUCKDB_FUNCTIONS(DECLARE)
 
 struct scan { atomic_llong next; idx_t n; idx_t columns[]; };
-struct cursor { struct morsel left; };
+struct cursor { struct morsel left; int32_t chosen[VECTOR]; };
 
 static void release_table(void *table) { scan_table_release(table); }
 
@@ -283,96 +266,73 @@ static void start_thread(handle info) {
         init_set_error_(info, "scad_scan: out of memory");
 }
 
-static void fill_validity(handle vector, const uint8_t *bits, int64_t at, int64_t n) {
-    vector_ensure_validity_writable_(vector);
-    uint8_t *out = (uint8_t *)vector_get_validity_(vector);
-    if (at % 8 == 0) {
-        memcpy(out, bits + at / 8, (size_t)((n + 7) / 8));
-        return;
+/* The places, from `at` on, of those of `n` rows that are in all sets. */
+static int64_t choose_all(const struct scan_table *table, const struct ArrowArray *batch,
+                          int64_t at, int64_t n, int32_t *out) {
+    for (int64_t k = 0; k < table->n_kept && n > 0; k++) {
+        const struct key_set *set = &table->kept[k];
+        const struct column *column = &table->columns[set->column];
+        const struct ArrowArray *array = batch->children[column->index];
+        n = choose(set, column, array, batch->offset + array->offset + at, n, k ? out : NULL, out);
     }
-    int shift = (int)(at % 8);
-    bits += at / 8;
-    for (int64_t i = 0; i < (n + 7) / 8; i++) {
-        int more = i * 8 + 8 - shift < n; /* whether the next byte holds bits that are wanted */
-        out[i] = (uint8_t)(bits[i] >> shift | (more ? bits[i + 1] << (8 - shift) : 0));
-    }
+    return n;
 }
 
-/* DuckDB's string: its length, and either up to 12 bytes, or 4 and a pointer. The bytes stay where
- * they are for as long as the statement is bound. */
-#define FILL_STRINGS(offset_type)                                                                  \
-    do {                                                                                           \
-        const offset_type *offsets = (const offset_type *)values + at;                             \
-        for (int64_t r = 0; r < n; r++, out += 16) {                                               \
-            uint32_t size = (uint32_t)(offsets[r + 1] - offsets[r]);                               \
-            const uint8_t *text = bytes + offsets[r];                                              \
-            memcpy(out, &size, 4);                                                                 \
-            if (size <= 12) {                                                                      \
-                memset(out + 4, 0, 12);                                                            \
-                if (size) memcpy(out + 4, text, size);                                             \
-            } else {                                                                               \
-                memcpy(out + 4, text, 4);                                                          \
-                memcpy(out + 8, &text, 8);                                                         \
-            }                                                                                      \
-        }                                                                                          \
-    } while (0)
-
-#define NARROW(from, to)                                                                           \
-    do {                                                                                           \
-        const from *in = (const from *)values + at;                                                \
-        for (int64_t r = 0; r < n; r++) ((to *)out)[r] = (to)in[r];                                \
-    } while (0)
-
-static void fill(const struct column *column, const struct ArrowArray *array, int64_t at, int64_t n,
-                 handle vector) {
-    const uint8_t *values = array->buffers[1];
-    uint8_t *out = vector_get_data_(vector);
-    if (array->buffers[0] && array->null_count != 0)
-        fill_validity(vector, array->buffers[0], at, n);
-    if (column->kind == K_BOOL) {
-        for (int64_t r = 0; r < n; r++) out[r] = values[(at + r) / 8] >> ((at + r) % 8) & 1;
-    } else if (column->kind == K_VARCHAR || column->kind == K_BLOB) {
-        const uint8_t *bytes = array->buffers[2];
-        if (column->width == 4) FILL_STRINGS(int32_t);
-        else FILL_STRINGS(int64_t);
-    } else if (column->kind != K_DECIMAL) {
-        memcpy(out, values + at * column->width, (size_t)(n * column->width));
-    } else {
-        /* DuckDB stores decimals of 4, 9, 18 and 38 digits in 2, 4, 8 and 16 bytes. */
-        int width = column->digits <= 4 ? 2 : column->digits <= 9 ? 4 : column->digits <= 18 ? 8 : 16;
-        if (width == column->width) memcpy(out, values + at * width, (size_t)(n * width));
-        else if (column->width == 4 && width == 2) NARROW(int32_t, int16_t);
-        else if (column->width == 8 && width == 2) NARROW(int64_t, int16_t);
-        else if (column->width == 8 && width == 4) NARROW(int64_t, int32_t);
-        else if (column->width == 16 && width == 2) NARROW(__int128, int16_t);
-        else if (column->width == 16 && width == 4) NARROW(__int128, int32_t);
-        else NARROW(__int128, int64_t);
-    }
+static bool next_morsel(const struct scan_table *table, struct scan *scan, struct morsel *left) {
+    if (left->rows > 0) return true;
+    long long next = atomic_fetch_add(&scan->next, 1);
+    if (next >= table->n_morsels) return false;
+    *left = table->morsels[next];
+    return true;
 }
 
 static void scan_rows(handle info, handle chunk) {
     struct scan_table *table = function_get_bind_data_(info);
     struct scan *scan = function_get_init_data_(info);
-    struct morsel *left = &((struct cursor *)function_get_local_init_data_(info))->left;
-    if (left->rows == 0) {
-        long long next = atomic_fetch_add(&scan->next, 1);
-        if (next >= table->n_morsels) {
+    struct cursor *cursor = function_get_local_init_data_(info);
+    struct morsel *left = &cursor->left;
+    int32_t *rows = table->n_kept ? cursor->chosen : NULL;
+    const struct ArrowArray *batch = NULL;
+    int64_t n = 0, start = 0;
+    /* No rows would be the end; and a vector of few costs what a full one does, so that as many
+     * blocks are looked at as it holds all rows of. */
+    while (n == 0) {
+        if (!next_morsel(table, scan, left)) {
             data_chunk_set_size_(chunk, 0);
             return;
         }
-        *left = table->morsels[next];
+        batch = &table->batches[left->batch];
+        start = left->start;
+        while (left->rows > 0) {
+            int64_t room = VECTOR - n, block = left->rows < VECTOR ? left->rows : VECTOR;
+            if (block > room && (!rows || room < VECTOR / 4)) break;
+            if (block > room) block = room;
+            if (rows) {
+                int64_t found = choose_all(table, batch, left->start, block, rows + n);
+                for (int64_t i = n; i < n + found; i++) rows[i] += (int32_t)(left->start - start);
+                n += found;
+            } else {
+                n += block;
+            }
+            left->start += block;
+            left->rows -= block;
+        }
     }
-    int64_t n = left->rows < VECTOR ? left->rows : VECTOR;
-    const struct ArrowArray *batch = &table->batches[left->batch];
     for (idx_t i = 0; i < scan->n; i++) {
         if (scan->columns[i] >= (idx_t)table->n_columns) continue; /* rows are counted, not read */
         const struct column *column = &table->columns[scan->columns[i]];
         const struct ArrowArray *array = batch->children[column->index];
-        fill(column, array, batch->offset + array->offset + left->start, n,
-             data_chunk_get_vector_(chunk, i));
+        int64_t at = batch->offset + array->offset + start;
+        handle vector = data_chunk_get_vector_(chunk, i);
+        uint64_t *validity = NULL;
+        if (holds_nulls(array)) {
+            vector_ensure_validity_writable_(vector);
+            validity = vector_get_validity_(vector);
+        }
+        uint8_t *out = vector_get_data_(vector);
+        if (rows) fill_chosen(column, array, at, rows, n, out, validity);
+        else fill(column, array, at, n, out, validity);
     }
-    left->start += n;
-    left->rows -= n;
     data_chunk_set_size_(chunk, (idx_t)n);
 }
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.resident.layout import ZONE_ROWS, ColumnSpec, Piece, TableSpec
+from engine.resident.narrowing import MANY_ROWS, Answer, narrowed
 from engine.resident.needs import columns_wanted, ranges
-from engine.resident.reader import select_zones
+from engine.resident.reader import ResidentTable, select_zones
 from libd.ref import Ref
 from operators import build
 from operators.expr import Exists
@@ -56,6 +60,59 @@ def test_zones_outside_of_a_range_are_not_read() -> None:
     assert select_zones(spec, {"k": (None, 19)}, (0, 1)) == [(0, 0, 2 * ZONE_ROWS)]
     assert select_zones(spec, {"k": (50, None)}, (0, 1)) == []
     assert len(select_zones(spec, {"x": (1, 1)}, (0, 1))) == 1
+
+
+class Asked:
+    """Answers with some keys, and remembers whether it was asked."""
+
+    def __init__(self, *keys: int | None) -> None:
+        self.texts: list[str] = []
+        self._keys = keys
+
+    def __call__(self, text: str, reads: Mapping[str, Any], answer: Answer) -> pa.Table:
+        self.texts.append(text)
+        numbers = pa.array([0] * len(self._keys), pa.int32())
+        return pa.table({"number": numbers, "key": pa.array(self._keys, pa.int64())})
+
+
+def open_tables(rows: int, zones: list[tuple[int, int] | None]) -> dict[str, ResidentTable]:
+    small = TableSpec(("d",), (100,), {})
+    action: Any = None  # nothing is fetched
+    return {
+        "t": ResidentTable(table([rows], [zones]), "", action, ["k"]),
+        "d": ResidentTable(small, "", action, ["k"]),
+    }
+
+
+KEYS = [("t", "k", ["d"], "select key from d")]
+
+
+@given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-50, 50), max_size=9))
+def test_keys_become_a_range_and_a_set(keys: list[int | None]) -> None:
+    tables = open_tables(MANY_ROWS, [])
+    found = narrowed(tables, KEYS, Asked(*keys))["t"]
+    known = {k for k in keys if k is not None}
+    for _, one in found.kept:
+        bits = np.unpackbits(one.bits, bitorder="little")
+        assert {one.low + int(i) for i in np.flatnonzero(bits)} == known
+    span = max(known) - min(known) if known else 0
+    assert len(found.kept) <= bool(known)
+    if known and not 1000 < span < 2**30:
+        assert len(found.kept) == (span <= 1000)
+
+
+def test_zones_and_few_rows_are_asked_about_only_if_it_pays() -> None:
+    apart: list[tuple[int, int] | None] = [(0, 9), (10, 19), (20, 29)]
+    mixed: list[tuple[int, int] | None] = [(0, 29)] * 3
+    for rows, zones, asked in [
+        (3 * ZONE_ROWS, apart, True),
+        (3 * ZONE_ROWS, mixed, 3 * ZONE_ROWS >= MANY_ROWS),
+        (MANY_ROWS, [], True),
+        (MANY_ROWS - 1, [], False),
+    ]:
+        ask = Asked(12, 12)
+        found = narrowed(open_tables(rows, zones), KEYS, ask)
+        assert (len(ask.texts), len(found)) == (asked, asked)
 
 
 def scan() -> Rel:

@@ -241,6 +241,28 @@ def test_keys_of_a_small_side_prune_the_big_one(data: Path, control: EmbeddedCon
         assert few < many
 
 
+def test_rows_without_a_key_of_a_small_side_do_not_matter(
+    data: Path, control: EmbeddedControlPlane
+) -> None:
+    """Keys that lie anywhere in the big table, NULL among them, and two tables that have keys."""
+    pq.write_table(sales(450_000), data / "sales.parquet", row_group_size=122_880)
+    notes = pa.table({"place": pa.array([3, None, 9, 3], pa.int64()), "text": ["a", "b", "c", "d"]})
+    pq.write_table(notes, data / "notes.parquet")
+    columns = "count(*), sum(price), min(note), max(id), count(item)"
+    with opened(data, control, "128MB") as s:
+        for join in [
+            "join items on item = key where name = 'é3'",
+            "join items on item = key where name = 'none'",
+            "semi join items on item = key and name > 'é2'",
+            "anti join items on item = key and name > 'é2'",
+            "left join items on item = key where name < 'é2' or name is null",
+            "join items on item = key join notes on id = place where name > 'é1' and text <> 'c'",
+            "join notes on item = place where text < 'd'",
+            "join (select * from items where name < 'é2') on item is not distinct from key",
+        ]:
+            check(s, data, f"select {columns} from sales {join}")
+
+
 def test_an_empty_table(data: Path, control: EmbeddedControlPlane) -> None:
     pq.write_table(sales(0), data / "none.parquet")
     with opened(data, control, "64MB") as s:
