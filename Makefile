@@ -37,11 +37,13 @@ verify: setup lint
 	$(BIN)/python -m pytest tests/libd
 	$(BIN)/python -m pytest --ignore tests/libd -m 'not sf10'
 	$(MAKE) sanitize
+	$(MAKE) sanitize-rdma
 	$(BIN)/python -m pytest tests/tpcds -m sf10
 
 # The native core under AddressSanitizer and UndefinedBehaviorSanitizer, built in a copy: the modules here stay as they are.
 # CPython itself leaks by design, so leaks are not looked for (but the guided fuzzer, without Python, has LeakSanitizer).
-# SANITIZE_TESTS narrows what runs. sanitize-rdma: the same over real verbs, in the guest.
+# SANITIZE_TESTS narrows what runs. sanitize-rdma: the same over real verbs, in the guest (seven minutes; without the guest's Debian
+# packages it says which are missing, and is left out).
 SANITIZE_TESTS ?= tests/libd
 SANITIZE_RDMA_TESTS ?= tests/rdma --ignore tests/rdma/test_queries.py
 SANITIZE_FLAGS := address,undefined
@@ -58,8 +60,9 @@ sanitize: setup
 	$(SANITIZED) && $(SANITIZERS) "$$python" -m pytest --capture=sys -p no:cacheprovider -m 'not slow' $(SANITIZE_TESTS)
 
 sanitize-rdma: setup
-	$(SANITIZED) && "$$python" -m tests.rdma.guest --memory 3072 --timeout 5400 -- env $(SANITIZERS) \
-	"$$python" -m pytest --capture=sys --timeout 900 -m 'not slow' $(SANITIZE_RDMA_TESTS)
+	$(SANITIZED) && { "$$python" -m tests.rdma.guest --memory 3072 --timeout 5400 -- env $(SANITIZERS) \
+	"$$python" -m pytest --capture=sys --timeout 900 -m 'not slow' $(SANITIZE_RDMA_TESTS); status=$$?; \
+	test $$status = 77 -a -z "$$SCAD_CI" || exit $$status; }
 
 lint: setup
 	$(BIN)/ruff check .
