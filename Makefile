@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.scad-setup$(if $(wildcard /usr/include/infiniband/verbs.h),-v
 setup: $(STAMP)
 
 # Rebuilt whenever the build description or a native source changes; Python sources are used in place.
-NATIVE := pyproject.toml setup.py $(wildcard libd/*.pyx libd/*.pxd libd/*.pxi libd/csrc/*.c libd/csrc/*.h operators/*.pyx operators/*.pxi operators/csrc/*.c operators/csrc/*.h operators/duckdb/*.pyx operators/duckdb/csrc/*.c operators/duckdb/csrc/*.h openwhisk/*.pyx)
+NATIVE := pyproject.toml setup.py $(wildcard libd/*.pyx libd/*.pxd libd/*.pxi libd/csrc/*.c libd/csrc/*.h operators/*.pyx operators/*.pxi operators/csrc/*.c operators/csrc/*.h operators/duckdb/*.pyx operators/duckdb/csrc/*.c operators/duckdb/csrc/*.h openwhisk/*.pyx openwhisk/csrc/*.h)
 $(STAMP): $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scad needs Python 3.11 or later; try: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

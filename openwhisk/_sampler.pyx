@@ -9,104 +9,36 @@ from libc.stdint cimport int64_t
 
 cdef extern from *:
     """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <errno.h>
+    #include "looker.h"
     #include <fcntl.h>
-    #include <pthread.h>
-    #include <signal.h>
-    #include <stdint.h>
-    #include <stdlib.h>
     #include <string.h>
-    #include <time.h>
-    #include <unistd.h>
-
-    #define SAMPLER_STACK (64 * 1024)
 
     typedef struct {
-        pthread_t thread;
-        pthread_mutex_t mutex;
-        pthread_cond_t wake;
+        struct looker looker;
         int fd;
-        int watching;
-        int ending;
-        long interval_ns;
-        int64_t page;
         int64_t peak;
         int64_t peak_data;
         int64_t samples;
     } sampler_t;
 
-    /* size resident shared text lib data …, in pages. -1 if it cannot be read. */
-    static int64_t sampler_look(const sampler_t *s, int64_t *data) {
-        char text[128], *at;
-        ssize_t n = pread(s->fd, text, sizeof text - 1, 0);
-        if (n <= 0) return -1;
-        text[n] = 0;
-        strtoll(text, &at, 10);
-        int64_t resident = strtoll(at, &at, 10);
-        int64_t shared = strtoll(at, &at, 10);
-        strtoll(at, &at, 10);
-        strtoll(at, &at, 10);
-        *data = strtoll(at, &at, 10) * s->page;
-        return resident > shared ? (resident - shared) * s->page : 0;
-    }
-
-    static int64_t sampler_read(const sampler_t *s) {
-        int64_t data;
-        return sampler_look(s, &data);
-    }
-
-    static void sampler_note(sampler_t *s) {
-        int64_t data = 0, now = sampler_look(s, &data);
+    static void sampler_note(void *sampler) {
+        sampler_t *s = sampler;
+        int64_t data = 0, now = looker_read(&s->looker, s->fd, &data);
         if (now > s->peak) s->peak = now;
         if (data > s->peak_data) s->peak_data = data;
         s->samples++;
     }
 
-    static void *sampler_main(void *argument) {
-        sampler_t *s = argument;
-        pthread_mutex_lock(&s->mutex);
-        while (!s->ending) {
-            if (!s->watching) {
-                pthread_cond_wait(&s->wake, &s->mutex);
-                continue;
-            }
-            sampler_note(s);
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_nsec += s->interval_ns;
-            until.tv_sec += until.tv_nsec / 1000000000L;
-            until.tv_nsec %= 1000000000L;
-            pthread_cond_timedwait(&s->wake, &s->mutex, &until);
-        }
-        pthread_mutex_unlock(&s->mutex);
-        return NULL;
+    static int64_t sampler_read(const sampler_t *s) {
+        int64_t data;
+        return looker_read(&s->looker, s->fd, &data);
     }
 
     static int sampler_open(sampler_t *s, long interval_ns) {
         memset(s, 0, sizeof *s);
-        s->interval_ns = interval_ns;
-        s->page = sysconf(_SC_PAGESIZE);
         s->fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
         if (s->fd < 0) return errno;
-        pthread_condattr_t condition;
-        pthread_condattr_init(&condition);
-        pthread_condattr_setclock(&condition, CLOCK_MONOTONIC);
-        pthread_mutex_init(&s->mutex, NULL);
-        pthread_cond_init(&s->wake, &condition);
-        pthread_condattr_destroy(&condition);
-        /* Signals are for Python's threads. A small stack: it counts towards RLIMIT_DATA. */
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        pthread_attr_t attributes;
-        pthread_attr_init(&attributes);
-        pthread_attr_setstacksize(&attributes, SAMPLER_STACK);
-        int code = pthread_create(&s->thread, &attributes, sampler_main, s);
-        pthread_attr_destroy(&attributes);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        int code = looker_open(&s->looker, interval_ns, sampler_note, s);
         if (code) {
             close(s->fd);
             s->fd = -1;
@@ -115,34 +47,24 @@ cdef extern from *:
     }
 
     static void sampler_start(sampler_t *s) {
-        pthread_mutex_lock(&s->mutex);
-        s->peak = 0;
-        s->peak_data = 0;
-        s->samples = 0;
-        s->watching = 1;
+        looker_lock(&s->looker);
+        s->peak = s->peak_data = s->samples = 0;
         sampler_note(s);
-        pthread_cond_signal(&s->wake);
-        pthread_mutex_unlock(&s->mutex);
+        looker_want(&s->looker, 1 - s->looker.wanted);
+        looker_unlock(&s->looker);
     }
 
     static int64_t sampler_stop(sampler_t *s) {
-        pthread_mutex_lock(&s->mutex);
-        if (s->watching) sampler_note(s);
-        s->watching = 0;
+        looker_lock(&s->looker);
+        if (s->looker.wanted) sampler_note(s);
+        s->looker.wanted = 0;
         int64_t peak = s->peak;
-        pthread_mutex_unlock(&s->mutex);
+        looker_unlock(&s->looker);
         return peak;
     }
 
     static void sampler_close(sampler_t *s) {
-        if (s->fd < 0) return;
-        pthread_mutex_lock(&s->mutex);
-        s->ending = 1;
-        pthread_cond_signal(&s->wake);
-        pthread_mutex_unlock(&s->mutex);
-        pthread_join(s->thread, NULL);
-        pthread_cond_destroy(&s->wake);
-        pthread_mutex_destroy(&s->mutex);
+        if (!looker_close(&s->looker)) return;
         close(s->fd);
         s->fd = -1;
     }

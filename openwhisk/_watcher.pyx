@@ -12,22 +12,11 @@ from libc.stdint cimport int64_t
 
 cdef extern from *:
     """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <errno.h>
+    #include "looker.h"
     #include <fcntl.h>
-    #include <pthread.h>
-    #include <signal.h>
-    #include <stdint.h>
     #include <stdio.h>
-    #include <stdlib.h>
     #include <string.h>
     #include <sys/eventfd.h>
-    #include <time.h>
-    #include <unistd.h>
-
-    #define WATCHER_STACK (64 * 1024)
 
     /* A process, and between which bounds it is of no interest. `key` 0 is a free place. */
     typedef struct {
@@ -40,38 +29,21 @@ cdef extern from *:
     } watched_t;
 
     typedef struct {
-        pthread_t thread;
-        pthread_mutex_t mutex;
-        pthread_cond_t wake;
-        int running;
-        int ending;
-        pid_t owner;
+        struct looker looker;
         int news;
         int patience;
-        long interval_ns;
-        int64_t page;
         watched_t *places;
-        int count, watching;
+        int count;
     } watcher_t;
 
-    /* RssAnon in bytes; -1 where the process is gone. statm is: size resident shared …, in pages. */
-    static int64_t watcher_look(int fd, int64_t page) {
-        char text[128], *at;
-        ssize_t n = pread(fd, text, sizeof text - 1, 0);
-        if (n <= 0) return -1;
-        text[n] = 0;
-        strtoll(text, &at, 10);
-        int64_t resident = strtoll(at, &at, 10);
-        int64_t shared = strtoll(at, &at, 10);
-        return resident > shared ? (resident - shared) * page : 0;
-    }
-
-    static void watcher_round(watcher_t *w) {
+    static void watcher_round(void *watcher) {
+        watcher_t *w = watcher;
         int news = 0;
         for (int i = 0; i < w->count; i++) {
             watched_t *p = &w->places[i];
+            int64_t data;
             if (!p->key || p->told) continue;
-            int64_t held = watcher_look(p->fd, w->page);
+            int64_t held = looker_read(&w->looker, p->fd, &data);
             if (held < 0) continue;
             p->held = held;
             /* What is freed may be wanted again at once: only a lasting calm is news. */
@@ -84,55 +56,15 @@ cdef extern from *:
         if (news) eventfd_write(w->news, 1);
     }
 
-    static void *watcher_main(void *argument) {
-        watcher_t *w = argument;
-        pthread_mutex_lock(&w->mutex);
-        while (!w->ending) {
-            if (!w->watching) {
-                pthread_cond_wait(&w->wake, &w->mutex);
-                continue;
-            }
-            watcher_round(w);
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_nsec += w->interval_ns;
-            until.tv_sec += until.tv_nsec / 1000000000L;
-            until.tv_nsec %= 1000000000L;
-            pthread_cond_timedwait(&w->wake, &w->mutex, &until);
-        }
-        pthread_mutex_unlock(&w->mutex);
-        return NULL;
-    }
-
     static int watcher_open(watcher_t *w, long interval_ns, int patience) {
         memset(w, 0, sizeof *w);
-        w->interval_ns = interval_ns;
         w->patience = patience;
-        w->page = sysconf(_SC_PAGESIZE);
-        w->owner = getpid();
         w->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (w->news < 0) return errno;
-        pthread_condattr_t condition;
-        pthread_condattr_init(&condition);
-        pthread_condattr_setclock(&condition, CLOCK_MONOTONIC);
-        pthread_mutex_init(&w->mutex, NULL);
-        pthread_cond_init(&w->wake, &condition);
-        pthread_condattr_destroy(&condition);
-        /* Signals are for Python's threads. */
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        pthread_attr_t attributes;
-        pthread_attr_init(&attributes);
-        pthread_attr_setstacksize(&attributes, WATCHER_STACK);
-        int code = pthread_create(&w->thread, &attributes, watcher_main, w);
-        pthread_attr_destroy(&attributes);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        int code = looker_open(&w->looker, interval_ns, watcher_round, w);
         if (code) {
             close(w->news);
             w->news = -1;
-        } else {
-            w->running = 1;
         }
         return code;
     }
@@ -149,7 +81,7 @@ cdef extern from *:
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0) return errno;
         int code = 0;
-        pthread_mutex_lock(&w->mutex);
+        looker_lock(&w->looker);
         watched_t *p = watcher_find(w, 0);
         if (!p) {
             int more = w->count ? 2 * w->count : 8;
@@ -163,18 +95,17 @@ cdef extern from *:
         }
         if (p) {
             *p = (watched_t){.key = key, .fd = fd, .low = low, .high = high};
-            w->watching++;
-            pthread_cond_signal(&w->wake);
+            looker_want(&w->looker, 1);
         } else {
             code = ENOMEM;
             close(fd);
         }
-        pthread_mutex_unlock(&w->mutex);
+        looker_unlock(&w->looker);
         return code;
     }
 
     static void watcher_bound(watcher_t *w, int64_t key, int64_t low, int64_t high) {
-        pthread_mutex_lock(&w->mutex);
+        looker_lock(&w->looker);
         watched_t *p = watcher_find(w, key);
         if (p) {
             p->low = low;
@@ -182,24 +113,24 @@ cdef extern from *:
             p->calm = 0;
             p->told = 0;
         }
-        pthread_mutex_unlock(&w->mutex);
+        looker_unlock(&w->looker);
     }
 
     static void watcher_forget(watcher_t *w, int64_t key) {
-        pthread_mutex_lock(&w->mutex);
+        looker_lock(&w->looker);
         watched_t *p = watcher_find(w, key);
         if (p) {
             close(p->fd);
             p->key = 0;
-            w->watching--;
+            looker_want(&w->looker, -1);
         }
-        pthread_mutex_unlock(&w->mutex);
+        looker_unlock(&w->looker);
     }
 
     /* One process that is outside of its bounds: its key, and what it holds. 0 where there is none. It is silent until it has new bounds. */
     static int64_t watcher_take(watcher_t *w, int64_t *held) {
         int64_t key = 0;
-        pthread_mutex_lock(&w->mutex);
+        looker_lock(&w->looker);
         for (int i = 0; i < w->count && !key; i++) {
             watched_t *p = &w->places[i];
             if (p->key && p->told == 1) {
@@ -208,31 +139,26 @@ cdef extern from *:
                 key = p->key;
             }
         }
-        pthread_mutex_unlock(&w->mutex);
+        looker_unlock(&w->looker);
         return key;
     }
 
     static void watcher_close(watcher_t *w) {
-        /* A child of fork has neither the thread nor a mutex that can be trusted. */
-        if (!w->running || w->owner != getpid()) return;
-        pthread_mutex_lock(&w->mutex);
-        w->ending = 1;
-        pthread_cond_signal(&w->wake);
-        pthread_mutex_unlock(&w->mutex);
-        pthread_join(w->thread, NULL);
-        w->running = 0;
+        if (!looker_close(&w->looker)) return;
         for (int i = 0; i < w->count; i++)
             if (w->places[i].key) close(w->places[i].fd);
         free(w->places);
         w->places = NULL;
-        w->count = w->watching = 0;
+        w->count = 0;
         close(w->news);
         w->news = -1;
     }
     """
-    ctypedef struct watcher_t:
-        int news
+    struct looker:
         int running
+    ctypedef struct watcher_t:
+        looker looker
+        int news
     int watcher_open(watcher_t *w, long interval_ns, int patience) nogil
     int watcher_watch(watcher_t *w, int64_t key, int pid, int64_t low, int64_t high) nogil
     void watcher_bound(watcher_t *w, int64_t key, int64_t low, int64_t high) nogil
@@ -271,7 +197,7 @@ cdef class Watcher:
             watcher_close(&self._state)
 
     cdef int _check(self) except -1:
-        if not self._state.running:
+        if not self._state.looker.running:
             raise ValueError("the watcher is closed")
         return 0
 

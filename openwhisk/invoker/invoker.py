@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import msgspec
 import zmq
 
-from openwhisk._watcher import Watcher
+from openwhisk.invoker.holdings import Holdings
 from openwhisk.invoker.memory import MemoryHost, Reply, ServerStarted
 from openwhisk.invoker.program import Program
 from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings, scaled_environment
 from openwhisk.invoker.workers import KNOWN_CODES, State, Worker, WorkerPool
-from openwhisk.invoker.zygote import ZygoteLink
+from openwhisk.invoker.zygotes import Zygotes
 from openwhisk.scheduler.messages import (
     CreateMemory,
     DropMemory,
@@ -53,12 +53,10 @@ from openwhisk.worker.messages import (
     Exited,
     Failed,
     Forked,
-    FromZygote,
     Grant,
     Hello,
     Metrics,
     Quit,
-    Ready,
     Run,
     decode_from_worker,
     encode,
@@ -66,11 +64,9 @@ from openwhisk.worker.messages import (
 
 log = logging.getLogger(__name__)
 
-# Zygotes that die one after the other before one was ready: after that many, workers cannot be had.
-_HOPELESS = 3
-# Workers that die one after the other before they said hello, while runs wait for them: the same.
+# Workers that die one after the other before they said hello, while runs wait for them: after that
+# many, workers cannot be had.
 _STILLBORN = 5
-_PATIENCE = 2.0  # seconds that a zygote has to kill its workers
 _LINGERING = 1.0  # seconds that a process may take to end after its sockets were closed
 _ENOUGH = 64  # messages taken from workers before others get a turn
 
@@ -119,13 +115,10 @@ class Invoker:
         self._link.bind(self._endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._link, zmq.POLLIN)
-        self._zygote: ZygoteLink | None = None
-        self._zygote_ready = False
+        self._zygotes = Zygotes(self._configure())
         self._stillborn = 0
-        self._stillborn_workers = 0
-        self._forks: list[Worker] = []
         self._pool = WorkerPool(
-            fork=self._fork,
+            fork=lambda worker: self._zygotes.fork(worker.name),
             kill=self._kill,
             quit_=self._send_home,
             assign=self._assign,
@@ -136,9 +129,8 @@ class Invoker:
         self._numbers = itertools.count(1)
         self._pending: dict[RunId, _Pending] = {}
         self._programs: dict[str, tuple[Program, str]] = {}
-        self._watcher = Watcher()
-        self._watched: dict[int, RunId] = {}
-        self._poller.register(self._watcher.fileno(), zmq.POLLIN)
+        self._holdings = Holdings()
+        self._poller.register(self._holdings.fileno(), zmq.POLLIN)
         self._events: list[Event] = []
         # Runs whose memory went away, and until when they wait for the news that its server died:
         # with it all that was lost is known, and none is repeated in vain.
@@ -171,13 +163,13 @@ class Invoker:
         ready = dict(self._poller.poll(milliseconds))
         if self._link in ready:
             self._receive_from_workers()
-        zygote = self._zygote
-        if zygote is not None and zygote.fileno() in ready:
-            self._receive_from_zygote(zygote)
+        if self._zygotes.fileno() in ready:
+            self._receive_from_zygote()
         if self._server_fd >= 0 and self._server_fd in ready:
             self._server_died()
-        if self._watcher.fileno() in ready:
-            self._hear_of_memory()
+        if self._holdings.fileno() in ready:
+            now = time.monotonic()
+            self._events += [TaskHolds(now, run, held) for run, held in self._holdings.news()]
         while self._gone and self._gone[0][0] <= time.monotonic():
             self._events.append(self._gone.popleft()[1])
         return {fd for fd in ready if isinstance(fd, int)}
@@ -197,8 +189,7 @@ class Invoker:
 
     def start_task(self, command: StartTask) -> None:
         """Run a copy of an element, on an idle worker or a new one."""
-        if self._zygote is None:
-            self._stillborn = 0
+        if not self._zygotes.running:
             self._start_zygote()
         program, transport = self._programs[command.run.activation]
         self._pending[command.run] = _Pending(
@@ -217,16 +208,14 @@ class Invoker:
         if pending is None or worker is None:
             return
         pending.reserved = command.reserved
-        self._watcher.bound(pending.number, command.reserved.low, command.reserved.high)
-        self._resume(worker)
+        self._holdings.reserved(pending.number, command.reserved)
+        worker.resume()
 
     def pause_task(self, command: PauseTask) -> None:
         """Stop a run where it is."""
         worker = self._pool.worker(command.run)
-        if worker is not None and worker.pidfd >= 0 and worker.state is State.BUSY:
-            worker.paused = True
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(worker.pidfd, signal.SIGSTOP)
+        if worker is not None and worker.state is State.BUSY:
+            worker.pause()
 
     def create_memory(self, command: CreateMemory) -> None:
         """Make a memory element, on a memory server that is started if there is none."""
@@ -255,14 +244,12 @@ class Invoker:
 
     def close(self) -> None:
         """Kill all processes, wait for them, close all sockets."""
-        if self._zygote is not None:
-            self._poller.unregister(self._zygote.fileno())
-            # One that is still importing has no workers, and does not listen yet.
-            self._zygote.close(patience=_PATIENCE if self._zygote_ready else 0.0)
-            self._zygote = None
+        if self._zygotes.running:
+            self._poller.unregister(self._zygotes.fileno())
+            self._zygotes.close()
         self._pool.bury()
         self._unwatch_server()
-        self._watcher.close()
+        self._holdings.close()
         self.memory.close()
         self._link.close()
         self._context.term()
@@ -296,30 +283,7 @@ class Invoker:
         pending = None if worker.run is None else self._pending.get(worker.run)
         if pending is None or not worker.pid:
             return
-        self._watched[pending.number] = pending.start.run
-        low, high = pending.reserved.low, pending.reserved.high
-        # One that is dead already cannot be watched: the zygote will say so.
-        with contextlib.suppress(OSError):
-            self._watcher.watch(pending.number, worker.pid, low, high)
-
-    def _unwatch(self, worker: Worker, pending: _Pending) -> None:
-        """A run has left its worker."""
-        if self._watched.pop(pending.number, None) is not None:
-            self._watcher.forget(pending.number)
-        # It may have been done just before it was stopped.
-        self._resume(worker)
-
-    def _resume(self, worker: Worker) -> None:
-        if worker.paused:
-            worker.paused = False
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(worker.pidfd, signal.SIGCONT)
-
-    def _hear_of_memory(self) -> None:
-        now = time.monotonic()
-        for number, held in self._watcher.take():
-            if (run := self._watched.get(number)) is not None:
-                self._events.append(TaskHolds(now, run, held))
+        self._holdings.begin(pending.number, pending.start.run, worker.pid, pending.reserved)
 
     def _message(self, worker: Worker, pending: _Pending) -> Run:
         start, run = pending.start, pending.start.run
@@ -377,14 +341,15 @@ class Invoker:
     def _on_message(self, worker: Worker, message: Hello | Done | Failed) -> None:
         if isinstance(message, Hello):
             if secrets.compare_digest(message.token, self._token):
-                self._stillborn_workers = 0
+                self._stillborn = 0
                 self._pool.greeted(worker, message.data, message.anon)
             return
         run = worker.run
         if run is None or self._pending[run].number != message.number:
             return
         self._on_metrics(run, message.metrics, message.logs)
-        self._unwatch(worker, self._pending[run])
+        self._holdings.end(message.number)
+        worker.resume()  # it may have been done just before it was stopped
         if self._pool.finished(worker, message.metrics) is None:
             return  # it was stopped: its death is the end that counts
         del self._pending[run]
@@ -405,13 +370,20 @@ class Invoker:
             )
             self._events.append(TaskFailed(now, run, failure))
 
+    def _left(self, run: RunId) -> bool:
+        """A run is no longer under way here. False if that was known."""
+        pending = self._pending.pop(run, None)
+        if pending is not None:
+            self._holdings.end(pending.number)
+        return pending is not None
+
     def _lost(self, run: RunId, reason: str) -> None:
-        if self._pending.pop(run, None) is not None:
+        if self._left(run):
             self._events.append(WorkerLost(time.monotonic(), run, reason))
 
     def _aborted(self, run: RunId) -> None:
         """Fail a run that ended its own process: it would do so again."""
-        if self._pending.pop(run, None) is not None:
+        if self._left(run):
             message = (
                 "native code ended the worker (SIGABRT), as libraries in Rust and C++ do that "
                 "cannot have memory: perhaps limits.mem is too small"
@@ -421,9 +393,9 @@ class Invoker:
 
     # -- workers and their zygote ----------------------------------------------------------------
 
-    def _start_zygote(self) -> None:
+    def _configure(self) -> Configure:
         settings = self._settings
-        configure = Configure(
+        return Configure(
             self._endpoint,
             self._token,
             list(settings.preimport),
@@ -437,44 +409,29 @@ class Invoker:
                 **settings.environment,
             },
         )
-        self._zygote_ready = False
-        self._zygote = ZygoteLink(configure)
-        self._poller.register(self._zygote.fileno(), zmq.POLLIN)
-        for _ in range(settings.warm_workers):
+
+    def _start_zygote(self) -> None:
+        self._zygotes.start()
+        self._poller.register(self._zygotes.fileno(), zmq.POLLIN)
+        for _ in range(self._settings.warm_workers):
             self._pool.add()
 
-    def _fork(self, worker: Worker) -> None:
-        if self._zygote is None or not self._zygote_ready:
-            self._forks.append(worker)
-        else:
-            self._zygote.fork(worker.name)
-
     def _kill(self, worker: Worker) -> None:
-        if self._zygote is not None:
-            self._zygote.kill(worker.name)
+        self._zygotes.kill(worker.name)
 
     def _send_home(self, worker: Worker) -> None:
         with contextlib.suppress(zmq.ZMQError):
             self._link.send_multipart((worker.identity, encode(Quit())), zmq.NOBLOCK)
 
-    def _receive_from_zygote(self, zygote: ZygoteLink) -> None:
-        messages = zygote.receive()
+    def _receive_from_zygote(self) -> None:
+        messages = self._zygotes.receive()
         if messages is None:
-            self._zygote_died(zygote)
+            self._zygote_died()
             return
         for message in messages:
-            self._on_zygote(zygote, message)
+            self._on_zygote(message)
 
-    def _on_zygote(self, zygote: ZygoteLink, message: FromZygote) -> None:
-        if isinstance(message, Ready):
-            self._zygote_ready = True
-            self._stillborn = 0
-            if message.missing:
-                log.info("workers start without %s", ", ".join(message.missing))
-            forks, self._forks = self._forks, []
-            for waiting in forks:
-                zygote.fork(waiting.name)
-            return
+    def _on_zygote(self, message: Forked | Exited) -> None:
         worker = self._pool.workers.get(message.worker)
         if worker is None:
             return
@@ -487,49 +444,39 @@ class Invoker:
                 return
             self._pool.workers.pop(worker.name)
             self._give_up(f"a worker process cannot be made: {message.error}")
-        elif isinstance(message, Exited):
+        else:
             self._worker_died(worker, message.status)
 
     def _worker_died(self, worker: Worker, status: int) -> None:
         reason = worker.reason or f"its worker {_how(status)}"
         stillborn = worker.state is State.FORKING
-        if worker.run is not None and (pending := self._pending.get(worker.run)) is not None:
-            self._watched.pop(pending.number, None)
-            self._watcher.forget(pending.number)
         run = self._pool.exited(worker)
         if run is not None and status == -signal.SIGABRT and not worker.reason:
             self._aborted(run)
         elif run is not None:
             self._lost(run, reason)
         if stillborn:
-            self._stillborn_workers += 1
-            if self._stillborn_workers >= _STILLBORN:
-                self._stillborn_workers = 0
+            self._stillborn += 1
+            if self._stillborn >= _STILLBORN:
+                self._stillborn = 0
                 self._give_up(f"workers die before they can work: the last {_how(status)}")
 
-    def _zygote_died(self, zygote: ZygoteLink) -> None:
-        self._poller.unregister(zygote.fileno())
-        status = zygote.close()
-        was_ready = self._zygote_ready
-        self._zygote = None
-        self._forks.clear()
+    def _zygote_died(self) -> None:
+        self._poller.unregister(self._zygotes.fileno())
+        status = self._zygotes.end()
         log.warning("the zygote %s; starting another", _how(status))
-        for number in self._watched:
-            self._watcher.forget(number)
-        self._watched.clear()
         for run in self._pool.bury():
             self._lost(run, f"its worker's zygote {_how(status)}")
-        self._stillborn = 0 if was_ready else self._stillborn + 1
-        if self._stillborn < _HOPELESS:
+        if self._zygotes.hopeless:
+            self._give_up(f"workers cannot be started: their zygote {_how(status)}")
+        else:
             self._start_zygote()
             self._pool.refork()
-        else:
-            self._give_up(f"workers cannot be started: their zygote {_how(status)}")
 
     def _give_up(self, message: str) -> None:
         """Fail the runs that wait for a worker."""
         for run in self._pool.abandon():
-            if self._pending.pop(run, None) is not None:
+            if self._left(run):
                 failure = Failure("internal", message, element=run.element, index=run.index)
                 self._events.append(TaskFailed(time.monotonic(), run, failure))
 

@@ -67,6 +67,20 @@ class Worker:
         """Its ZeroMQ routing id."""
         return self.name.encode()
 
+    def pause(self) -> None:
+        """Stop the process where it is."""
+        if self.pidfd >= 0:
+            self.paused = True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on, if it was stopped."""
+        if self.paused:
+            self.paused = False
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
+
     def close(self) -> None:
         """Forget the process."""
         if self.pidfd >= 0:
