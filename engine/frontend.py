@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from engine.catalog import Catalog
 from engine.dialect import Mentions, NarrowTables, Oracle, QueryBinder, Signatures
-from engine.dialect.hidden import leave_out, refusal
+from engine.dialect.hidden import explained, leave_out
 from engine.dialect.syntax import called_names, deepest
 from engine.dialect.types import ir_type
 from engine.errors import NestingError, PlanningError, SqlError, UnsupportedSqlError
@@ -89,31 +89,24 @@ class FrontEnd:
     def _plan(self, text: str, tree: exp.Expr, nodes: Sequence[exp.Expr]) -> Rel:
         tables = self._tables(nodes)
         hidden = {n.lower(): self.catalog[n].hidden for n in tables if self.catalog[n].hidden}
-        if hidden:
-            if leave_out(tree, nodes, hidden):
-                nodes, text = list(tree.walk()), tree.sql(dialect="duckdb")
-            try:
-                return self._plan_visible(text, tree, nodes, tables)
-            except SqlError as error:
-                # Perhaps it is one of these that is not found.
-                named = {n.name.lower() for n in nodes if isinstance(n, exp.Identifier)}
-                for table, columns in hidden.items():
-                    for column, reason in columns.items():
-                        if column.lower() in named:
-                            raise refusal(table, column, reason) from error
-                raise
-        return self._plan_visible(text, tree, nodes, tables)
+        if hidden and leave_out(tree, nodes, hidden):
+            nodes, text = list(tree.walk()), tree.sql(dialect="duckdb")
+        mentions = Mentions.of(tree, nodes)
+        try:
+            return self._described(text, tree, tables, mentions)
+        except SqlError as error:
+            raise explained(error, hidden, mentions) from None
 
-    def _plan_visible(
-        self, text: str, tree: exp.Expr, nodes: Sequence[exp.Expr], tables: Sequence[str]
+    def _described(
+        self, text: str, tree: exp.Expr, tables: Sequence[str], mentions: Mentions
     ) -> Rel:
-        """Plan a query that stands for no hidden column without naming it."""
+        """Plan a statement, with the names and types that DuckDB gives its columns."""
         for name in tables:
             self.oracle.define_table(name, self.catalog[name].schema)
         # DuckDB describes the query beside the planning.
         described = self.oracle.describe_beside(text)
         try:
-            rel, width = self._planned(tree, tables, Mentions.of(tree, nodes))
+            rel, width = self._planned(tree, tables, mentions)
         except Exception as error:
             described.result()  # what DuckDB itself refuses is told in its words
             if isinstance(error, RecursionError | NestingError):

@@ -81,9 +81,9 @@ def _places(fields: pa.Schema) -> dict[int, int]:
     """Where in the files' columns those stand that plans can name, by their position in the schema:
     a nested column is as many as it has leaves.
     """
-    carried_, _ = carried(fields)
+    positions, _ = carried(fields)
     firsts = list(accumulate((_leaves(f.type) for f in fields), initial=0))
-    return {i: firsts[i] for i in carried_}
+    return {i: firsts[i] for i in positions}
 
 
 def _leaves(type: pa.DataType) -> int:

@@ -74,6 +74,8 @@ def read_parquet(
     try:
         found = parquet_table(source, hive_partitioning, hide=columns is not None)
     except UnsupportedTypeError as error:
+        if columns is not None:
+            raise
         raise UnsupportedTypeError(f"{error}; name the others: columns=[…]") from None
     for column in columns or ():
         if (reason := found.hidden.get(column)) is not None:

@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from engine.dialect.outputs import TableLookup
 
-__all__ = ["Mentions", "NarrowTables"]
+__all__ = ["Mentions", "NarrowTables", "by_order", "covered", "tables_of"]
 
 
 _TELLING = (exp.Star, exp.Columns, exp.Join, exp.Table)
@@ -48,12 +48,12 @@ class Mentions:
                 continue
             match node:
                 case exp.Star():
-                    whole |= _under(node, tree)
+                    whole |= covered(node, tree)
                 case exp.Columns():
-                    whole |= _tables(tree)
+                    whole |= tables_of(tree)
                 case exp.Join() if node.args.get("method"):  # NATURAL names no column
-                    whole |= _tables(node.parent or tree)
-                case exp.Table() if _all_of(node):
+                    whole |= tables_of(node.parent or tree)
+                case exp.Table() if by_order(node):
                     whole.add(node.name.lower())
         return cls(frozenset(names), frozenset(whole))
 
@@ -66,37 +66,60 @@ class Mentions:
         return tuple(i for i, n in enumerate(names) if n.lower() in self.names) or (0,)
 
 
-def _under(star: exp.Star, tree: exp.Expr) -> set[str]:
-    """Tables that a star may stand for all columns of."""
+def covered(star: exp.Star, tree: exp.Expr) -> set[str]:
+    """Tables that a star of a statement stands for all columns of, in lower case."""
     if isinstance(star.parent, exp.Count):
         return set()
     select = star.parent_select
-    if select is not None and isinstance(select.parent, exp.Exists):
-        return set()
     if select is None:
-        return _tables(tree)
+        return tables_of(tree)
+    if isinstance(select.parent, exp.Exists):
+        return set()
     items = [select.args.get("from_"), *(select.args.get("joins") or ())]
     # Subqueries among them have lists of columns, and perhaps stars, of their own.
-    return {
-        node.name.lower()
+    tables = [
+        node
         for item in items
         if item is not None
         for node in item.walk(prune=lambda n: isinstance(n, exp.Select))
-        if isinstance(node, exp.Table)
-    }
+        if isinstance(node, exp.Table) and not _is_cte(node)
+    ]
+    if isinstance(star.parent, exp.Column) and star.parent.table:
+        name = star.parent.table.lower()
+        tables = [t for t in tables if t.alias_or_name.lower() == name]
+    return {t.name.lower() for t in tables}
 
 
-def _all_of(table: exp.Table) -> bool:
+def by_order(table: exp.Table) -> bool:
     """Whether every column of a table counts because of how it stands in the statement: alone, or
     with its columns renamed in order.
     """
     alias = table.args.get("alias")
     renamed = alias is not None and bool(alias.args.get("columns"))
-    return renamed or not isinstance(table.parent, exp.From | exp.Join)
+    return (renamed or not isinstance(table.parent, exp.From | exp.Join)) and not _is_cte(table)
 
 
-def _tables(node: exp.Expr) -> set[str]:
-    return {t.name.lower() for t in node.find_all(exp.Table)}
+def tables_of(node: exp.Expr) -> set[str]:
+    """All tables that are named below a node, in lower case."""
+    return {t.name.lower() for t in node.find_all(exp.Table) if not _is_cte(t)}
+
+
+def _is_cte(table: exp.Table) -> bool:
+    """Whether a name is that of a CTE around it, which hides a table. In what defines it, and in
+    those before it, it does not yet.
+    """
+    inside: exp.Expr | None = table
+    passed: set[int] = set()
+    while inside is not None:
+        passed.add(id(inside))
+        clause = inside.args.get("with_")
+        for cte in clause.expressions if clause is not None else ():
+            if id(cte) in passed:
+                break
+            if cte.alias.lower() == table.name.lower():
+                return True
+        inside = inside.parent
+    return False
 
 
 class NarrowTables:

@@ -118,6 +118,13 @@ def test_another_mistake_is_told_as_ever(session: Session) -> None:
         session.sql("select nowhere from files").collect()
 
 
+def test_a_column_of_another_table_is_not_taken_for_a_hidden_one(session: Session) -> None:
+    sql = "select p.tags, nowhere from files x join plain p on k = a"
+    with pytest.raises(SqlError, match="nowhere") as caught:
+        session.sql(sql).collect()
+    assert "tags" not in str(caught.value)
+
+
 def test_registering_says_what_is_left_out(
     session: Session, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

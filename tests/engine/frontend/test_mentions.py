@@ -33,6 +33,11 @@ COLUMNS = ["a", "b", "Mixed", "d"]
         ("select * from (select d from t union all select b from t) as s", ["b", "d"]),
         ("select * from (from t) as s", COLUMNS),
         ("with c as (select a from t) select * from c", ["a"]),
+        ("select u.* from t join u on true", ["a"]),
+        ("select x.* from t as x join u on true", COLUMNS),
+        ("with t as (select 1 as d) select * from t", ["d"]),
+        ("with t as (select * from t) select d from t", COLUMNS),
+        ("with c as (from t), t as (select 2) select * from c join t on true", COLUMNS),
         ("select sum(b) over (partition by d) from t", ["b", "d"]),
     ],
 )
