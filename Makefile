@@ -49,7 +49,7 @@ SANITIZE_RDMA_TESTS ?= tests/rdma --ignore tests/rdma/test_queries.py
 SANITIZE_FLAGS := address,undefined
 SANITIZED := copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
 	cp -r setup.py pyproject.toml README.md LICENSE libd examples "$$copy" && mkdir "$$copy/tests" && \
-	cp -r tests/__init__.py tests/conftest.py tests/libd tests/rdma "$$copy/tests" && \
+	cp -r tests/__init__.py tests/conftest.py tests/waiting.py tests/libd tests/rdma "$$copy/tests" && \
 	find "$$copy" -name '*.so' -delete && \
 	python=$$(realpath -s $(BIN)/python) && cd "$$copy" && export SCAD_SANITIZE=$(SANITIZE_FLAGS) PYTHONPATH="$$copy" && \
 	SCAD_EXT=libd "$$python" setup.py --quiet build_ext --inplace

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 import remote_frame
-from engine.resident.narrowing import Answer, KeyRange, narrowed
+from engine.resident.narrowing import Answer, WantedKeys, narrowed
 from engine.resident.reader import ResidentTable, find
 from openwhisk.worker.limits import held_data
 from operators.duckdb import Fragment
@@ -264,7 +264,7 @@ def run(
     action: Action,
     *,
     fixed_joins: bool = False,
-    keys: Sequence[KeyRange] = (),
+    keys: Sequence[WantedKeys] = (),
 ) -> pa.RecordBatchReader:
     """Run a statement on the worker's warm DuckDB connection.
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from engine.codegen.reduction import Reduction
 from engine.errors import EngineError
-from engine.resident.keys import key_ranges
+from engine.resident.keys import wanted_keys
 from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment
@@ -245,7 +245,7 @@ def _keys(stage: Stage, fragment: Fragment, rows: Callable[[Rel], float] | None)
     """Statements for join keys, as far as they read nothing but what is open."""
     names = {i.source: i.name for i in fragment.inputs}
     lines = []
-    for one in key_ranges(stage, rows):
+    for one in wanted_keys(stage, rows):
         reads = {i.name: i.source for i in one.fragment.inputs}
         if one.source in names and all(names.get(s) == n for n, s in reads.items()):
             target = f"{names[one.source]!r}, {one.column!r}, {list(reads)!r}"

@@ -23,11 +23,11 @@ from operators import build
 from operators.duckdb import Fragment, lower
 from operators.rel import Join, ParquetSource, Rel, Scan
 
-__all__ = ["KeyRange", "key_ranges"]
+__all__ = ["WantedKeys", "wanted_keys"]
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRange:
+class WantedKeys:
     """`fragment` gives what `column` of `source` can match, one to a row."""
 
     source: ParquetSource
@@ -35,8 +35,8 @@ class KeyRange:
     fragment: Fragment
 
 
-def key_ranges(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list[KeyRange]:
-    """Ranges for the tables that a stage scans once, one per column at most.
+def wanted_keys(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list[WantedKeys]:
+    """Keys for the tables that a stage scans once, one set per column at most.
 
     Which of them are worth asking for is known when the tables are open: `engine.resident.narrowed`
     asks small tables about big ones only.
@@ -52,7 +52,7 @@ def key_ranges(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list
     readers = Readers(stage.plan)
     # A table that is scanned twice may be wanted whole by the other scan.
     scanned = Counter(n.source for n in readers.relations if isinstance(n, Scan))
-    found: dict[tuple[ParquetSource, str], KeyRange] = {}
+    found: dict[tuple[ParquetSource, str], WantedKeys] = {}
     for node in readers.relations:
         if not isinstance(node, Join):
             continue
@@ -64,7 +64,7 @@ def key_ranges(stage: Stage, rows: Callable[[Rel], float] | None = None) -> list
                     continue
                 asked = (one.small, one.key) if rows is None else _quick(one, rows, whole)
                 if asked is not None:
-                    found[source, name] = KeyRange(source, name, _keys(*asked))
+                    found[source, name] = WantedKeys(source, name, _keys(*asked))
     return list(found.values())
 
 

@@ -17,9 +17,9 @@ from engine.resident.reader import ResidentTable
 from operators.kernel import KeySet
 from operators.rel import ParquetSource
 
-__all__ = ["MANY_ROWS", "QUICK_ROWS", "Answer", "KeyRange", "narrowed"]
+__all__ = ["MANY_ROWS", "QUICK_ROWS", "Answer", "WantedKeys", "narrowed"]
 
-KeyRange: TypeAlias = tuple[str, str, Sequence[str], str]
+WantedKeys: TypeAlias = tuple[str, str, Sequence[str], str]
 """A table, its column, the tables that a statement reads, and the statement for the keys."""
 
 Answer: TypeAlias = Sequence[tuple[str, str]]
@@ -41,7 +41,7 @@ Opened = TypeVar("Opened")
 
 def narrowed(
     tables: Mapping[str, Opened],
-    keys: Sequence[KeyRange],
+    keys: Sequence[WantedKeys],
     ask: Callable[[str, Mapping[str, Opened], Answer], pa.Table],
 ) -> dict[str, ResidentTable]:
     """Those of the resident tables of which rows are left out, by their names.
@@ -56,7 +56,7 @@ def narrowed(
         Runs a statement over some of the tables. It is called once for all keys, or not at all:
         what a statement takes is mostly not its rows.
     """
-    asked: list[tuple[ResidentTable, KeyRange]] = []
+    asked: list[tuple[ResidentTable, WantedKeys]] = []
     for one in keys:
         name, column, reads, _ = one
         table = tables[name]

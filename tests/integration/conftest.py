@@ -15,7 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,10 +23,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.waiting import eventually
 from tpcds.data import DataSet, ensure
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds; what is to end at once may take this long on a busy machine
 LONGEST = 100.0  # seconds; far above what any program here takes, far below for ever
 MARK = "SCAD_ACCEPTANCE"
 
@@ -38,15 +37,6 @@ class Finished(NamedTuple):
     status: int
     out: str
     err: str
-
-
-def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _read(path: Path) -> bytes:

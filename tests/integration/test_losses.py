@@ -20,6 +20,7 @@ from engine import Session
 from engine.execution import QueryFailedError
 from engine.session import PREIMPORT
 from openwhisk.control import EmbeddedControlPlane
+from tests.waiting import eventually
 
 QUERIES = [
     "select i_brand, d_year, sum(ss_ext_sales_price) as x from store_sales, item, date_dim "
@@ -104,9 +105,9 @@ def losing_answers(
             left[0] -= 1
             server = psutil.Process(control.info().memory_server)
             server.kill()
-            assert until(lambda: is_dead(server))
+            assert eventually(lambda: is_dead(server))
             if not granted:
-                assert until(lambda: control.info().memory_server != server.pid)
+                assert eventually(lambda: control.info().memory_server != server.pid)
         return durl or grant(*args, **kwargs)
 
     monkeypatch.setattr(control, "grant", deadly)
@@ -118,15 +119,6 @@ def is_dead(process: psutil.Process) -> bool:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-
-
-def until(condition: Callable[[], bool], patience: float = 30.0) -> bool:
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.mark.parametrize("granted", [False, True])
@@ -221,7 +213,7 @@ def test_random_moments(
         assert session.last_run is not None
         recomputed += session.last_run.usage.recomputed
     assert killed
-    assert until(lambda: control.info().memory_reserved == 0)
+    assert eventually(lambda: control.info().memory_reserved == 0)
     assert rows(session.sql(SHORT).collect()) == expected[SHORT]
 
 
@@ -259,9 +251,9 @@ def test_three_losses_of_one_element(
         try:
             # A kill may hit a worker that waits for its first element, and a slow machine may see
             # a loss after the next kill: so the element itself says how many it has had.
-            assert until(lambda: bool(activations))
+            assert eventually(lambda: bool(activations))
             for _ in range(20):
-                assert until(lambda: bool(failed) or attempts() > 0)
+                assert eventually(lambda: bool(failed) or attempts() > 0)
                 if failed:
                     break
                 attempt = attempts()
@@ -270,9 +262,9 @@ def test_three_losses_of_one_element(
                 else:
                     kill_server(control)
                 patience = 1.0 if victim == "worker" else 30.0
-                until(lambda: bool(failed) or attempts() != attempt, patience)  # noqa: B023
+                eventually(lambda: bool(failed) or attempts() != attempt, patience)  # noqa: B023
         finally:
-            if activations and thread.is_alive() and not until(lambda: bool(failed)):
+            if activations and thread.is_alive() and not eventually(lambda: bool(failed)):
                 control.cancel(activations[-1])
             thread.join(60)
         assert not thread.is_alive()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from openwhisk.control import EmbeddedControlPlane
 from operators.duckdb import Fragment, Kernel
 from operators.errors import KernelError
 from operators.schema import Field, Schema
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -246,15 +246,6 @@ def test_a_disk_that_is_full_of_spilled_rows(small_disk: Path) -> None:
 ENDLESS = "select count(*) from t a, t b, t c where a.v + b.v * c.v < 0"
 
 
-def until(condition: Callable[[], bool], patience: float = 30.0) -> bool:
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def in_the_background(session: Session, query: str) -> tuple[threading.Thread, list[BaseException]]:
     failed: list[BaseException] = []
 
@@ -273,7 +264,7 @@ def test_close_from_another_thread(control: EmbeddedControlPlane, folder: Path) 
     session = Session(2, "512MB", control=control)
     session.read_parquet(folder / "t.parquet")
     thread, failed = in_the_background(session, ENDLESS)
-    assert until(lambda: control.info().cores_reserved > 0)
+    assert eventually(lambda: control.info().cores_reserved > 0)
     session.close()
     thread.join(30)
     assert not thread.is_alive()
@@ -281,7 +272,7 @@ def test_close_from_another_thread(control: EmbeddedControlPlane, folder: Path) 
     assert isinstance(error, EngineError)
     assert "closed" in str(error)
     assert "\n" not in str(error)
-    assert until(lambda: control.info().memory_reserved == 0)
+    assert eventually(lambda: control.info().memory_reserved == 0)
     assert control.info().sessions == []
     with pytest.raises(EngineError, match="the session is closed"):
         session.sql(COUNT).collect()
@@ -295,7 +286,7 @@ def test_close_of_a_session_with_its_own_control_plane(folder: Path) -> None:
     thread, failed = in_the_background(session, ENDLESS)
     control = session._connection._control
     assert control is not None
-    assert until(lambda: control.info().cores_reserved > 0)
+    assert eventually(lambda: control.info().cores_reserved > 0)
     session.close()
     thread.join(30)
     assert not thread.is_alive()
@@ -315,7 +306,7 @@ def test_a_cancelled_activation(
 
     monkeypatch.setattr(control, "invoke", watched)
     thread, failed = in_the_background(session, ENDLESS)
-    assert until(lambda: control.info().cores_reserved > 0)
+    assert eventually(lambda: control.info().cores_reserved > 0)
     control.cancel(activations[0])
     thread.join(30)
     assert not thread.is_alive()
@@ -327,7 +318,7 @@ def test_ctrl_c_in_the_middle_of_a_query(session: Session, control: EmbeddedCont
     """As an interactive user does: the session is there for the next query."""
 
     def press() -> None:
-        until(lambda: control.info().cores_reserved > 0)
+        eventually(lambda: control.info().cores_reserved > 0)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)
@@ -335,5 +326,5 @@ def test_ctrl_c_in_the_middle_of_a_query(session: Session, control: EmbeddedCont
     with pytest.raises(KeyboardInterrupt):
         session.sql(ENDLESS).collect()
     thread.join()
-    assert until(lambda: control.info().cores_reserved == 0)
+    assert eventually(lambda: control.info().cores_reserved == 0)
     assert session.sql(COUNT).collect().num_rows == 10

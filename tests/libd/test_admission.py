@@ -18,7 +18,7 @@ from libd import (
     ServerControl,
 )
 from libd.memory_server import DESCRIPTORS
-from tests.libd.test_requests import until
+from tests.waiting import until
 
 MB = 1 << 20
 FEW = 256

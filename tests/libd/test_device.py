@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from libd import ElementGrant, ServerControl
-from tests.libd.test_requests import ALLOC, FREE, OK, REPLY, REQUEST, STALE, Raw, greeting, until
+from tests.libd.test_requests import ALLOC, FREE, OK, REPLY, REQUEST, STALE, Raw, greeting
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "libd" / "csrc"

@@ -37,7 +37,7 @@ from libd import (
     _core,
     join_address,
 )
-from tests.libd.test_requests import until
+from tests.waiting import until
 
 Stand = Any  # conftest.py's
 

@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from libd import ElementGrant, LibdAction, MemoryServerProcess
-from tests.libd.test_requests import REPLY, REQUEST, greeting, until
+from tests.libd.test_requests import REPLY, REQUEST, greeting
+from tests.waiting import until
 
 BASE, PER_CLIENT = 20 << 20, 64 << 10
 SANITIZED = "SCAD_SANITIZE" in os.environ  # shadows and quarantines are no memory of ours

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from libd import ElementGrant, LibdError, StaleRefError
-from tests.libd.test_requests import REPLY, REQUEST, Raw, greeting, until
+from tests.libd.test_requests import REPLY, REQUEST, Raw, greeting
+from tests.waiting import until
 
 Stand = Any  # conftest.py's
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,12 @@ from libd import (
     TransportClosedError,
 )
 from tests.libd.relay import relay
+from tests.waiting import until
 
 Stand = Any  # conftest.py's
 
 ADMIN = "the administrator's token"
 HERE = Path(__file__).parent
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what must come to pass; how fast does not matter."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.01)
 
 
 HOLDER = """

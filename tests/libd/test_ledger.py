@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from libd import CapacityError, LibdAction, MemoryServer, MemoryServerProcess, ServerControl, _core
-from tests.libd.test_requests import until
+from tests.waiting import until
 
 MB = 1 << 20
 SECRET = "the administrator's"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from libd import ElementGrant, LibdError, _core
+from tests.waiting import until
 
 Stand = Any  # conftest.py's
 
@@ -72,14 +73,6 @@ def raw(stand: Stand, grant: ElementGrant) -> Iterator[Raw]:
         assert reply[2] == 0
         client.receive(reply[6])
         yield client
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for what must come to pass; how fast does not matter."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.01)
 
 
 @pytest.fixture

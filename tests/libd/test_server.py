@@ -27,7 +27,7 @@ from libd import (
     UnsupportedError,
     register_transport,
 )
-from tests.libd.test_requests import until
+from tests.waiting import until
 
 ADMIN = "the administrator's token"
 Stand = Any  # conftest.py's

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from libd import ElementGrant, LibdAction, LibdError, MemoryServerProcess, ServerControl
-from tests.libd.test_requests import until
+from tests.waiting import until
 
 MB = 1 << 20
 SIZE = 256 * MB

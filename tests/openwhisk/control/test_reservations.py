@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from openwhisk.api import Activation, ElementRecord
 from openwhisk.app import Application
 from openwhisk.app.model import ComputeElement
 from openwhisk.control import EmbeddedControlPlane
+from tests.waiting import until
 
 MiB = 1 << 20
 Compute = Callable[..., ComputeElement]
@@ -49,13 +49,6 @@ def small() -> Iterator[EmbeddedControlPlane]:
     """A control plane with room for one element of 500 MiB and some of another."""
     with EmbeddedControlPlane(cores=4, memory=800 * MiB) as plane:
         yield plane
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come to that"
-        time.sleep(0.005)
 
 
 def begin(plane: EmbeddedControlPlane, name: str, code: str, params: Any, mem: int) -> str:
@@ -140,24 +133,37 @@ def test_others_have_what_an_element_does_not_hold(
 
 
 def both_want_more(small: EmbeddedControlPlane, tmp_path: Path) -> tuple[str, str]:
-    """Two elements that together want more than there is, and of which the younger is stopped."""
-    a = begin(small, "a", HOLD, params(tmp_path, 8, 240), 320 * MiB)
-    until((tmp_path / "a").exists)
-    b = begin(small, "b", HOLD, params(tmp_path, 100, 400), 620 * MiB)
-    until((tmp_path / "b").exists)
-    (tmp_path / "go").touch()
+    """Two elements that together want more than there is: the elder has all that it wants, the
+    younger is stopped.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    a = begin(small, "a", HOLD, params(first, 8, 240), 320 * MiB)
+    until((first / "a").exists)
+    b = begin(small, "b", HOLD, params(second, 100, 400), 620 * MiB)
+    until((second / "b").exists)
+    (first / "go").touch()
+    until((first / "a.full").exists)
+    until(lambda: reserved(small, a) == 320 * MiB)
+    (second / "go").touch()
     until(lambda: paused(small))
     return a, b
+
+
+def end(tmp_path: Path) -> None:
+    """Let both come to their end."""
+    for name in ("first", "second"):
+        (tmp_path / name / "end").touch()
 
 
 def test_one_is_stopped_while_the_other_goes_on(
     small: EmbeddedControlPlane, tmp_path: Path
 ) -> None:
     a, b = both_want_more(small, tmp_path)
-    until((tmp_path / "a.full").exists)
     assert small.info().memory_reserved <= 800 * MiB
-    assert not (tmp_path / "b.full").exists()
-    (tmp_path / "end").touch()
+    assert not (tmp_path / "second" / "b.full").exists()
+    end(tmp_path)
     first, second = small.wait(a, 30), small.wait(b, 30)
     assert (held(first), held(second)) == (248, 500)
     assert second.elements[0].paused_seconds > 0.0
@@ -173,10 +179,10 @@ def test_a_stopped_element_can_be_ended(tmp_path: Path, leftovers: Any, how: str
         if how == "cancel":
             small.cancel(b)
             assert small.wait(b, 30).status == "cancelled"
-            (tmp_path / "end").touch()
+            end(tmp_path)
         elif how == "kill":
             os.kill(victim.pid, signal.SIGKILL)
-            (tmp_path / "end").touch()
+            end(tmp_path)
             ended = small.wait(b, 30)
             assert ended.status == "success"
             assert ended.usage.recomputed == ["b[0]"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from openwhisk.app import Application
 from openwhisk.app.model import ComputeElement, MemoryElement
 from openwhisk.control import EmbeddedControlPlane
 from openwhisk.errors import ControlPlaneClosedError, MemoryLostError, NotFoundError
+from tests.waiting import until
 
 Compute = Callable[..., ComputeElement]
 Memory = Callable[..., MemoryElement]
@@ -63,7 +63,7 @@ def test_session_memory_is_read_after_its_application_and_freed_on_release(
     assert info.memory_gb_s > 0
     fresh.release(session, one.activation_id, "m")
     fresh.release(session, one.activation_id, "m")  # no error
-    wait_until(lambda: fresh.info().memory_reserved == 64 * KiB)
+    until(lambda: fresh.info().memory_reserved == 64 * KiB)
     with pytest.raises(NotFoundError):
         fresh.grant(session, one.activation_id, "m")
     fresh.close_session(session)
@@ -74,20 +74,13 @@ def test_session_memory_is_read_after_its_application_and_freed_on_release(
             call(session)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_lease_that_nobody_renews_runs_out(
     fresh: EmbeddedControlPlane, elements: list[ComputeElement], run: Run
 ) -> None:
     other = fresh.open_session(lease=3600).id
     session = fresh.open_session(lease=0.2).id
     run(fresh, elements, session=session)
-    wait_until(lambda: [s.id for s in fresh.info().sessions] == [other])
+    until(lambda: [s.id for s in fresh.info().sessions] == [other])
     assert fresh.info().memory_reserved == 0
 
 
@@ -127,7 +120,7 @@ def test_session_memory_dies_with_the_memory_server(
     server = fresh.info().memory_server
     assert server is not None
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: fresh.info().memory_reserved == 0)
+    until(lambda: fresh.info().memory_reserved == 0)
     with pytest.raises(MemoryLostError):
         fresh.grant(session, lost.activation_id, "m")
     again = run(fresh, elements, session=session)

@@ -431,6 +431,14 @@ def check(
     return world
 
 
+def check_failures(world: World) -> None:
+    """Sessions may keep what others would need; nothing else makes anything fail."""
+    for activation, finish in world.finished.items():
+        if finish.failure is not None:
+            assert finish.failure.kind == "capacity"
+            assert world.kept, f"{activation} had all the memory that it needs"
+
+
 @common
 @given(st.data())
 def test_everything_succeeds_when_nothing_is_lost(data: st.DataObject) -> None:
@@ -461,10 +469,7 @@ def test_a_storm_of_losses_ends_with_the_right_answer_or_says_that_it_was_lost(
 def test_scarce_memory_delays_but_does_not_block(data: st.DataObject) -> None:
     # Sessions may keep what others would need: those fail, clearly, and nothing hangs.
     world = check(data, count=data.draw(st.integers(1, 4)), faults=0, tight=True)
-    for activation, finish in world.finished.items():
-        if finish.failure is not None:
-            assert finish.failure.kind == "capacity"
-            assert world.kept, f"{activation} had all the memory that it needs"
+    check_failures(world)
 
 
 @common
@@ -479,10 +484,7 @@ def test_scarce_memory_losses_and_cancellations_together(data: st.DataObject) ->
 @given(st.data())
 def test_elements_that_grow_and_shrink_stay_within_what_there_is(data: st.DataObject) -> None:
     world = check(data, count=data.draw(st.integers(1, 4)), faults=0, tight=True, growths=400)
-    for activation, finish in world.finished.items():
-        if finish.failure is not None:
-            assert finish.failure.kind == "capacity"
-            assert world.kept, f"{activation} had all the memory that it needs"
+    check_failures(world)
 
 
 @common

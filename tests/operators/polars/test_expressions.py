@@ -27,6 +27,7 @@ from operators.rewrite import columns_used
 from operators.schema import Schema
 from operators.types import HUGEINT, canonical, decimal
 
+D382 = decimal(38, 2)
 TYPES = {
     "k": pa.int32(),
     "i8": pa.int8(),
@@ -37,7 +38,7 @@ TYPES = {
     "d72": decimal(7, 2),
     "d94": decimal(9, 4),
     "d183": decimal(18, 3),
-    "d382": decimal(38, 2),
+    "d382": D382,
     "f": pa.float64(),
     "f4": pa.float32(),
     "u64": pa.uint64(),
@@ -559,8 +560,10 @@ def test_random_windows(kernel: Kernel, long: bool) -> None:
         plan = build.project(scan(data), [build.col(NUMBERED, "n"), window])
         theirs = asked(kernel, build.sort(plan, [build.sort_key(build.col(plan.schema, 0))]), data)
         lazy = frame(data).with_columns(found=source(text)).select("n", "found").sort("n")
-        if window.function in ("sum", "avg") and theirs is None:
-            return  # HUGEINT cannot hold the sum, or one of those in DuckDB's tree of sums
+        if window.function == "avg" and theirs is None:
+            return  # HUGEINT cannot hold the sum
+        if window.function == "sum" and theirs is None and window.args[0].type in (HUGEINT, D382):
+            return  # nor one of those in DuckDB's tree of sums, though it may hold all of them
         tolerance = _tolerance(window.function, window.type)
         if window.function in ("lag", "lead"):
             tolerance = 0.0
