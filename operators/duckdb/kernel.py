@@ -82,6 +82,9 @@ class Kernel:
         connection.execute("SET arrow_large_buffer_size = false")
         connection.execute("SET preserve_insertion_order = true")
         connection.execute("SET enable_progress_bar = false")
+        # DuckDB 1.5 keeps footers and pages of files in memory, and takes a file that was written
+        # over within the same second, and is as long, for the one that it knows.
+        connection.execute("SET enable_external_file_cache = false")
 
     @classmethod
     def open(

@@ -129,7 +129,10 @@ class Differential:
     folder: Path
     catalog: Catalog = field(default_factory=Catalog)
     duck: duckdb.DuckDBPyConnection = field(
-        default_factory=lambda: duckdb.connect(config={"threads": 1})
+        # Its cache of files does not see all that change within a second (see `Kernel`).
+        default_factory=lambda: duckdb.connect(
+            config={"threads": 1, "enable_external_file_cache": False}
+        )
     )
     resources: dict[str, Any] = field(default_factory=dict)
 

@@ -289,6 +289,18 @@ def test_a_file_with_a_whole_footer_and_broken_pages_is_named(
         assert first.endswith(says), first
 
 
+def test_a_file_written_over_within_a_second_is_read_anew(kernel: Kernel, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    for number in (1, 2, 3):
+        # As long as the one before, and statistics in its footer that rule out the others' rows.
+        pq.write_table(pa.table({"a": [number] * 50}), path)
+        os.utime(path, ns=(0, 1_700_000_000 * 10**9 + number))
+        schema = pq.read_schema(path)
+        same = build.call("equal", build.col(Schema.from_arrow(schema), "a"), build.lit(number))
+        plan = build.scan(ParquetSource("t", (str(path),)), schema, ["a"], same)
+        assert kernel.table(lower(plan)).num_rows == 50, number
+
+
 def test_an_error_of_a_value_says_where_it_was_read(kernel: Kernel, tmp_path: Path) -> None:
     path = tmp_path / "odd.parquet"
     pq.write_table(pa.table({"x": ["1", "two"]}), path)
