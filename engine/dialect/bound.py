@@ -9,7 +9,9 @@ typed stand-in (`engine.dialect.signatures`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -27,6 +29,10 @@ from engine.dialect.signatures import Signature, Signatures
 from engine.dialect.syntax import joined
 from engine.dialect.types import ir_type, is_integer_name, lossless, type_of_json
 from engine.errors import UnsupportedSqlError
+from operators.errors import PlanError
+from operators.expr import Column
+from operators.functions import scalar_type
+from operators.types import same_type
 
 __all__ = ["Term", "Translator"]
 
@@ -172,10 +178,8 @@ class Translator:
     def _function(self, node: Node) -> Term:
         name, result = str(node["name"]), type_of_json(node["return_type"])
         children = list(node.get("children", ()))
-        if name in ("+", "-", "*", "%", "mod", "add", "subtract", "multiply") and result.startswith(
-            "DECIMAL"
-        ):
-            children = [_without_widening(c) for c in children]
+        if name in _WIDENED and len(children) == 2 and result.startswith("DECIMAL"):
+            children = _unwidened(_WIDENED[name], children, result)
         args = [self(c) for c in children]
         if name in ("date_part", "datepart"):
             return self._date_part(node, args, result)
@@ -267,20 +271,39 @@ _BY_CLASS: Mapping[str, Callable[[Translator, Node], Term]] = MappingProxyType(
 )
 
 
-def _without_widening(node: Node) -> Node:
-    """The operand of decimal arithmetic without the cast to the result's width that DuckDB put
-    around it.
+_WIDENED: Mapping[str, str] = MappingProxyType(
+    {name: SCALARS[name] for name in ("+", "-", "*", "%", "mod", "add", "subtract", "multiply")}
+)
 
-    The operation itself says what its result is; an operand that was widened first would make it
-    wider still.
+
+def _unwidened(function: str, operands: list[Node], result: str) -> list[Node]:
+    """The operands of decimal arithmetic without the casts to the result's width that DuckDB put
+    around them: the operation itself says what its result is, and an operand that was widened first
+    would make it wider still.
+
+    A cast that someone wrote looks the same. It stays where it can lose something, or where the
+    result would be another type without it.
     """
+    bare = [_without_widening(o) for o in operands]
+    wanted = ir_type(result)
+    for chosen in product(*zip(bare, operands, strict=True)):
+        types = [_type_of(o) for o in chosen]
+        args = [Column(ir_type(t), i) for i, t in enumerate(types) if t is not None]
+        with suppress(PlanError):
+            if len(args) == len(chosen) and same_type(scalar_type(function, args), wanted):
+                return list(chosen)
+    return bare
+
+
+def _without_widening(node: Node) -> Node:
+    """What is cast, where it is a number of which the cast loses nothing."""
     if node["expression_class"] != "BOUND_CAST" or node.get("try_cast"):
         return node
     child = node["child"]
     source = _type_of(child)
-    if source is None:
+    if source is None or not (source.startswith("DECIMAL") or is_integer_name(source)):
         return node
-    return child if source.startswith("DECIMAL") or is_integer_name(source) else node
+    return child if lossless(source, type_of_json(node["return_type"])) else node
 
 
 def _type_of(node: Node) -> str | None:
