@@ -89,6 +89,9 @@ class Clause:
     keys
         DataFusion's SQL of what is grouped by, where no other column goes before an alias of its
         name (HAVING).
+    guard
+        What is false in every row but not known to be, for conditions that depend on no row: an
+        alternative to them that does.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Clause:
     windows: bool = True
     filter: bool = False
     keys: frozenset[str] | None = None
+    guard: str = ""
 
 
 class ExpressionBinder:
@@ -158,8 +162,13 @@ class ExpressionBinder:
             inner = node.this.unnest()
             if isinstance(inner, exp.In) and inner.args.get("query") is not None:
                 return self._not_in(inner, clause)
-        term = self.bind(node, clause)
-        return self.cast(term, "BOOLEAN").text
+        before, self._scope.touched = self._scope.touched, False
+        term = self.cast(self.bind(node, clause), "BOOLEAN")
+        free = not self._scope.touched
+        self._scope.touched = before or self._scope.touched
+        if free and clause.guard and term.constant is None and not any(map(_joins, node.walk())):
+            return joined("OR", [term.text, clause.guard])
+        return term.text
 
     def is_of_outer_query(self, aggregate: exp.Expr) -> bool:
         """Whether an aggregate's columns are all of queries around, to which it belongs then."""
@@ -292,6 +301,7 @@ class ExpressionBinder:
         attempt = _Attempt(self, inner, node, fold=True)
         template = attempt.cut_children(node)
         types = [leaf.type for leaf in attempt.leaves]
+        self._scope.touched = True
         call = find_aggregate(self._oracle.bind([duckdb_sql(template, copy=False)], types))
         if call is None:
             raise UnsupportedSqlError(f"the aggregate {duckdb_sql(node)} is not supported")
@@ -414,6 +424,16 @@ class ExpressionBinder:
         column = self.cast(Term(f'{_INNER}."{name}"', type), common).text
         return self.cast(needle, common), column, text, correlated
 
+    def _aggregates(self, node: exp.Expr, clause: Clause) -> bool:
+        """Whether an expression has an aggregate, perhaps in a SELECT alias that it names."""
+        for one in node.walk(prune=_is_query):
+            aliased = clause.aliases.get(one.name.lower()) if isinstance(one, exp.Column) else None
+            if is_aggregate(one) or (
+                aliased is not None and any(map(is_aggregate, aliased.walk(prune=_is_query)))
+            ):
+                return True
+        return False
+
     def _not_in(self, node: exp.In, clause: Clause) -> str:
         """NOT IN with its three-valued logic, in terms that decorrelate to joins on equal keys.
 
@@ -422,15 +442,20 @@ class ExpressionBinder:
         Substrait does not carry it.
         """
         needle, column, text, correlated = self._needle(node, clause)
+        if self._aggregates(node.this, clause):
+            raise UnsupportedSqlError(
+                "NOT IN (subquery) of an aggregate is not supported: filter in a query around it"
+            )
         inner = f"({text}) AS {_INNER}"
         if correlated:
             either = f"{column} = {needle.text} OR {column} IS NULL OR {needle.text} IS NULL"
             return f"(NOT EXISTS (SELECT 1 FROM {inner} WHERE {either}))"
         count = "SELECT count(*) FROM "
+        guard = f" OR {clause.guard}" if clause.guard else ""
         return (
             f"(NOT EXISTS (SELECT 1 FROM {inner} WHERE {column} = {needle.text})"
-            f" AND ({needle.text} IS NOT NULL OR ({count}{inner}) = 0)"
-            f" AND ({count}{inner} WHERE {column} IS NULL) = 0)"
+            f" AND ({needle.text} IS NOT NULL OR ({count}{inner}) = 0{guard})"
+            f" AND (({count}{inner} WHERE {column} IS NULL) = 0{guard}))"
         )
 
 
@@ -444,6 +469,11 @@ def _with_cast(query: exp.Select, type: str) -> exp.Select:
     inner = item.this if isinstance(item, exp.Alias) else item
     inner.replace(exp.Cast(this=inner.copy(), to=exp.DataType.build(type, dialect=DUCKDB)))
     return made
+
+
+def _joins(node: exp.Expr) -> bool:
+    """Whether the planner makes a join of a condition with this node, unless OR hides it."""
+    return isinstance(node, exp.Exists) or bool(isinstance(node, exp.In) and node.args.get("query"))
 
 
 def _is_query(node: exp.Expr) -> bool:

@@ -15,7 +15,7 @@ from engine.dialect.outputs import BoundQuery, Output, TableLookup, renamed
 from engine.dialect.scope import Attribute, Item, Scope
 from engine.dialect.signatures import Signatures
 from engine.dialect.sources import Ctes, SourceBinder
-from engine.dialect.syntax import duckdb_sql, is_aggregate, ordering
+from engine.dialect.syntax import ALL_ROWS, aggregates_rows, duckdb_sql, is_aggregate, ordering
 from engine.errors import SqlError, UnsupportedSqlError
 
 __all__ = ["BoundQuery", "Output", "QueryBinder", "TableLookup"]
@@ -51,6 +51,14 @@ _UNSUPPORTED_SELECT = {
     "settings": "SETTINGS",
     "format": "FORMAT",
 }
+
+
+# DataFusion 55 moves a condition in which no column occurs below any aggregate, though one without
+# groups, or with a grouping set of none, has a row of no rows, too. Nor does a column occur in a
+# condition on one that is a scalar subquery. It moves nothing below a LIMIT; `PlanReader` drops
+# this one.
+_BARRIER = f" LIMIT {ALL_ROWS}"
+_NO_ROW = "count(*) < 0"
 
 
 class QueryBinder:
@@ -230,11 +238,19 @@ class QueryBinder:
         if where is not None:
             clause = Clause("WHERE", state.aliases, aggregates=False, windows=False, filter=True)
             text += f" WHERE {state.binder.condition(where.this, clause)}"
-        text += self._group(node, state)
+        grouped = self._group(node, state)
+        text += grouped
+        total = _has_total(node, grouped)
         having = node.args.get("having")
         if having is not None:
-            keys = frozenset(state.keys)
-            clause = Clause("HAVING", state.aliases, windows=False, filter=True, keys=keys)
+            clause = Clause(
+                "HAVING",
+                state.aliases,
+                windows=False,
+                filter=True,
+                keys=frozenset(state.keys),
+                guard=_NO_ROW if total else "",
+            )
             text += f" HAVING {state.binder.condition(having.this, clause)}"
         distinct = node.args.get("distinct")
         if distinct is not None and distinct.args.get("on") is not None:
@@ -243,8 +259,11 @@ class QueryBinder:
         if node.args.get("qualify") is not None:
             return self._qualified(node, state, text, word)
         order = self._order(node.args["order"], state) if node.args.get("order") else ""
-        items = _listed(state)
-        return BoundQuery(f"{word} {items}{text}{order}{self._limit(node)}", tuple(state.outputs))
+        limit = self._limit(node)
+        if total and parent is None and not limit:
+            limit = _BARRIER
+        text = f"{word} {_listed(state)}{text}{order}{limit}"
+        return BoundQuery(text, tuple(state.outputs))
 
     def _qualified(self, node: exp.Select, state: _Select, tail: str, word: str) -> BoundQuery:
         """QUALIFY: a subquery computes the condition as a column, and a WHERE around it filters."""
@@ -423,6 +442,18 @@ class QueryBinder:
         if isinstance(node, exp.Literal) and node.is_int and len(node.name) < 18:
             return "BIGINT", int(node.name)
         return self.oracle.evaluate(f"CAST(({duckdb_sql(node)}) AS BIGINT)")
+
+
+def _has_total(node: exp.Select, grouped: str) -> bool:
+    """Whether a SELECT may have a row that stands for all rows, or for none."""
+    group = node.args.get("group")
+    sets = (exp.Rollup, exp.Cube, exp.GroupingSets)
+    if grouped:
+        given = group.args if group is not None else {}
+        return any(given.get(key) for key in ("rollup", "cube", "grouping_sets")) or any(
+            isinstance(e, sets) for e in given.get("expressions", ())
+        )
+    return aggregates_rows(node)
 
 
 def _branches(node: exp.SetOperation) -> list[exp.Expr]:

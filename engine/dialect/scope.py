@@ -45,12 +45,15 @@ class Scope:
         The scope of the query around, for correlated columns.
     reached
         Whether a query inside has found a column here or further out.
+    touched
+        Whether this query, or one inside, has found a column here or further out.
     """
 
     items: list[Item] = field(default_factory=list)
     merged: dict[str, Attribute] = field(default_factory=dict)
     parent: Scope | None = None
     reached: bool = False
+    touched: bool = False
 
     def find(self, name: str, table: str | None) -> Attribute | None:
         """The column of that name here or in an enclosing scope; None if there is none.
@@ -65,9 +68,10 @@ class Scope:
         while scope is not None:
             found = scope._here(name.lower(), table.lower() if table else None)
             if found is not None:
+                self.touched = True
                 for outer in passed:
                     if outer is not None:
-                        outer.reached = True
+                        outer.reached = outer.touched = True
                 return found
             scope = scope.parent
             passed.append(scope)

@@ -13,8 +13,10 @@ from engine.dialect.functions import AGGREGATES
 from engine.errors import UnsupportedSqlError
 
 __all__ = [
+    "ALL_ROWS",
     "DUCKDB",
     "REFUSED",
+    "aggregates_rows",
     "always_one_row",
     "arguments",
     "balanced",
@@ -34,6 +36,9 @@ __all__ = [
 
 # By its name it would be made anew for every text.
 DUCKDB = Dialect.get_or_raise("duckdb")
+
+ALL_ROWS = 2**63 - 1
+"""As many rows as a LIMIT can name."""
 
 REFUSED: tuple[tuple[type[exp.Expr], str], ...] = (
     (exp.Lambda, "lambda functions"),
@@ -215,11 +220,15 @@ def is_aggregate(node: exp.Expr) -> bool:
 
 def always_one_row(query: exp.Expr) -> bool:
     """Whether a query aggregates all of its rows to one."""
-    if not isinstance(query, exp.Select) or query.args.get("group"):
-        return False
+    return isinstance(query, exp.Select) and not query.args.get("group") and aggregates_rows(query)
+
+
+def aggregates_rows(query: exp.Select) -> bool:
+    """Whether a SELECT has an aggregate, that of a window left out."""
+    clauses = (query.args.get(key) for key in ("having", "qualify", "order"))
     nodes = (
         node
-        for item in (*query.expressions, query.args.get("having"))
+        for item in (*query.expressions, *clauses)
         if item is not None
         for node in item.walk(prune=lambda n: isinstance(n, exp.Query | exp.Window))
     )

@@ -16,14 +16,15 @@ from engine.optimizer.expressions import (
     renumber,
     with_inputs,
 )
-from operators.expr import Lit
-from operators.rel import Filter, Join, Limit, Project, Rel, Scan, SetOperation, Sort
+from operators.expr import Aggregate, Lit
+from operators.rel import Aggregation, Filter, Join, Limit, Project, Rel, Scan, SetOperation, Sort
 from operators.schema import Field, Schema
-from operators.types import BOOL
+from operators.types import BOOL, INT64
 
 __all__ = ["mark_rows"]
 
 _MARKER = Field("row", BOOL, False)
+_COUNT = Field("count", INT64, False)
 
 
 def mark_rows(plan: Rel) -> Rel:
@@ -48,12 +49,24 @@ def _marked(rel: Rel, inputs: Sequence[Rel]) -> Rel:
         case Scan(columns=()) if len(rel.source_schema):
             return replace(rel, columns=(0,), schema=rel.source_schema.select([0]))
         case Project(exprs=()):
-            return Project(Schema((_MARKER,)), inputs[0], (Lit(BOOL, True),))
-        case Filter() | Sort() | Limit() | SetOperation() if not len(rel.schema):
+            return _row(inputs[0])
+        case Filter() | Sort() | Limit() if not len(rel.schema):
             return replace(with_inputs(rel, inputs), schema=inputs[0].schema)
+        case SetOperation(operands=operands) if not len(rel.schema):
+            # Of one schema, which their markers need not be.
+            alike = [_row(below) for below in inputs[: len(operands)]]
+            return replace(with_inputs(rel, alike), schema=alike[0].schema)
+        case Aggregation() if not len(rel.schema):
+            count = Aggregate(INT64, "count")
+            return replace(rel, input=inputs[0], schema=Schema((_COUNT,)), measures=(count,))
         case Join(left=left, right=right) if not (len(left.schema) and len(right.schema)):
             return _join(rel, *inputs)
     return with_inputs(rel, inputs)
+
+
+def _row(rel: Rel) -> Project:
+    """Nothing of the rows of `rel` but that they are there."""
+    return Project(Schema((_MARKER,)), rel, (Lit(BOOL, True),))
 
 
 def _join(rel: Join, left: Rel, right: Rel) -> Rel:

@@ -149,7 +149,7 @@ class _Pruning:
             below, have = self._transparent(sort, wanted)
         else:
             below = self._input(rel.input, have)
-            have = have or [self._wanted(rel.input)[0]]
+            have = have or self._wanted(rel.input)[:1]
         at = _positions(have)
         if isinstance(rel, Filter):
             return Filter(below.schema, below, _moved(rel.predicate, at)), have

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from substrait import algebra_pb2, plan_pb2
 
 from engine.dialect.signatures import Signatures
+from engine.dialect.syntax import ALL_ROWS
 from engine.errors import NestingError, PlanningError
 from engine.substrait.expressions import ExpressionReader
 from engine.substrait.joins import Side, make_join
@@ -221,6 +222,8 @@ class PlanReader:
     def _fetch(self, message: Any) -> Rel:
         child = self.relation(message.input)
         count, offset = self._amount(message, "count"), self._amount(message, "offset")
+        if count == ALL_ROWS and not offset:
+            return _emitted(message, child)
         limit = Limit(child.schema, child, count, offset or 0)
         return _emitted(message, _one_limit(limit))
 

@@ -1,0 +1,89 @@
+"""Aggregates over all rows have a row of no rows, too: nothing may be filtered below them; and rows
+of which no column is read are rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+
+from engine.errors import UnsupportedSqlError
+
+if TYPE_CHECKING:
+    from conftest import Differential
+
+# Conditions that depend on no row of what they stand over, some of which become so only where the
+# column that they are on is found to be a subquery.
+TOTALS = [
+    "select count(*) as c from t having (select count(*) from u) < 0",
+    "select count(*) as c from t having (select count(*) from u) >= 0",
+    "select count(*) as c, (select count(*) from u) as z from t having z < 0",
+    "select count(*) as c from t having exists (select 1 from u where a is null)",
+    "select count(*) as c from t having 3 in (select a from u)",
+    "select count(*) as c from t having null not in (select a from u)",
+    "select a, count(*) as c from t group by rollup (a) having 5 not in (select a from t)",
+    "select a, count(*) as c from t group by rollup (a) "
+    "having 9 not in (select a from u) and a > 1",
+    "select count(*) as c from t group by all having (select count(*) from u) < 0",
+    "select a, count(*) as c from t group by all having (select count(*) from u) < 0",
+    "select c from (select count(*) as c from t) q where (select count(*) from u) < 0",
+    "select c from (select count(*) as c from t) q where 5 not in (select a from t)",
+    "select c from (select count(*) as c from t) q where c not in (select a from t)",
+    "select c from (select count(*) as c from t) q where c not in (select a from u)",
+    "select c from (select count(*) as c, (select count(*) from u) as z from t) q where z < 0",
+    "select c from (select count(*) as c, a from t group by rollup (a)) q "
+    "where c not in (select a from t)",
+    "select c from (select count(*) as c from t group by grouping sets ((a), ())) q "
+    "where (select count(*) from u) < 0",
+    "select n from (select 5 as n from (select count(*) as c from t) r) q "
+    "where (select count(*) from u) < 0",
+    "with q as (select count(*) as c, (select count(*) from u) as z from t) "
+    "select c from q where z < 0 union all select z from q where z < 0",
+    "select z from (select count(*) as c, 1 as z from t union all "
+    "select a, (select count(*) from t) from u) q where z < 0",
+    "select c from (select count(*) as c from t) q join u on (select count(*) from t) < 0",
+    "select a from u where a in (select count(*) from t having (select count(*) from u) < 0)",
+    "select a, (select c from (select count(*) as c, (select count(*) from u) as z from t) q "
+    "where z < 0) as e from u",
+    "select c from (select count(*) as c from t order by c) q where (select count(*) from u) < 0",
+    "select sum(a) filter (where (select count(*) from u) < 0) as c from t",
+    "select count(*) as c from t where (select count(*) from u) < 0",
+]
+
+NO_COLUMNS = [
+    "select 1 as one from (select count(*) as c from t limit 1) q",
+    "select 5 as five from (select count(*) as c from t) q where (select count(*) from u) >= 0",
+    "select count(*) as n from (select count(*) as c from t union all select 1 from u) q",
+    "select count(*) as n from (select count(*) as c from t union all select 1 from u) q "
+    "where (select count(*) from u) >= 0",
+    "select count(*) as n from (select a from t union all select b from u) q",
+    "select count(*) as n from (select count(*) as c from t) q cross join u",
+    "select count(*) as n from (select count(*) as c from t group by rollup (a)) q",
+    "select 'x' as x from (select a from t order by a limit 3) q",
+]
+
+
+@pytest.fixture
+def tables(differential: Differential) -> Differential:
+    differential.add("t", pa.table({"a": [1, 2, 2, None, 7], "b": ["x", "y", None, "x", "z"]}))
+    differential.add("u", pa.table({"a": [2, 5], "b": [0.5, None]}))
+    return differential
+
+
+@pytest.mark.parametrize("sql", TOTALS)
+def test_what_depends_on_no_row_is_asked_above_a_total(tables: Differential, sql: str) -> None:
+    tables.check(sql)
+
+
+@pytest.mark.parametrize("sql", NO_COLUMNS)
+def test_rows_of_which_nothing_is_read(tables: Differential, sql: str) -> None:
+    tables.check(sql)
+
+
+def test_an_aggregate_is_not_looked_for_in_a_subquery(tables: Differential) -> None:
+    for text in ("count(*) not in (select a from u)", "c not in (select a from u)"):
+        sql = f"select count(*) as c from t having {text}"
+        with pytest.raises(UnsupportedSqlError, match="NOT IN \\(subquery\\) of an aggregate"):
+            tables.ours(sql)
