@@ -11,7 +11,7 @@ A handle holds no data and nothing secret. It looks like this (`FrameHandle`)::
 
 One part is one extent of a region of a memory element. Where the buffers of its columns are in it
 follows from its rows, nulls and ``bytes``, the length of the values of each column of strings
-(`operators.partition.layout`): column after column validity, if there are nulls, offsets for
+(`operators.part_columns.layout`): column after column validity, if there are nulls, offsets for
 strings, and data, each 64-byte aligned. Parts may share a region. A part has at least one row: an
 empty frame has no parts and costs no memory.
 
@@ -43,7 +43,7 @@ from libd.errors import LibdError
 from libd.ref import Ref
 from operators._partition import Layout
 from operators.distinct import Distinct
-from operators.partition import Stat, layout
+from operators.part_columns import Stat, layout
 from remote_frame.errors import HandleError
 from remote_frame.types import is_variable, type_from_text, type_to_text
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from operators.microseconds import in_microseconds
-from operators.partition import written_schema
+from operators.part_columns import written_schema
 from remote_frame.errors import ColumnNotFoundError
 
 __all__ = ["LocalTable", "MicrosecondData", "RenamedData"]

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from libd.errors import LibdError
 from operators._partition import Layout, Scatter
-from operators.partition import kinds_of, layout
+from operators.part_columns import kinds_of, layout
 from remote_frame.conditions import Condition, bind, may_match
 from remote_frame.errors import ColumnNotFoundError, HandleError, StorageError
 from remote_frame.handle import FieldSpec, FrameHandle, HandleStream, Part

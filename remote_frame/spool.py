@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from operators.partition import written_schema
+from operators.part_columns import written_schema
 from remote_frame.errors import ColumnNotFoundError, StorageError
 
 __all__ = ["SpooledTable"]

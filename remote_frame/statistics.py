@@ -1,7 +1,7 @@
 """What the handles of a frame tell of it: rows, nulls, bounds and distinct values per column.
 
 For whoever estimates: the statistics of what was really written, of all writers together, in the
-form that `operators.stats` estimates with.
+form that `operators.cardinality` estimates with.
 """
 
 from __future__ import annotations

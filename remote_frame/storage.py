@@ -19,14 +19,8 @@ import pyarrow as pa
 
 from libd.errors import LibdError
 from libd.ref import Ref
-from operators.partition import (
-    Hash,
-    Partitioner,
-    Partitioning,
-    PartWritten,
-    Ranges,
-    Single,
-)
+from operators.partition import Partitioner, PartWritten
+from operators.partitioning import Hash, Partitioning, Ranges, Single
 from remote_frame.errors import (
     AmbiguousColumnError,
     ColumnNotFoundError,

@@ -25,7 +25,9 @@ from openwhisk._sampler import Sampler
 from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, Resources
 from operators.errors import KernelMemoryError
-from operators.partition import Hash, Partitioner, Ranges, layout
+from operators.part_columns import layout
+from operators.partition import Partitioner
+from operators.partitioning import Hash, Ranges
 from tpcds.children import die_with_parent, ignore_terminal_signals
 
 __all__ = ["RedisExchanges", "fetch", "main"]

@@ -7,11 +7,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeAlias
 
+from operators.cardinality import estimate
 from operators.file_versions import FileVersion
 from operators.parquet_stats import parquet_stats
 from operators.rel import InputSource, ParquetSource, Rel, Source
 from operators.schema import Schema
-from operators.stats import ColumnStats, TableStats, bytes_per_row, estimate
+from operators.stats import ColumnStats, TableStats, bytes_per_row
 
 __all__ = ["Estimates", "KnownTables"]
 

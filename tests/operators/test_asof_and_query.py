@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators import build
+from operators.cardinality import estimate
 from operators.codec import plan_from_json, plan_to_json
 from operators.duckdb import Kernel, lower, query
 from operators.errors import PlanError
@@ -18,7 +19,7 @@ from operators.expr import Expr
 from operators.printer import format_plan
 from operators.rel import InputSource, Join, Query, Scan
 from operators.schema import Schema
-from operators.stats import ColumnStats, TableStats, estimate
+from operators.stats import ColumnStats, TableStats
 
 SCHEMA = pa.schema([("k", pa.int32()), ("t", pa.int32()), ("v", pa.string())])
 

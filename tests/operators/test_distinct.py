@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.distinct import REGISTERS, Distinct
-from operators.partition import Partitioner, Single
+from operators.partition import Partitioner
+from operators.partitioning import Single
 
 
 def sketch(values: np.ndarray) -> Distinct:

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from operators import build
+from operators.cardinality import estimate
 from operators.parquet_dictionary import read_dictionary_page
 from operators.parquet_stats import _drawn_from, _together, parquet_stats
 from operators.rel import InputSource, Rel, Source
-from operators.stats import ColumnStats, TableStats, estimate
+from operators.stats import ColumnStats, TableStats
 
 DATES = TableStats(
     73_049,

@@ -17,15 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.errors import PlanError, UnsupportedTypeError
-from operators.partition import (
-    Hash,
-    Partitioner,
-    PartWritten,
-    layout,
-    scatter,
-    scatter_range,
-    written_schema,
-)
+from operators.part_columns import layout, written_schema
+from operators.partition import Partitioner, PartWritten, scatter, scatter_range
+from operators.partitioning import Hash
 
 D = decimal.Decimal
 

@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators import build, rewrite
+from operators.cardinality import estimate
 from operators.codec import plan_from_json, plan_to_json, type_from_text, type_to_text
 from operators.cost import broadcast_bytes, shuffle_bytes
 from operators.duckdb import Kernel, lower
 from operators.errors import PlanError
 from operators.expr import Column, Exists, Expr, Lit
 from operators.rel import Filter, InputSource, Rel, Scan
-from operators.stats import ColumnStats, TableStats, estimate, selectivity
+from operators.selectivity import selectivity
+from operators.stats import ColumnStats, TableStats
 from operators.types import BOOL, HUGEINT, INTERVAL, TIMESTAMP
 
 SCHEMA = pa.schema([("k", pa.int32()), ("m", pa.decimal128(7, 2)), ("s", pa.string())])

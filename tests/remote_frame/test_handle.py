@@ -10,7 +10,7 @@ import pytest
 
 from libd.ref import Ref
 from operators.distinct import Distinct
-from operators.partition import layout
+from operators.part_columns import layout
 from remote_frame import ExchangeHandle, FrameHandle, HandleError, partition
 from remote_frame.handle import Part
 from remote_frame.types import type_from_text, type_to_text

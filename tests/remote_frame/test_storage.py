@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import remote_frame
 from libd.errors import CapacityError, ScadError, StaleRefError
 from operators.errors import OperatorError, PlanError, UnsupportedTypeError
-from operators.partition import layout
+from operators.part_columns import layout
 from remote_frame import (
     AmbiguousColumnError,
     ColumnNotFoundError,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import remote_frame
 from libd.errors import CapacityError
 from operators.errors import OperatorError, PlanError
-from operators.partition import Hash, Ranges
+from operators.partitioning import Hash, Ranges
 from remote_frame import (
     FrameHandle,
     FrameWriter,

@@ -16,6 +16,7 @@ from engine.optimizer.pruning import prune
 from engine.optimizer.sharing import intern
 from engine.stages import CutSettings, cut
 from operators import build
+from operators.cardinality import estimate
 from operators.codec import plan_from_json, plan_to_json
 from operators.duckdb import Kernel, lower
 from operators.errors import PlanError
@@ -24,7 +25,7 @@ from operators.polars import kernel as polars_kernel
 from operators.polars import lower as lower_to_polars
 from operators.printer import format_plan
 from operators.rel import Aggregation, InputSource, Leading, Rel, walk
-from operators.stats import ColumnStats, TableStats, estimate
+from operators.stats import ColumnStats, TableStats
 from operators.types import HUGEINT, TIMESTAMP, canonical, canonical_schema
 from tests.engine.optimizer.conftest import Generous, scan
 
