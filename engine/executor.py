@@ -20,7 +20,8 @@ from engine.nesting import nesting_is_told
 from engine.policy import Grain, Ladder, Policy, Sizes
 from engine.preparation import Preparation, Prepared
 from engine.resident.needs import columns_wanted
-from engine.resident.store import Lease, ResidentColumns, ResidentUse
+from engine.resident.store import Lease, ResidentColumns
+from engine.resident.use import ResidentUse
 from engine.running import Attempt, allowed_settings, run_under_policy, sized_settings
 from engine.stages import StagePlan
 from operators.errors import FileChangedError

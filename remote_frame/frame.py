@@ -7,9 +7,6 @@ checked when an operation is written down, not when it runs.
 
 from __future__ import annotations
 
-import contextlib
-import operator
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -18,12 +15,12 @@ import pyarrow.types as pt
 
 from operators import build
 from operators import expr as ir
-from operators.errors import OperatorError
 from operators.rel import Rel
 from remote_frame import joins
+from remote_frame.building import built, check_unique, reverse_keys, row_count, stands_for_null
 from remote_frame.core import as_expr, as_order, as_type, flat
 from remote_frame.display import as_html, as_text
-from remote_frame.errors import AmbiguousColumnError, ExpressionError, FrameError
+from remote_frame.errors import ExpressionError
 from remote_frame.executor import Executor, common_executor
 from remote_frame.expressions import Expr, col
 from remote_frame.functions import count, row_number
@@ -155,9 +152,9 @@ class RemoteFrame(Results):
         wanted = self._expressions(exprs, named)
         if not wanted:
             raise ExpressionError("select() needs at least one column")
-        _check_unique([e.output_name for e in wanted], "select")
+        check_unique([e.output_name for e in wanted], "select")
         if any(e.aggregates for e in wanted) and not any(e.rows for e in wanted):
-            return self._with(_built("select", aggregate, self._plan, [], wanted))
+            return self._with(built("select", aggregate, self._plan, [], wanted))
         return self._project(wanted, "select")
 
     def with_columns(self, *exprs: Any, **named: Any) -> RemoteFrame:
@@ -169,7 +166,7 @@ class RemoteFrame(Results):
         ['item', 'store', 'qty', 'price', 'day', 'dear']
         """
         wanted = self._expressions(exprs, named)
-        _check_unique([e.output_name for e in wanted], "with_columns")
+        check_unique([e.output_name for e in wanted], "with_columns")
         new = {e.output_name: e for e in wanted}
         if not new:
             return self
@@ -205,9 +202,9 @@ class RemoteFrame(Results):
             for name in names:
                 position(self._plan.schema, name)
             renamed = [names.get(name, name) for name in self.columns]
-        _check_unique(renamed, "rename")
+        check_unique(renamed, "rename")
         columns = [build.col(self._plan.schema, i) for i in range(self.width)]
-        return self._with(_built("rename", build.project, self._plan, columns, renamed))
+        return self._with(built("rename", build.project, self._plan, columns, renamed))
 
     def cast(self, dtypes: Any, *, strict: bool = True) -> RemoteFrame:
         """Columns as other types: a mapping from names (or selectors) to types, or one for all.
@@ -258,7 +255,7 @@ class RemoteFrame(Results):
             names = self._names(flat([subset]), "fill_null")
         else:
             type = as_expr(value).lower(RowScope(self._plan.schema)).type
-            names = [f.name for f in self._plan.schema if _fits(type, f.type)]
+            names = [f.name for f in self._plan.schema if stands_for_null(type, f.type)]
         return self.with_columns(*(col(n).fill_null(value) for n in names))
 
     def fill_nan(self, value: Any) -> RemoteFrame:
@@ -286,7 +283,7 @@ class RemoteFrame(Results):
             scope = RowScope(schema)
             predicate = term.lower(scope)
             plan = scope.extend(plan)
-            plan = _built(f"filter({term.text})", build.filter, plan, predicate)
+            plan = built(f"filter({term.text})", build.filter, plan, predicate)
             plan = build.select_columns(plan, range(len(schema)))
         return self._with(plan)
 
@@ -342,9 +339,9 @@ class RemoteFrame(Results):
         schema = self._plan.schema
         scope = RowScope(schema)
         keys = [k for o in order for k in o.lower(scope)]
-        plan = _built("sort", build.sort, scope.extend(self._plan), keys)
+        plan = built("sort", build.sort, scope.extend(self._plan), keys)
         if limit is not None:
-            plan = _built("limit", build.limit, plan, limit)
+            plan = built("limit", build.limit, plan, limit)
         return self._with(build.select_columns(plan, range(len(schema))))
 
     def top_k(self, k: int, *, by: Any, reverse: bool | Sequence[bool] = False) -> RemoteFrame:
@@ -356,11 +353,11 @@ class RemoteFrame(Results):
         {'qty': [7, 5]}
         """
         flags = (not reverse) if isinstance(reverse, bool) else [not r for r in reverse]
-        return self._sorted(as_order(by, flags), limit=_number("top_k", k))
+        return self._sorted(as_order(by, flags), limit=row_count("top_k", k))
 
     def bottom_k(self, k: int, *, by: Any, reverse: bool | Sequence[bool] = False) -> RemoteFrame:
         """The `k` rows with the least values, in that order; `reverse`: the greatest."""
-        return self._sorted(as_order(by, reverse), limit=_number("bottom_k", k))
+        return self._sorted(as_order(by, reverse), limit=row_count("bottom_k", k))
 
     def limit(self, n: int = 5, offset: int = 0) -> RemoteFrame:
         """The first `n` rows, after skipping `offset`; which they are only `sort` decides."""
@@ -389,7 +386,7 @@ class RemoteFrame(Results):
         >>> sales.select("qty").sort("qty").slice(-3, 2).collect().to_pydict()
         {'qty': [5, 7]}
         """
-        offset = _number("slice", offset)
+        offset = row_count("slice", offset)
         if offset >= 0:
             return self._limited("slice", length, offset)
         end = self.tail(-offset)
@@ -397,7 +394,7 @@ class RemoteFrame(Results):
 
     def reverse(self) -> RemoteFrame:
         """The rows of a sorted frame in the opposite order."""
-        return self._with(build.sort(self._plan, _reversed(self._order("reverse"))))
+        return self._with(build.sort(self._plan, reverse_keys(self._order("reverse"))))
 
     def _order(self, what: str) -> list[ir.SortKey]:
         keys = ordering(self._plan)
@@ -406,12 +403,12 @@ class RemoteFrame(Results):
         return keys
 
     def _end(self, n: int, keys: Sequence[ir.SortKey]) -> Rel:
-        rows = _number("tail", n)
-        return _built("tail", build.limit, build.sort(self._plan, _reversed(keys)), rows)
+        rows = row_count("tail", n)
+        return built("tail", build.limit, build.sort(self._plan, reverse_keys(keys)), rows)
 
     def _limited(self, what: str, n: int | None, offset: int = 0) -> RemoteFrame:
-        rows = None if n is None and what == "slice" else _number(what, n)
-        return self._with(_built(what, build.limit, self._plan, rows, _number(what, offset)))
+        rows = None if n is None and what == "slice" else row_count(what, n)
+        return self._with(built(what, build.limit, self._plan, rows, row_count(what, offset)))
 
     def unique(
         self,
@@ -464,7 +461,7 @@ class RemoteFrame(Results):
         keys = self._expressions(by, named)
         if not keys:
             raise ExpressionError("group_by() needs at least one key; for one row use select()")
-        _check_unique([k.output_name for k in keys], "group_by")
+        check_unique([k.output_name for k in keys], "group_by")
         return GroupBy(self._plan, keys, self._with)
 
     def unpivot(
@@ -497,7 +494,7 @@ class RemoteFrame(Results):
             for name in wanted
         ]
         plans = [p.plan for p in parts]
-        return self._with(_built("unpivot", _united, plans))
+        return self._with(built("unpivot", _united, plans))
 
     # Several frames.
 
@@ -550,7 +547,7 @@ class RemoteFrame(Results):
         """
         _require_frame(other, "join")
         keys = joins.keys(on, left_on, right_on, how)
-        plan = _built(
+        plan = built(
             "join", joins.join, self._plan, other._plan, keys, how, suffix, nulls_equal, coalesce
         )
         return self._beside(other, plan)
@@ -568,7 +565,7 @@ class RemoteFrame(Results):
         {'qty': [1, 2, 5, 7], 'low': [0, 0, 5, 5]}
         """
         _require_frame(other, "join_where")
-        plan = _built("join_where", joins.join_where, self._plan, other._plan, predicates, suffix)
+        plan = built("join_where", joins.join_where, self._plan, other._plan, predicates, suffix)
         return self._beside(other, plan)
 
     def join_asof(
@@ -631,7 +628,7 @@ class RemoteFrame(Results):
                 "join_asof: a key is needed: `on`, or both `left_on` and `right_on`"
             )
         equal = joins.by_keys("join_asof", by, by_left, by_right, "by")
-        plan = _built(
+        plan = built(
             "join_asof",
             joins.join_asof,
             self._plan,
@@ -712,51 +709,13 @@ class RemoteFrame(Results):
         plain = len(positions) == len(lowered) and not scope.extended
         if plain and names == [schema.names[i] for i in positions]:
             return self._with(build.select_columns(self._plan, positions))
-        return self._with(_built(what, scope.project, self._plan, lowered, names))
+        return self._with(built(what, scope.project, self._plan, lowered, names))
 
 
 def _united(plans: Sequence[Rel]) -> Rel:
     return plans[0] if len(plans) == 1 else build.set_operation("union", plans, all=True)
 
 
-def _reversed(keys: Sequence[ir.SortKey]) -> list[ir.SortKey]:
-    return [ir.SortKey(k.expr, not k.descending, not k.nulls_first) for k in keys]
-
-
-def _fits(value: pa.DataType, column: pa.DataType) -> bool:
-    """Whether a constant can stand for a null of a column without changing its kind."""
-    kinds = (pt.is_integer, pt.is_floating, pt.is_decimal)
-    if any(k(value) for k in kinds) and any(k(column) for k in kinds):
-        return True
-    return bool(value == column or (pt.is_null(column) and not pt.is_null(value)))
-
-
 def _require_frame(other: object, what: str) -> None:
     if not isinstance(other, RemoteFrame):
         raise ExpressionError(f"{what}() wants a RemoteFrame, not {type(other).__name__}")
-
-
-def _check_unique(names: Sequence[str], what: str) -> None:
-    twice = sorted(n for n, times in Counter(names).items() if times > 1)
-    if twice:
-        shown = ", ".join(map(repr, twice))
-        raise AmbiguousColumnError(f"{what}: two columns would be called {shown}; use alias()")
-
-
-def _number(what: str, value: Any) -> int:
-    """A number of rows as an int, whosever integer it is."""
-    if not isinstance(value, bool):
-        with contextlib.suppress(TypeError):
-            return operator.index(value)
-    raise ExpressionError(f"{what}() takes whole numbers of rows, not {value!r}")
-
-
-def _built(what: str, make: Any, *args: Any) -> Rel:
-    """Call a constructor of the IR, its errors in this room's terms."""
-    try:
-        plan: Rel = make(*args)
-    except FrameError:
-        raise
-    except OperatorError as error:
-        raise ExpressionError(f"{what}: {error}") from error
-    return plan

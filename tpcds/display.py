@@ -239,7 +239,7 @@ def summary(console: Console, records: Sequence[QueryRecord], asked: int) -> Non
 
 
 def resident_summary(console: Console, found: Mapping[str, Any]) -> None:
-    """Say what resident columns did over all passes (`engine.resident.store.ResidentStats`)."""
+    """Say what resident columns did over all passes (`engine.resident.use.ResidentStats`)."""
     words = [
         f"resident: {found['columns']} columns",
         f"{format_size(found['bytes'])} of {format_size(found['budget'])}",

@@ -89,7 +89,7 @@ class QueryRecord:
     compute_gb_s, memory_gb_s, core_s
         Reserved over time; GB is 10**9 bytes.
     resident
-        What the query had of resident columns (`engine.resident.store.ResidentUse`); None where
+        What the query had of resident columns (`engine.resident.use.ResidentUse`); None where
         none are kept.
     rows
         Of the answer.

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from engine.errors import EngineError
-from engine.resident.applications import filling, opening
+from engine.resident.applications import filling
 from engine.resident.files import TableFiles, fingerprint
 from engine.resident.layout import (
     ELEMENT,
@@ -35,19 +35,17 @@ from engine.resident.layout import (
     from_plain,
     to_plain,
 )
+from engine.resident.memory import ResidentMemory
 from engine.resident.needs import Needs
 from engine.resident.policy import Sieve
-from libd import LibdAction
+from engine.resident.use import ResidentStats, ResidentUse
 from libd.errors import LibdError, ScadError
-from openwhisk.app import Application
-from openwhisk.errors import MemoryLostError, NotFoundError
 from remote_frame.types import buffer_kinds, type_to_text
 
 if TYPE_CHECKING:
-    from libd import Transport
     from openwhisk.api import Activation, ControlPlane
 
-__all__ = ["Lease", "ResidentColumns", "ResidentStats", "ResidentUse"]
+__all__ = ["Lease", "ResidentColumns"]
 
 log = logging.getLogger(__name__)
 
@@ -62,88 +60,17 @@ Key = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
-class ResidentUse:
-    """What one query had of resident columns.
-
-    Attributes
-    ----------
-    hits, misses
-        Columns that were there, and that were not. A miss that fitted was filled before the query.
-    filled_bytes, fill_seconds
-        Of the misses; seconds of the wall clock that the query waited.
-    evictions
-        Columns that went to make room.
-    rejected
-        Columns of misses that were not filled, for want of room or because of their type: the query
-        reads their tables from Parquet.
-    bytes
-        Resident after it.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    filled_bytes: int = 0
-    fill_seconds: float = 0.0
-    evictions: int = 0
-    rejected: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ResidentStats:
-    """Resident columns of a session, since it began.
-
-    Attributes
-    ----------
-    budget, bytes, columns
-        What there may be, what there is, in how many columns.
-    hits, misses, evictions, rejected, filled_bytes, fill_seconds
-        Sums over all queries, as in `ResidentUse`.
-    stale
-        Columns thrown away because their files had changed.
-    lost
-        Columns that died with a memory server or an expired session.
-    gb_s
-        Bytes over time, in GB·s; GB is 10**9 bytes.
-    """
-
-    budget: int
-    bytes: int = 0
-    columns: int = 0
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-    rejected: int = 0
-    filled_bytes: int = 0
-    fill_seconds: float = 0.0
-    stale: int = 0
-    lost: int = 0
-    gb_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Lease:
     """The resident columns of one query while it runs."""
 
     grant: Grant
     use: ResidentUse
     keys: tuple[Key, ...]
-    pool: int
+    memory: int
 
     def parameters(self) -> dict[str, Any]:
         """What the query's elements get as parameters."""
         return {ELEMENT: to_plain(self.grant)}
-
-
-@dataclass(slots=True)
-class _Pool:
-    """One memory element, and this side's connection to it."""
-
-    number: int
-    session: str
-    activation: str
-    action: LibdAction
-    transport: Transport
 
 
 @dataclass(slots=True)
@@ -186,12 +113,10 @@ class ResidentColumns:
         compute_memory: Callable[[], int],
     ) -> None:
         check_budget(budget)
-        self._transport = transport
+        self._memory = ResidentMemory(budget, transport, compute_memory)
         self._parallelism = parallelism
         self._compute_memory = compute_memory
         self._lock = threading.RLock()
-        self._pool: _Pool | None = None
-        self._pools = 0
         self._tables: dict[tuple[str, ...], _Table] = {}
         self._sieve: Sieve[Key] = Sieve()
         self._pins: Counter[Key] = Counter()
@@ -230,18 +155,14 @@ class ResidentColumns:
     def check(self, control: ControlPlane, session: str, lease: Lease) -> bool:
         """Whether the memory of a lease is still there."""
         with self._lock:
-            pool = self._pool
-            return (
-                pool is not None
-                and pool.number == lease.pool
-                and self._durl(control, session) is not None
-            )
+            memory = self._memory
+            return memory.number == lease.memory and memory.durl(control, session) is not None
 
     def close(self) -> None:
         """Forget everything; the memory goes with the session."""
         with self._lock:
             self._charge()
-            self._drop_pool()
+            self._forget()
 
     # -- one query ---------------------------------------------------------------------------------
 
@@ -261,18 +182,8 @@ class ResidentColumns:
                 self._unpin(tuple(wanted))
                 raise
             use = replace(use, hits=len(present), bytes=self._sieve.bytes)
-            self._stats = replace(
-                self._stats,
-                hits=self._stats.hits + use.hits,
-                misses=self._stats.misses + use.misses,
-                evictions=self._stats.evictions + use.evictions,
-                rejected=self._stats.rejected + use.rejected,
-                filled_bytes=self._stats.filled_bytes + use.filled_bytes,
-                fill_seconds=self._stats.fill_seconds + use.fill_seconds,
-                stale=self._stats.stale + stale,
-            )
-            assert self._pool is not None
-            return Lease(self._granted(durl, needs), use, tuple(wanted), self._pool.number)
+            self._stats = self._stats.after(use, stale)
+            return Lease(self._granted(durl, needs), use, tuple(wanted), self._memory.number)
 
     def _release(self, lease: Lease) -> None:
         with self._lock:
@@ -330,7 +241,7 @@ class ResidentColumns:
         )
         app = filling(job, self._copies(job), self._compute_memory())
         try:
-            filled = self._take_over(self._run(control, session, app), order)
+            filled = self._take_over(self._memory.run(control, session, app), order)
         except (EngineError, LibdError) as error:
             # What elements wrote goes when its lease ends. The query says what is wrong with the
             # files, if anything is.
@@ -386,17 +297,13 @@ class ResidentColumns:
             self._free(resident)
 
     def _free(self, resident: _Resident) -> None:
-        if self._pool is None:
-            return
         for piece in resident.spec.pieces:
-            with suppress(LibdError):  # gone with its server
-                self._pool.transport.free(piece.address)
+            self._memory.free(piece)
 
     def _take_over(
         self, activation: Activation, order: list[tuple[tuple[str, ...], dict[str, str]]]
     ) -> int:
         """Make what elements wrote resident; columns of which a piece is missing are freed."""
-        assert self._pool is not None
         pieces: dict[Key, dict[int, Piece | None]] = {}
         seconds: Counter[Key] = Counter()
         types: dict[Key, str] = {(p, n): t for p, columns in order for n, t in columns.items()}
@@ -418,7 +325,7 @@ class ResidentColumns:
                 self._free(resident)
                 continue
             for piece in whole:
-                self._pool.transport.renew(piece.address, lease=None)
+                self._memory.keep(piece)
             self._tables[paths].columns[name] = resident
             self._sieve.add(key, resident.size, seconds[key])
             total += resident.size
@@ -428,56 +335,19 @@ class ResidentColumns:
 
     def _open(self, control: ControlPlane, session: str) -> str:
         """The address of the memory element, made anew if it is lost."""
-        if (durl := self._durl(control, session)) is not None:
+        if (durl := self._memory.durl(control, session)) is not None:
             return durl
         self._stats = replace(self._stats, lost=self._stats.lost + len(self._sieve))
-        self._drop_pool()
-        app = opening(self.budget, self._compute_memory())
-        activation = self._run(control, session, app)
-        durl = control.grant(session, activation.activation_id, ELEMENT, self._transport)
-        action = LibdAction(session, transports=[durl])
-        self._pools += 1
-        self._pool = _Pool(
-            self._pools,
-            session,
-            activation.activation_id,
-            action,
-            action.get_transport(ELEMENT, "rdma"),
-        )
-        return durl
+        self._forget()
+        return self._memory.open(control, session)
 
-    def _durl(self, control: ControlPlane, session: str) -> str | None:
-        if self._pool is None or self._pool.session != session:
-            return None
-        try:
-            return control.grant(session, self._pool.activation, ELEMENT, self._transport)
-        except (MemoryLostError, NotFoundError):
-            return None
-
-    def _drop_pool(self) -> None:
+    def _forget(self) -> None:
         """Forget the memory element and all that was in it."""
-        pool, self._pool = self._pool, None
         self._sieve = Sieve()
         self._doomed.clear()
         for table in self._tables.values():
             table.columns.clear()
-        if pool is not None:
-            with suppress(ScadError, BufferError):
-                pool.action.close()
-
-    def _run(self, control: ControlPlane, session: str, app: Application) -> Activation:
-        control.put_application(app)
-        try:
-            activation = control.wait(
-                control.invoke(app.name, session=session, transport=self._transport)
-            )
-        finally:
-            with suppress(ScadError):
-                control.delete_application(app.name)
-        if activation.status != "success":
-            lines = (activation.error or "no reason given").strip().splitlines()
-            raise EngineError(f"resident columns could not be filled: {lines[0]}")
-        return activation
+        self._memory.close()
 
     def _charge(self) -> None:
         """Account for the bytes held since this was last called."""

@@ -17,7 +17,7 @@ import pytest
 
 from engine import Session
 from engine.errors import EngineError
-from engine.resident.store import ResidentUse
+from engine.resident.use import ResidentUse
 from openwhisk.control import EmbeddedControlPlane
 
 ROWS = 300_000
