@@ -247,7 +247,8 @@ class _Lowering:
         known.columns = [n for n in dict.fromkeys(scan.source_schema.names) if n in wanted]
         table = identifier(known.name)
         source = table if alias == known.name else f"{table} AS {identifier(alias)}"
-        texts = [_scanned(f, identifier(alias)) for f in scan.source_schema]
+        files = isinstance(scan.source, ParquetSource)
+        texts = [_scanned(f, identifier(alias), files) for f in scan.source_schema]
         where: list[str] = []
         if scan.predicate is not None:
             where = self._conditions(scan.predicate, texts)
@@ -515,11 +516,16 @@ def _keys_as_columns(rel: Aggregation) -> Aggregation:
     return replace(rel, input=widened, keys=keys)
 
 
-def _scanned(field_: Field, alias: str) -> str:
+def _scanned(field_: Field, alias: str, files: bool) -> str:
     """A source's column; types that Arrow or Parquet may hold in another form are cast to the
     plan's.
+
+    The bounds in footers leave NaN out, and DuckDB 1.5.5 believes them: it finds no NaN, none that
+    is greater than a number, none that is the maximum. Of a product it knows no bounds.
     """
     text = f"{alias}.{identifier(field_.name)}"
+    if files and pt.is_floating(field_.type):
+        return f"({text} * 1)"
     if is_hugeint(field_.type) or pt.is_timestamp(field_.type):
         return f"CAST({text} AS {sql_type(field_.type)})"
     return text
