@@ -121,8 +121,9 @@ class Usage(msgspec.Struct, kw_only=True):
     peak_compute_bytes, peak_memory_bytes
         The most that was reserved at one moment.
     warm_gb_s
-        What idle warm workers held while the activation ran (all activations under way see the same
-        idle workers).
+        What idle warm workers, and the zygote that all workers come from, held while the activation
+        ran (all activations under way see the same). Pages that workers share with the zygote are
+        the zygote's.
     recomputed
         ``element[index]`` of every run that was lost and repeated.
     """
@@ -201,8 +202,8 @@ class ControlPlaneInfo(msgspec.Struct, kw_only=True):
     memory, memory_reserved
         Bytes for compute and memory elements together, and how many of them are reserved.
     workers, idle_workers, warm_bytes, warm_gb_s
-        Worker processes, how many of them wait for work, what those hold (anonymous memory), and
-        what that has cost so far.
+        Worker processes, how many of them wait for work, what those and the zygote hold (anonymous
+        memory; what they share counts once), and what that has cost so far.
     memory_server
         Process id of the memory server, once something needed it.
     """

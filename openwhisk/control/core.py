@@ -162,7 +162,7 @@ class Core:
                 for event in events:
                     self._handle(event)
                 events = self.invoker.take_events()
-            self._books.warm(self.invoker.pool.warm_bytes(), time.monotonic())
+            self._books.warm(self.invoker.warm_bytes(), time.monotonic())
         self._books.tell_observers()
 
     def _read_inbox(self) -> None:

@@ -280,15 +280,15 @@ class EmbeddedControlPlane:
     def info(self) -> ControlPlaneInfo:
         """See `ControlPlane.info`."""
         self._check_open()
-        ledger, pool = self._core.scheduler.ledger, self._core.invoker.pool
+        ledger, invoker = self._core.scheduler.ledger, self._core.invoker
         return ControlPlaneInfo(
             cores=self._settings.cores,
             memory=self._settings.memory,
             cores_reserved=ledger.used_cores,
             memory_reserved=ledger.used_bytes,
-            workers=len(pool.workers),
-            idle_workers=len(pool.idle),
-            warm_bytes=pool.warm_bytes(),
+            workers=len(invoker.pool.workers),
+            idle_workers=len(invoker.pool.idle),
+            warm_bytes=invoker.warm_bytes(),
             warm_gb_s=self._books.warm_gb_s(time.monotonic()),
             memory_server=self._core.invoker.memory.pid,
             activations=self._books.running(),

@@ -242,6 +242,11 @@ class Invoker:
         """The workers."""
         return self._pool
 
+    def warm_bytes(self) -> int:
+        """What the zygote and the idle workers hold; what they share counts once."""
+        shared = self._zygotes.shared
+        return self._zygotes.held + sum(max(0, w.anon - shared) for w in self._pool.idle)
+
     def close(self) -> None:
         """Kill all processes, wait for them, close all sockets."""
         if self._zygotes.running:
@@ -283,7 +288,8 @@ class Invoker:
         pending = None if worker.run is None else self._pending.get(worker.run)
         if pending is None or not worker.pid:
             return
-        self._holdings.begin(pending.number, pending.start.run, worker.pid, pending.reserved)
+        run, shared = pending.start.run, self._zygotes.shared
+        self._holdings.begin(pending.number, run, worker.pid, pending.reserved, shared)
 
     def _message(self, worker: Worker, pending: _Pending) -> Run:
         start, run = pending.start, pending.start.run

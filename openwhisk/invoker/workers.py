@@ -282,10 +282,6 @@ class WorkerPool:
         """Workers that wait for work."""
         return list(self._idle)
 
-    def warm_bytes(self) -> int:
-        """Anonymous memory of the idle workers."""
-        return sum(worker.anon for worker in self._idle)
-
     def _lean_enough(self, worker: Worker, mem: int) -> bool:
         """Whether what a worker has kept from earlier runs leaves an element its limit.
 

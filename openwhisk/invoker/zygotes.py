@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from openwhisk.invoker.procfs import anonymous_bytes
 from openwhisk.invoker.zygote import ZygoteLink
 from openwhisk.worker.messages import Configure, Exited, Forked, Ready
 
@@ -14,6 +15,11 @@ log = logging.getLogger(__name__)
 # Zygotes that die one after the other before one was ready: after that many, workers cannot be had.
 _HOPELESS = 3
 _PATIENCE = 2.0  # seconds that a zygote has to kill its workers
+
+SHARED = 0.85
+"""The share of a zygote's anonymous memory that its workers have in common with it, and that is
+charged once. Fresh ones have 79 of 82 MiB, one that had run twelve queries of TPC-DS 70
+(``Shared_Dirty`` in smaps_rollup, which takes 1 to 6 ms to read: too long to ask each time)."""
 
 
 class Zygotes:
@@ -28,12 +34,15 @@ class Zygotes:
     ----------
     hopeless
         Whether so many have died before they were ready that no other one is worth a try.
+    held
+        Bytes of anonymous memory of the zygote since it is ready, 0 before.
     """
 
     def __init__(self, configure: Configure) -> None:
         self._configure = configure
         self._link: ZygoteLink | None = None
         self._ready = False
+        self.held = 0
         self._stillborn = 0
         self._forks: list[str] = []
 
@@ -91,8 +100,15 @@ class Zygotes:
                 news.append(message)
         return news
 
+    @property
+    def shared(self) -> int:
+        """Bytes that are the zygote's in what each of its workers holds (see `SHARED`)."""
+        return int(self.held * SHARED)
+
     def _on_ready(self, message: Ready) -> None:
         self._ready = True
+        assert self._link is not None
+        self.held = anonymous_bytes(self._link.pid)
         self._stillborn = 0
         if message.missing:
             log.info("workers start without %s", ", ".join(message.missing))
@@ -106,6 +122,7 @@ class Zygotes:
         status = self._link.close()
         self._stillborn = 0 if self._ready else self._stillborn + 1
         self._link = None
+        self.held = 0
         self._forks.clear()
         return status
 
@@ -115,3 +132,4 @@ class Zygotes:
             # One that is still importing has no workers, and does not listen yet.
             self._link.close(patience=_PATIENCE if self._ready else 0.0)
             self._link = None
+            self.held = 0

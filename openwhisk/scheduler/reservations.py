@@ -34,8 +34,8 @@ class ReservationPolicy:
     Parameters
     ----------
     first
-        Bytes with which an element begins: those of a worker that has everything imported, and what
-        a small element needs. Below that, following would cost more than it saves.
+        Bytes with which an element begins: what a small element needs. Below that, following would
+        cost more than it saves. What a worker shares with its zygote is not among them.
     step
         What is reserved is a multiple of this: every change wakes the control plane.
     ahead
@@ -46,7 +46,7 @@ class ReservationPolicy:
         An element that holds more than `share` times `ahead` is given that part of it instead.
     """
 
-    first: int = 160 * _MiB
+    first: int = 96 * _MiB
     step: int = 16 * _MiB
     ahead: int = 48 * _MiB
     share: int = 16

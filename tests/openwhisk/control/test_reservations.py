@@ -119,6 +119,21 @@ def main(params, action):
     assert small.info().memory_reserved == 0
 
 
+def test_what_workers_share_with_their_zygote_counts_once() -> None:
+    with EmbeddedControlPlane(cores=4, memory=800 * MiB, prewarm=4, preimport=["pyarrow"]) as plane:
+        until(lambda: plane.info().idle_workers == 4)
+        (zygote,) = (p for p in psutil.Process().children() if len(p.children()) == 4)
+        each = [_smaps(p.pid) for p in (zygote, *zygote.children())]
+        proportional = sum(e["Pss_Anon"] for e in each)
+        assert proportional <= plane.info().warm_bytes < sum(e["Anonymous"] for e in each) / 2
+
+
+def _smaps(pid: int) -> dict[str, int]:
+    """Bytes that a process has, by kind."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
+
+
 def test_others_have_what_an_element_does_not_hold(
     small: EmbeddedControlPlane, tmp_path: Path
 ) -> None:
@@ -145,7 +160,7 @@ def both_want_more(small: EmbeddedControlPlane, tmp_path: Path) -> tuple[str, st
     until((second / "b").exists)
     (first / "go").touch()
     until((first / "a.full").exists)
-    until(lambda: reserved(small, a) == 320 * MiB)
+    until(lambda: reserved(small, a) > 280 * MiB)
     (second / "go").touch()
     until(lambda: paused(small))
     return a, b
