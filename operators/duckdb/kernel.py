@@ -5,6 +5,7 @@ files.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -27,9 +28,14 @@ from operators.types import canonical
 
 __all__ = ["Kernel"]
 
+log = logging.getLogger(__name__)
+
 # decimals as decimal32/64 and plain utf8 strings: what the partition kernel and the frames hold.
 _ARROW_VERSION = "1.5"
 _FIXED_JOINS = ("join_order", "build_side_probe_side")
+# Without these DuckDB 1.5.5 can plan statements that it fails at with an internal error ("Failed to
+# bind column reference"): one in some thousand random ones.
+_SUSPECTS = ("statistics_propagation", "column_lifetime", "compressed_materialization")
 # Rows of a batch: DuckDB's row group. Its default, a million, may exceed an element's memory.
 _BATCH_ROWS = 122_880
 # A limit that no filter is pushed through. DuckDB hands filters on Arrow data to pyarrow, to which
@@ -278,16 +284,31 @@ class Kernel:
         files = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
         if self._registered or not files:
             disabled.append("join_filter_pushdown")
-        setting = ",".join(disabled)
+        self._disable(disabled)
+
+    def _disable(self, optimizers: Sequence[str]) -> None:
+        setting = ",".join(optimizers)
         if setting != self._disabled:
             self._connection.execute(f"SET disabled_optimizers = '{setting}'")
             self._disabled = setting
+
+    def _execute(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """Run a statement; one at which the optimizer fails, with less of that until the next
+        fragment: a statement in between would end the answer.
+        """
+        try:
+            return self._connection.execute(sql)
+        except duckdb.InternalException as error:
+            log.warning("DuckDB failed, and is asked again: %s", str(error).partition("\n")[0])
+        before = self._disabled.split(",") if self._disabled else []
+        self._disable([*before, *_SUSPECTS])
+        return self._connection.execute(sql)
 
     def _start(self, fragment: Fragment) -> pa.RecordBatchReader:
         wanted = fragment.schema.types
         rows = _batch_rows(len(wanted))
         sql = self._with_inputs(fragment.sql)
-        reader = self._connection.execute(sql).to_arrow_reader(rows)
+        reader = self._execute(sql).to_arrow_reader(rows)
         given = reader.schema.types
         if len(given) < len(wanted):
             raise KernelError(f"{len(wanted)} columns expected, {len(given)} came", fragment.sql)
@@ -300,7 +321,7 @@ class Kernel:
         )
         names = ", ".join(f"c{i}" for i in range(len(given)))
         cast = f"SELECT {columns} FROM (\n{sql}\n) AS answer({names})"
-        return self._connection.execute(cast).to_arrow_reader(rows)
+        return self._execute(cast).to_arrow_reader(rows)
 
     def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
         schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in fragment.schema])
