@@ -9,20 +9,20 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.types as pt
 
 from operators.duckdb import extension
+from operators.duckdb.failures import translated
 from operators.duckdb.fragment import Fragment, FragmentInput
+from operators.duckdb.inputs import in_memory, narrow, ranged, sparse
 from operators.duckdb.lower import lower
+from operators.duckdb.parquet import parquet_text
 from operators.duckdb.sqltypes import identifier, quoted_string, sql_type
-from operators.errors import KernelError, KernelMemoryError
+from operators.errors import KernelError
 from operators.file_versions import file_versions
-from operators.kernel import ArrowStream, InMemory
-from operators.parquet_parts import parquet_part
+from operators.kernel import ArrowStream
 from operators.rel import ParquetSource, Rel
 from operators.types import canonical
 
@@ -47,8 +47,6 @@ _VECTOR = 2048
 # How statements begin before which inputs can be named. WITH RECURSIVE is another statement.
 _WITH = re.compile(r"\s*WITH\s+(?!RECURSIVE\b)", re.IGNORECASE)
 _SELECT = re.compile(r"\s*SELECT\b", re.IGNORECASE)
-# Of the files that a failing statement read; a table may have hundreds.
-_FILES_SHOWN = 3
 _MOST_FILE_VIEWS = 100
 
 
@@ -163,7 +161,7 @@ class Kernel:
         self._wake(self._threads)
         supplied = dict(inputs or {})
         try:
-            with _translated(fragment):
+            with translated(fragment):
                 for one in fragment.inputs:
                     self._bind(one, supplied)
                 self._optimizers(fragment)
@@ -209,7 +207,7 @@ class Kernel:
             self._named[one.name] = f"SELECT * FROM scad_scan({table.id})"
             return
         hidden = f"{one.name} (Arrow)"
-        self._connection.register(hidden, _narrow(data, one.columns))
+        self._connection.register(hidden, narrow(data, one.columns))
         self._registered.append(hidden)
         self._named[one.name] = f"SELECT * FROM {identifier(hidden)} LIMIT {_ALL_ROWS}"
 
@@ -217,7 +215,7 @@ class Kernel:
         """Let `name` be a view of Parquet files. One of the same files, unchanged, is kept from
         earlier fragments: making it reads their footers (4 to 14 ms for the tables of a query).
         """
-        text = _parquet(source)
+        text = parquet_text(source)
         made = text, file_versions(source.paths)
         if self._files.get(name) == made:
             return
@@ -256,13 +254,13 @@ class Kernel:
         """The batches of `data` for our own scan, None where they have to be streamed."""
         if not self._scans:
             return None
-        found = _in_memory(data, columns)
+        found = in_memory(data, columns)
         if found is None:
             return None
         rows = sum(b.num_rows for b in found.batches)
         try:
             ranges = [
-                known if _ranged(field.type) and not _sparse(known, rows) else None
+                known if ranged(field.type) and not sparse(known, rows) else None
                 for field, known in zip(found.schema, found.ranges, strict=False)
             ]
             scanned = extension.ScanTable(found.schema, found.batches, ranges)
@@ -278,7 +276,7 @@ class Kernel:
         Filters that joins push down while they run reach Arrow inputs in spite of the limit, where
         pyarrow applies them: -0.0 is not 0.0 to it, NaN equals nothing, and it has no kernel for
         narrow decimals and Bloom filters. Nothing but Parquet files makes use of them; where there
-        are none, they would only have DuckDB look for perfect hash tables (`_sparse`).
+        are none, they would only have DuckDB look for perfect hash tables (`sparse`).
         """
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
         files = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
@@ -328,7 +326,7 @@ class Kernel:
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
-                with _translated(fragment):
+                with translated(fragment):
                     for batch in reader:
                         columns = [
                             # DuckDB exports its untyped NULL as int32.
@@ -376,40 +374,6 @@ def _names_itself(sql: str, name: str) -> bool:
     return re.search(text, sql, re.IGNORECASE) is not None
 
 
-def _ranged(type: pa.DataType) -> bool:
-    """Whether DuckDB can be told a range of the type."""
-    return bool(pt.is_signed_integer(type) or pt.is_date32(type))
-
-
-def _sparse(ends: tuple[int, int] | None, rows: int) -> bool:
-    """Whether DuckDB would build a table of mostly nothing on keys in this range.
-
-    Up to a million apart it makes a "perfect" hash table, an array for each column with a place for
-    each integer in between (1.5.5: 8 MB for each string of 5,000 customers out of 500,000).
-    """
-    if ends is None:
-        return False
-    span = ends[1] - ends[0]
-    return _SPARSE * rows < span <= _PERFECT
-
-
-_SPARSE = 8
-_PERFECT = 1_000_000
-
-
-def _in_memory(data: ArrowStream, columns: Sequence[str]) -> InMemory | None:
-    """The named columns, if they are in memory already."""
-    if isinstance(data, pa.RecordBatch):
-        data = pa.Table.from_batches([data])
-    if isinstance(data, pa.Table):
-        data = data.select(list(columns) or data.column_names[:1])
-        return InMemory(data.schema, data.to_batches())
-    if hasattr(data, "resident_batches"):
-        found: InMemory | None = data.resident_batches(list(columns))
-        return found
-    return None
-
-
 def _batch_rows(columns: int) -> int:
     """Rows of an answer's batches: whole vectors, `_BATCH_ROWS` where columns are few.
 
@@ -417,96 +381,3 @@ def _batch_rows(columns: int) -> int:
     """
     fitting = _BATCH_BYTES // (8 * max(1, columns))
     return min(_BATCH_ROWS, max(_VECTOR, fitting // _VECTOR * _VECTOR))
-
-
-def _narrow(data: ArrowStream, columns: Sequence[str]) -> Any:
-    """`data` with only the named columns, as something that DuckDB can scan again and again."""
-    if isinstance(data, pa.RecordBatchReader):
-        data = data.read_all()
-    elif isinstance(data, pa.RecordBatch):
-        data = pa.Table.from_batches([data])
-    if isinstance(data, pa.Table):
-        return _Stream(data.select(list(columns) or data.column_names[:1]))
-    if hasattr(data, "arrow_stream"):
-        return _Stream(data.arrow_stream(list(columns)))
-    return _Stream(data)
-
-
-class _Stream:
-    """Hides everything of an object but its `__arrow_c_stream__`, so that DuckDB takes its
-    plain streaming path.
-    """
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._data.__arrow_c_stream__(requested_schema)
-
-
-def _parquet(source: ParquetSource) -> str:
-    """A SELECT over the files, or over this part's rows of them."""
-    hive = _hive(source)
-    if source.part is None:
-        files = ", ".join(quoted_string(p) for p in source.paths)
-        return f"SELECT * FROM read_parquet([{files}]{hive})"
-    pieces = parquet_part(source.paths, *source.part)
-    if not pieces:
-        return f"SELECT * FROM read_parquet({quoted_string(source.paths[0])}{hive}) WHERE FALSE"
-    whole = ", ".join(quoted_string(p.path) for p in pieces if p.whole)
-    texts = [f"SELECT * FROM read_parquet([{whole}]{hive})"] if whole else []
-    for piece in pieces:
-        if not piece.whole:
-            last = piece.first + piece.rows - 1
-            texts.append(
-                "SELECT * EXCLUDE (file_row_number) "
-                f"FROM read_parquet({quoted_string(piece.path)}{hive}, file_row_number = true)"
-                f" WHERE file_row_number BETWEEN {piece.first} AND {last}"
-            )
-    return " UNION ALL ".join(texts)
-
-
-def _hive(source: ParquetSource) -> str:
-    """The options that make columns of the files' paths, of exactly the types that were planned."""
-    if not source.hive:
-        return ", hive_partitioning = false"
-    types = ", ".join(f"{identifier(n)}: {sql_type(t)}" for n, t in source.hive)
-    return f", hive_partitioning = true, hive_types = {{{types}}}"
-
-
-@contextlib.contextmanager
-def _translated(fragment: Fragment) -> Iterator[None]:
-    """DuckDB's errors as this room's; those raised while streaming come wrapped by Arrow."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise KernelMemoryError(str(error), fragment.sql) from error
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        text = str(error)
-        if not isinstance(error, duckdb.Error) and (
-            "Out of Memory" in text or "could not allocate" in text
-        ):
-            raise KernelMemoryError(text, fragment.sql) from error
-        raise KernelError(_with_files(text, fragment), fragment.sql) from error
-
-
-def _with_files(message: str, fragment: Fragment) -> str:
-    """A message whose first line says which Parquet files were read.
-
-    What DuckDB says of a value that cannot be converted, or of a page that cannot be unpacked,
-    seldom names the file.
-    """
-    paths = [
-        path
-        for one in fragment.inputs
-        if isinstance(one.source, ParquetSource)
-        for path in one.source.paths
-    ]
-    paths = list(dict.fromkeys(paths))
-    first, newline, rest = message.partition("\n")
-    if not paths or any(path in first for path in paths):
-        return message
-    shown = ", ".join(paths[:_FILES_SHOWN])
-    more = len(paths) - _FILES_SHOWN
-    others = f" and {more} more" if more > 0 else ""
-    return f"{first.rstrip()} (while reading {shown}{others}){newline}{rest}"
