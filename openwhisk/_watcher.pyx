@@ -202,7 +202,7 @@ cdef class Watcher:
         return 0
 
     def fileno(self):
-        """Readable when `take` has news; `take` makes it unreadable."""
+        """Readable when `take` has news, and sometimes when it had them already; `take` makes it unreadable."""
         self._check()
         return self._state.news
 

@@ -300,7 +300,9 @@ class ControlPlane(Protocol):
         """
 
     def release(self, session: str, activation_id: str, element: str) -> None:
-        """Free one memory element of a session. No error if it is gone."""
+        """Free one memory element of a session: it is granted no more when this returns, and its
+        bytes are back soon after. No error if it is gone.
+        """
 
     def close_session(self, session: str) -> None:
         """Cancel the session's activations, free its memory; it is free when this returns."""

@@ -111,7 +111,7 @@ class Books:
         """
         with self.lock:
             kept = self._find_session(session).memory.get((activation, element))
-            if kept is None:
+            if kept is None or kept.released:
                 raise NotFoundError(
                     f"session {session} owns no memory element {element} of activation {activation}"
                 )
@@ -121,6 +121,19 @@ class Books:
                     "died with its memory server"
                 )
             return kept.memory
+
+    def release(self, session: str, activation: str, element: str) -> None:
+        """Grant a memory element of a session no more. No error if it is gone.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such session.
+        """
+        with self.lock:
+            kept = self._find_session(session).memory.get((activation, element))
+            if kept is not None:
+                kept.released = True
 
     def observe(self, observer: Callable[[Activation], None]) -> None:
         """Have `observer` called with every finished activation, on the core's thread: it must be

@@ -265,7 +265,7 @@ class EmbeddedControlPlane:
     def release(self, session: str, activation_id: str, element: str) -> None:
         """See `ControlPlane.release`."""
         self._check_open()
-        self._books.session(session)
+        self._books.release(session, activation_id, element)
         self._core.post(ReleaseMemory(time.monotonic(), session, activation_id, element))
 
     def close_session(self, session: str) -> None:

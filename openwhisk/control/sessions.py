@@ -13,11 +13,14 @@ from openwhisk.scheduler.messages import MemoryId
 
 @dataclass(slots=True)
 class Kept:
-    """A memory element of a session. `lost`: its memory server died."""
+    """A memory element of a session. `lost`: its memory server died. `released`: nobody is let in
+    any more, though its bytes are not back yet.
+    """
 
     memory: MemoryId
     size: int
     lost: bool = False
+    released: bool = False
 
 
 @dataclass(slots=True)

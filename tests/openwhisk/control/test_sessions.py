@@ -62,6 +62,8 @@ def test_session_memory_is_read_after_its_application_and_freed_on_release(
     assert info.memory_bytes == fresh.info().memory_reserved == 128 * KiB
     assert info.memory_gb_s > 0
     fresh.release(session, one.activation_id, "m")
+    with pytest.raises(NotFoundError):  # at once, although its bytes may not be back yet
+        fresh.grant(session, one.activation_id, "m")
     fresh.release(session, one.activation_id, "m")  # no error
     until(lambda: fresh.info().memory_reserved == 64 * KiB)
     with pytest.raises(NotFoundError):
