@@ -29,6 +29,7 @@ from engine.dialect.syntax import (
     frame,
     function_names,
     is_aggregate,
+    is_query,
     joined,
     name_of,
     ordering,
@@ -281,7 +282,7 @@ class ExpressionBinder:
             raise UnsupportedSqlError("IGNORE NULLS is not supported")
         if isinstance(function, exp.RespectNulls):
             function = function.this
-        if any(isinstance(n, exp.Order) for n in function.walk(prune=_is_query)):
+        if any(isinstance(n, exp.Order) for n in function.walk(prune=is_query)):
             raise UnsupportedSqlError(
                 "ORDER BY among the arguments of a window function is not supported"
             )
@@ -337,7 +338,3 @@ class ExpressionBinder:
             if not merged.args.get(part) and definition.args.get(part):
                 merged.set(part, definition.args[part])
         return merged
-
-
-def _is_query(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -15,7 +15,16 @@ from engine.dialect.outputs import BoundQuery, Output, TableLookup, renamed
 from engine.dialect.scope import Attribute, Item, Scope
 from engine.dialect.signatures import Signatures
 from engine.dialect.sources import Ctes, SourceBinder
-from engine.dialect.syntax import ALL_ROWS, aggregates_rows, duckdb_sql, is_aggregate, ordering
+from engine.dialect.syntax import (
+    ALL_ROWS,
+    duckdb_sql,
+    has_total,
+    is_aggregate,
+    ordering,
+    output_name,
+    star_of,
+    union_branches,
+)
 from engine.errors import SqlError, UnsupportedSqlError
 
 __all__ = ["BoundQuery", "Output", "QueryBinder", "TableLookup"]
@@ -146,7 +155,7 @@ class QueryBinder:
         united = word == "UNION"
         all_ = united and not node.args.get("distinct")
         # DuckDB, too, makes one of the unions that unions of their kind are put together of.
-        branches = _branches(node) if united else [node.left, node.right]
+        branches = union_branches(node) if united else [node.left, node.right]
         sides = [self.bind(side, parent, ctes) for side in branches]
         for side in sides[1:]:
             if len(sides[0].outputs) != len(side.outputs):
@@ -240,7 +249,7 @@ class QueryBinder:
             text += f" WHERE {state.binder.condition(where.this, clause)}"
         grouped = self._group(node, state)
         text += grouped
-        total = _has_total(node, grouped)
+        total = has_total(node, grouped)
         having = node.args.get("having")
         if having is not None:
             clause = Clause(
@@ -292,14 +301,14 @@ class QueryBinder:
                 state.aliases.setdefault(item.alias.lower(), item.this)
         clause = Clause("the SELECT list", state.aliases)
         for item in node.expressions:
-            star = _star(item)
+            star = star_of(item)
             if star is not None:
                 self._star(star, item, state, clause)
                 continue
             if isinstance(item, exp.Aliases):
                 raise UnsupportedSqlError(f"{duckdb_sql(item)} is not supported")
             inner = item.this if isinstance(item, exp.Alias) else item
-            self._add(state, _output_name(item), inner, state.binder.bind(inner, clause))
+            self._add(state, output_name(item), inner, state.binder.bind(inner, clause))
         if not state.outputs:
             raise SqlError("a SELECT needs at least one column")
 
@@ -444,42 +453,6 @@ class QueryBinder:
         return self.oracle.evaluate(f"CAST(({duckdb_sql(node)}) AS BIGINT)")
 
 
-def _has_total(node: exp.Select, grouped: str) -> bool:
-    """Whether a SELECT may have a row that stands for all rows, or for none."""
-    group = node.args.get("group")
-    sets = (exp.Rollup, exp.Cube, exp.GroupingSets)
-    if grouped:
-        given = group.args if group is not None else {}
-        return any(given.get(key) for key in ("rollup", "cube", "grouping_sets")) or any(
-            isinstance(e, sets) for e in given.get("expressions", ())
-        )
-    return aggregates_rows(node)
-
-
-def _branches(node: exp.SetOperation) -> list[exp.Expr]:
-    """What a UNION puts together, with what unions of its kind inside of it do."""
-    found: list[exp.Expr] = []
-    waiting: list[exp.Expr] = [node.right, node.left]
-    while waiting:
-        side = waiting.pop()
-        inner = side
-        while type(inner) is exp.Subquery and set(_given(inner)) == {"this"}:
-            inner = inner.this
-        if (
-            isinstance(inner, exp.Union)
-            and inner.args.get("distinct") == node.args.get("distinct")
-            and set(_given(inner)) <= {"this", "expression", "distinct"}
-        ):
-            waiting += [inner.right, inner.left]
-        else:
-            found.append(side)
-    return found
-
-
-def _given(node: exp.Expr) -> Iterator[str]:
-    return (key for key, value in node.args.items() if value)
-
-
 def _listed(state: _Select) -> str:
     return ", ".join(
         f"{t.text} AS {quote(o.alias)}" for t, o in zip(state.terms, state.outputs, strict=True)
@@ -491,22 +464,3 @@ def _ordinal(node: exp.Literal, state: _Select) -> int:
     if not 1 <= position <= len(state.terms):
         raise SqlError(f"position {position} is not between 1 and {len(state.terms)}")
     return position - 1
-
-
-def _star(item: exp.Expr) -> exp.Star | None:
-    if isinstance(item, exp.Star):
-        return item
-    if isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
-        return item.this
-    return None
-
-
-def _output_name(item: exp.Expr) -> str:
-    """The name that a subquery's column has for the queries around it."""
-    if isinstance(item, exp.Alias):
-        return str(item.alias)
-    if isinstance(item, exp.Column):
-        return str(item.name)
-    if isinstance(item, exp.Count) and isinstance(item.this, exp.Star):
-        return "count_star()"
-    return duckdb_sql(item).lower()

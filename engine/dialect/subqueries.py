@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from engine.dialect.bound import Term
 from engine.dialect.scope import Scope
-from engine.dialect.syntax import DUCKDB, always_one_row, is_aggregate
+from engine.dialect.syntax import DUCKDB, always_one_row, is_aggregate, is_query
 from engine.dialect.types import ir_type
 from engine.errors import SqlError, UnsupportedSqlError
 
@@ -135,10 +135,10 @@ class Subqueries:
 
     def _aggregates(self, node: exp.Expr, clause: Clause) -> bool:
         """Whether an expression has an aggregate, perhaps in a SELECT alias that it names."""
-        for one in node.walk(prune=_is_query):
+        for one in node.walk(prune=is_query):
             aliased = clause.aliases.get(one.name.lower()) if isinstance(one, exp.Column) else None
             if is_aggregate(one) or (
-                aliased is not None and any(map(is_aggregate, aliased.walk(prune=_is_query)))
+                aliased is not None and any(map(is_aggregate, aliased.walk(prune=is_query)))
             ):
                 return True
         return False
@@ -156,7 +156,3 @@ def _with_cast(query: exp.Select, type: str) -> exp.Select:
 def is_joined(node: exp.Expr) -> bool:
     """Whether the planner makes a join of a condition with this node, unless OR hides it."""
     return isinstance(node, exp.Exists) or bool(isinstance(node, exp.In) and node.args.get("query"))
-
-
-def _is_query(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlglot import exp
@@ -16,7 +16,6 @@ __all__ = [
     "ALL_ROWS",
     "DUCKDB",
     "REFUSED",
-    "aggregates_rows",
     "always_one_row",
     "arguments",
     "balanced",
@@ -27,10 +26,15 @@ __all__ = [
     "find_aggregate",
     "frame",
     "function_names",
+    "has_total",
     "is_aggregate",
+    "is_query",
     "joined",
     "name_of",
     "ordering",
+    "output_name",
+    "star_of",
+    "union_branches",
     "unwrap_aggregate",
 ]
 
@@ -220,10 +224,10 @@ def is_aggregate(node: exp.Expr) -> bool:
 
 def always_one_row(query: exp.Expr) -> bool:
     """Whether a query aggregates all of its rows to one."""
-    return isinstance(query, exp.Select) and not query.args.get("group") and aggregates_rows(query)
+    return isinstance(query, exp.Select) and not query.args.get("group") and _aggregates(query)
 
 
-def aggregates_rows(query: exp.Select) -> bool:
+def _aggregates(query: exp.Select) -> bool:
     """Whether a SELECT has an aggregate, that of a window left out."""
     clauses = (query.args.get(key) for key in ("having", "qualify", "order"))
     nodes = (
@@ -308,3 +312,64 @@ def frame(spec: exp.Expr) -> str:
 
     start, end = edge("start", "UNBOUNDED PRECEDING"), edge("end", "CURRENT ROW")
     return f"{kind} BETWEEN {start} AND {end}"
+
+
+def has_total(node: exp.Select, grouped: str) -> bool:
+    """Whether a SELECT may have a row that stands for all rows, or for none."""
+    group = node.args.get("group")
+    sets = (exp.Rollup, exp.Cube, exp.GroupingSets)
+    if grouped:
+        given = group.args if group is not None else {}
+        return any(given.get(key) for key in ("rollup", "cube", "grouping_sets")) or any(
+            isinstance(e, sets) for e in given.get("expressions", ())
+        )
+    return _aggregates(node)
+
+
+def union_branches(node: exp.SetOperation) -> list[exp.Expr]:
+    """What a UNION puts together, with what unions of its kind inside of it do."""
+    found: list[exp.Expr] = []
+    waiting: list[exp.Expr] = [node.right, node.left]
+    while waiting:
+        side = waiting.pop()
+        inner = side
+        while type(inner) is exp.Subquery and set(_given(inner)) == {"this"}:
+            inner = inner.this
+        if (
+            isinstance(inner, exp.Union)
+            and inner.args.get("distinct") == node.args.get("distinct")
+            and set(_given(inner)) <= {"this", "expression", "distinct"}
+        ):
+            waiting += [inner.right, inner.left]
+        else:
+            found.append(side)
+    return found
+
+
+def _given(node: exp.Expr) -> Iterator[str]:
+    return (key for key, value in node.args.items() if value)
+
+
+def star_of(item: exp.Expr) -> exp.Star | None:
+    """The star that a SELECT item is, perhaps of one table."""
+    if isinstance(item, exp.Star):
+        return item
+    if isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
+        return item.this
+    return None
+
+
+def output_name(item: exp.Expr) -> str:
+    """The name that a subquery's column has for the queries around it."""
+    if isinstance(item, exp.Alias):
+        return str(item.alias)
+    if isinstance(item, exp.Column):
+        return str(item.name)
+    if isinstance(item, exp.Count) and isinstance(item.this, exp.Star):
+        return "count_star()"
+    return duckdb_sql(item).lower()
+
+
+def is_query(node: exp.Expr) -> bool:
+    """Whether a node is a query: where a walk ends that is not to go into subqueries."""
+    return isinstance(node, exp.Query)
