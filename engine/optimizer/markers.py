@@ -52,9 +52,9 @@ def _marked(rel: Rel, inputs: Sequence[Rel]) -> Rel:
             return _row(inputs[0])
         case Filter() | Sort() | Limit() if not len(rel.schema):
             return replace(with_inputs(rel, inputs), schema=inputs[0].schema)
-        case SetOperation(operands=operands) if not len(rel.schema):
+        case SetOperation() if not len(rel.schema):
             # Of one schema, which their markers need not be.
-            alike = [_row(below) for below in inputs[: len(operands)]]
+            alike = [_row(below) for below in inputs]
             return replace(with_inputs(rel, alike), schema=alike[0].schema)
         case Aggregation() if not len(rel.schema):
             count = Aggregate(INT64, "count")

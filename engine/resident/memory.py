@@ -61,7 +61,10 @@ class ResidentMemory:
         """Its address for elements of `session`; None if it is not there, or lost."""
         if self._element is None or self._element.session != session:
             return None
-        return self._granted(control, session, self._element.activation)
+        try:
+            return control.grant(session, self._element.activation, ELEMENT, self._transport)
+        except (MemoryLostError, NotFoundError):
+            return None
 
     def open(self, control: ControlPlane, session: str) -> str:
         """Make one, and return its address.
@@ -119,9 +122,3 @@ class ResidentMemory:
         if element is not None:
             with suppress(ScadError, BufferError):
                 element.action.close()
-
-    def _granted(self, control: ControlPlane, session: str, activation: str) -> str | None:
-        try:
-            return control.grant(session, activation, ELEMENT, self._transport)
-        except (MemoryLostError, NotFoundError):
-            return None

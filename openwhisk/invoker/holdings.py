@@ -26,9 +26,7 @@ class Holdings:
         """Readable when `news` has something to say."""
         return self._watcher.fileno()
 
-    def begin(
-        self, number: int, run: RunId, pid: int, reserved: Reservation, shared: int = 0
-    ) -> None:
+    def begin(self, number: int, run: RunId, pid: int, reserved: Reservation, shared: int) -> None:
         """A worker has a run, and shares so many bytes."""
         self._runs[number] = run, shared
         # One that is dead already cannot be watched: its zygote will say so.
