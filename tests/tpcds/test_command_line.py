@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tpcds.run import parse_arguments
+from tpcds.options import parse_arguments
 
 
 def test_defaults() -> None:
