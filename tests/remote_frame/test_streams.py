@@ -30,7 +30,7 @@ from remote_frame import (
     StorageError,
     open_reader,
 )
-from remote_frame import reader as reader_module
+from remote_frame import windows as windows_module
 from remote_frame.handle import ExchangeHandle, load_handle
 from remote_frame.reader import FrameReader
 
@@ -239,8 +239,8 @@ def test_the_next_window_is_on_its_way_and_no_more(fake: Any) -> None:
 def test_a_kernel_gets_no_more_than_it_lets_go(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = fake()
     handles = [remote_frame.write(numbers(3000, 3000 * i), transport) for i in range(12)]
-    monkeypatch.setattr("remote_frame.reader._WINDOW", 1)  # A window for each part.
-    monkeypatch.setattr("remote_frame.reader._IN_FLIGHT", 250 * KIB)
+    monkeypatch.setattr("remote_frame.windows._WINDOW", 1)  # A window for each part.
+    monkeypatch.setattr("remote_frame.windows._IN_FLIGHT", 250 * KIB)
     held: list[pa.RecordBatch] = []
     most = 0
 
@@ -263,12 +263,12 @@ def test_a_kernel_gets_no_more_than_it_lets_go(fake: Any, monkeypatch: pytest.Mo
     assert most < 500 * KIB
     # Where as many wait as may, the next one does not.
     with contextlib.ExitStack() as taken:
-        while reader_module._MAY_WAIT.acquire(blocking=False):
-            taken.callback(reader_module._MAY_WAIT.release)
+        while windows_module._MAY_WAIT.acquire(blocking=False):
+            taken.callback(windows_module._MAY_WAIT.release)
         reader = open_reader(handles, Direct(transport)).arrow_stream(["k", "s"])
         assert reader.table().num_rows == 36_000
     # One that lets go of nothing gets everything all the same.
-    monkeypatch.setattr("remote_frame.reader._PATIENCE", 0.01)
+    monkeypatch.setattr("remote_frame.windows._PATIENCE", 0.01)
     reader = open_reader(handles, Direct(transport)).arrow_stream(["k", "s"])
     assert reader.table().num_rows == 36_000
 
@@ -281,9 +281,9 @@ def test_a_part_that_goes_when_the_next_is_there_is_not_waited_for(
     # cost the reader's patience.
     transport = fake()
     handles = [remote_frame.write(numbers(3000, 3000 * i), transport) for i in range(12)]
-    monkeypatch.setattr("remote_frame.reader._WINDOW", 1)
-    monkeypatch.setattr("remote_frame.reader._IN_FLIGHT", 1 * KIB)
-    monkeypatch.setattr("remote_frame.reader._PATIENCE", 3600.0)
+    monkeypatch.setattr("remote_frame.windows._WINDOW", 1)
+    monkeypatch.setattr("remote_frame.windows._IN_FLIGHT", 1 * KIB)
+    monkeypatch.setattr("remote_frame.windows._PATIENCE", 3600.0)
     rows = 0
     kept: pa.RecordBatch | None = None
     for batch in open_reader(handles, Direct(transport)).arrow_stream(["k", "s"]).batches():
