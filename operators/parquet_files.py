@@ -47,6 +47,8 @@ class ParquetTable:
         Columns that are in the paths, with their types.
     nanoseconds
         Columns that count them (see `operators.microseconds`).
+    intervals
+        Whether files have columns of Parquet's INTERVAL; they are among the hidden ones.
     hidden
         Columns of the files that no plan can name, and why: those of other types than the IR has.
     """
@@ -58,11 +60,14 @@ class ParquetTable:
     versions: tuple[FileVersion, ...]
     hive: tuple[tuple[str, pa.DataType], ...] = ()
     nanoseconds: tuple[str, ...] = ()
+    intervals: bool = False
     hidden: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> ParquetSource:
         """What a scan of the table, which people know as `name`, reads."""
-        return ParquetSource(name, self.paths, None, self.hive, self.versions, self.nanoseconds)
+        return ParquetSource(
+            name, self.paths, None, self.hive, self.versions, self.nanoseconds, self.intervals
+        )
 
 
 def files_below(directory: Path) -> list[Path]:
@@ -132,6 +137,7 @@ def parquet_table(source: FileSet, hive: bool | None = None, *, hide: bool = Fal
     versions = []
     fine: dict[str, None] = {}
     hidden: dict[str, str] = {}
+    intervals = False
     for path in files:
         versions.append(FileVersion.of(path))
         metadata, arrow = _footer(path)
@@ -139,6 +145,7 @@ def parquet_table(source: FileSet, hive: bool | None = None, *, hide: bool = Fal
             positions, others = carried(arrow)
             if positions:
                 hidden |= others
+                intervals |= bool(others) and _has_intervals(metadata)
                 arrow = pa.schema([arrow.field(i) for i in positions])
         try:
             found = canonical_schema(arrow)
@@ -167,7 +174,15 @@ def parquet_table(source: FileSet, hive: bool | None = None, *, hide: bool = Fal
     fields = schema.fields + tuple(Field(n, t) for n, t in columns)
     listed = tuple(map(str, paths))
     return ParquetTable(
-        listed, Schema(fields), rows, size, tuple(versions), columns, tuple(fine), hidden
+        listed,
+        Schema(fields),
+        rows,
+        size,
+        tuple(versions),
+        columns,
+        tuple(fine),
+        intervals,
+        hidden,
     )
 
 
@@ -188,6 +203,11 @@ def _nanoseconds(metadata: pq.FileMetaData, arrow: pa.Schema) -> Iterator[str]:
         columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
         physical = {c.path: c.physical_type for c in columns}
         yield from (n for n in named if physical.get(n) != "INT96")
+
+
+def _has_intervals(metadata: pq.FileMetaData) -> bool:
+    columns = (metadata.schema.column(i) for i in range(metadata.num_columns))
+    return any(c.converted_type == "INTERVAL" for c in columns)
 
 
 def _hive_columns(

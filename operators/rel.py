@@ -64,8 +64,9 @@ class ParquetSource(Source):
     number `index`. None is the whole table. `hive` names columns, the last of the table, that are
     not in the files but in their paths (``…/year=2020/…``), with their types. `versions` are the
     states of the files, one for each, in which their footers were read; none where nobody compares
-    them. `nanoseconds` names the columns that are finer than a plan's timestamps. Both take no part
-    in comparisons.
+    them. `nanoseconds` names the columns that are finer than a plan's timestamps; `intervals` says
+    that files have columns of Parquet's INTERVAL, which no plan can name and Polars panics over.
+    These three take no part in comparisons.
     """
 
     table: str
@@ -74,6 +75,7 @@ class ParquetSource(Source):
     hive: tuple[tuple[str, pa.DataType], ...] = ()
     versions: tuple[FileVersion, ...] = field(default=(), compare=False, repr=False)
     nanoseconds: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    intervals: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,7 +345,7 @@ class _Reducer:
 
     def _large(self, scan: Scan) -> bool:
         match scan.source:
-            case ParquetSource(part=None, hive=()):
+            case ParquetSource(part=None, hive=(), intervals=False):
                 types = [scan.source_schema[c].type for c in scan.columns]
                 return all(map(filterable, types)) and (
                     self._rows(scan) >= self._settings.large_rows

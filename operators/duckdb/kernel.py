@@ -60,7 +60,7 @@ class Kernel:
 
     Notes
     -----
-    ----- Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
+    Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
     or closed before the next `run`; `table` does so.
 
     Inputs whose batches are in memory already are scanned by a table function of ours

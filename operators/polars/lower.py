@@ -122,6 +122,8 @@ class _Lowering(Joins):
                 pass
             case _:
                 raise UnsupportedPlan("parts of tables, and columns in paths")
+        if isinstance(scan.source, ParquetSource) and scan.source.intervals:
+            raise UnsupportedPlan("files with intervals, over whose schema Polars panics")
         if len(set(scan.source_schema.names)) < len(scan.source_schema):
             raise UnsupportedPlan("a table with two columns of one name")
         used = {*scan.columns, *columns_used(scan.predicate)} or {0}  # some column has the rows

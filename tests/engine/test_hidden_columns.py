@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ import remote_frame
 from engine import Session
 from engine.errors import SqlError, UnsupportedSqlError
 from operators.errors import UnsupportedTypeError
+from operators.parquet_files import parquet_table
 
 UTC = pa.timestamp("us", tz="UTC")
 ODD: dict[str, pa.Array] = {
@@ -157,6 +159,21 @@ def test_files_whose_hidden_columns_differ_are_one_table(session: Session, tmp_p
     _written(tmp_path / "2.parquet", second)
     session.register("pair", tmp_path / "*.parquet")
     assert rows(session, "select sum(a) as s from pair") == [{"s": 3}]
+
+
+@pytest.mark.parametrize("intervals", ["interval 1 day", "[interval 1 day]"])
+def test_polars_is_not_asked_about_intervals(intervals: str, tmp_path: Path) -> None:
+    """Its reader would panic over the schema, on standard error, whatever columns are read."""
+    path = tmp_path / "t.parquet"
+    duckdb.sql(f"copy (select range as a, {intervals} as i from range(10)) to '{path}'")
+    assert parquet_table(path, hide=True).intervals
+    for resident in (None, "64MB"):
+        with Session(resident=resident) as session:
+            session.register("t", path)
+            for _ in range(2):
+                assert rows(session, "select max(a) as m from t where a < 5") == [{"m": 4}]
+                assert session.last_run is not None
+                assert session.last_run.retries == 0
 
 
 def test_resident_tables_leave_them_out_too(folder: Path) -> None:
