@@ -32,6 +32,7 @@ class GrantedTransports:
         self._resources = resources
         self._action: Any = None
         self._opened: dict[int, Any] = {}
+        self._unreachable = False
 
     def _libd(self) -> Any:
         if self._action is None:
@@ -51,11 +52,17 @@ class GrantedTransports:
 
     def get_transport(self, name: str, type: str = "rdma", timeout: float | None = None) -> Any:
         """Return the transport, once it is configured."""
+        from libd.errors import TransportClosedError
+
         libd = self._libd()
-        if timeout is None:
-            found = libd.get_transport(name, type)
-        else:
-            found = libd.get_transport(name, type, timeout=timeout)
+        try:
+            if timeout is None:
+                found = libd.get_transport(name, type)
+            else:
+                found = libd.get_transport(name, type, timeout=timeout)
+        except TransportClosedError:
+            self._unreachable = True
+            raise
         self._opened[id(found)] = found
         return found
 
@@ -71,13 +78,15 @@ class GrantedTransports:
         )
 
     def lost(self) -> bool:
-        """Whether the memory server behind a transport that was opened is gone.
+        """Whether the memory server behind a transport is gone, or could not be reached.
 
         Asked after a failure: what the element saw of it may be hidden in another exception, as a
-        kernel's that read a stream of remote columns.
+        kernel's that read a stream of remote columns, or was about to.
         """
         from libd.errors import LibdError, TransportClosedError
 
+        if self._unreachable:
+            return True
         for transport in self._opened.values():
             try:
                 transport.flush()
