@@ -31,6 +31,8 @@ _MISSING = ("is_distinct_from", "is_not_distinct_from")
 _EXACT = ("add", "subtract", "multiply")
 # Functions that are NULL where an argument is, whatever the others would be.
 _STRICT = frozenset((*COMPARISONS, *_EXACT, "divide")) - frozenset(_MISSING)
+# Each level of an expression is folded: looking further would take the square of its depth.
+_DEEP = 8
 # Functions that raise for no value of their arguments; arithmetic is looked at more closely.
 _TOTAL = frozenset(
     (
@@ -43,8 +45,8 @@ _TOTAL = frozenset(
 
 
 def fold(expr: Expr) -> Expr:
-    """`expr`, as a constant where it is the cast of one that changes no value."""
-    if isinstance(expr, Call) and expr.function in _STRICT and any(map(is_null, expr.args)):
+    """`expr`, as a constant where it is the cast of one that changes no value, or always NULL."""
+    if isinstance(expr, Call) and _always_null(expr, _DEEP):
         return Lit(canonical(expr.type), None)
     if not isinstance(expr, Cast) or expr.try_cast:
         return expr
@@ -67,6 +69,18 @@ def fold(expr: Expr) -> Expr:
         with contextlib.suppress(ValueError):  # DuckDB raises, or has years that Python has not
             return Lit(type, datetime.date.fromisoformat(arg.value))
     return expr
+
+
+def _always_null(expr: Expr, levels: int) -> bool:
+    """Whether a NULL constant in `expr` makes it NULL; one so many levels down is not looked for.
+
+    DuckDB finds it at any depth, and does not compute what stands beside it, which may raise.
+    """
+    if levels and isinstance(expr, Call) and expr.function in _STRICT:
+        return any(_always_null(arg, levels - 1) for arg in expr.args)
+    if levels and isinstance(expr, Cast):
+        return _always_null(expr.arg, levels - 1)
+    return is_null(expr)
 
 
 def _fits(value: int, type: pa.DataType) -> bool:

@@ -7,6 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,11 @@ class Other:
     def hold(self, size: int) -> None:
         os.write(self._tell, bytes([size]))
         assert os.read(self._answer, 1)
+
+    def memory(self) -> str:
+        """What the kernel says of it."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return ", ".join(line for line in lines if line.startswith(("State", "Rss", "VmSwap")))
 
     def end(self) -> None:
         for fd in (self._tell, self._answer):
@@ -81,7 +87,9 @@ def test_a_process_that_leaves_its_bounds_is_news_once(watcher: Watcher, other: 
     assert news(watcher, 0.05) == [], "it has no new bounds yet"
     watcher.bound(7, held, ALL)
     other.hold(1)
-    ((key, low),) = news(watcher)
+    found = news(watcher)
+    assert found, f"it had {held >> 20} MiB: {other.memory()}"
+    ((key, low),) = found
     assert (key, low < held) == (7, True)
 
 

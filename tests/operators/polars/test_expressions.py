@@ -708,6 +708,20 @@ def test_letters_beyond_ascii_are_left_to_duckdb(kernel: Kernel) -> None:
                 assert alike(found, asked(kernel, build.project(scan_, [expr]), data))
 
 
+def test_nothing_is_computed_beside_a_null(kernel: Kernel) -> None:
+    """DuckDB finds the NULL below the sum, and leaves the rounding out, which would overflow."""
+    cell = Decimal("999999999999999.999")
+    data = pa.table({"d": pa.array([cell], decimal(18, 3))})
+    scan_ = scan(data)
+    d = build.col(scan_.schema, 0)
+    nothing = build.call("add", d, Lit(decimal(18, 3), None))
+    expr = build.call("add", build.call("round", d, Lit(pa.int32(), 0)), nothing)
+    text = Writer(scan_.schema.names, scan_.schema.types).write(expr)
+    mine = collected(frame(data).select(source(text)), [expr.type])
+    assert mine is not None
+    assert alike(mine, asked(kernel, build.project(scan_, [expr]), data))
+
+
 def test_a_division_by_what_is_the_same_in_all_rows_is_one(kernel: Kernel) -> None:
     """Polars would multiply with the reciprocal, which is off by a bit in every fourth row."""
     numbers_ = [n * 1.0037 for n in range(1, 1001)]
