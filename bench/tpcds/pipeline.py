@@ -25,6 +25,7 @@ from bench.peers.redis_server import Server
 from bench.tpcds.functions import fetch
 from engine import Session
 from engine.execution import export
+from engine.policy import KEPT_BY_WORKERS
 from engine.session import PREIMPORT
 from openwhisk.app import complete
 from openwhisk.app.model import Application, ComputeElement
@@ -36,7 +37,7 @@ from tpcds.children import spawn
 __all__ = ["Pipeline", "PipelineError", "RedisMeter"]
 
 SAMPLE_SECONDS = 0.01
-MOST_MEMORY = 16 << 30
+LEAST_MEMORY, MOST_MEMORY = 128 << 20, 16 << 30
 
 
 class PipelineError(Exception):
@@ -298,7 +299,11 @@ class Pipeline:
         }
 
     def _limit(self, number: int, element: ComputeElement) -> int:
-        return self._limits.get((number, element.name), element.limits.mem)
+        """What a function reserves: the limit of its element without the room that costs elements
+        nothing, as they reserve what they hold.
+        """
+        least = max(element.limits.mem - KEPT_BY_WORKERS, LEAST_MEMORY)
+        return self._limits.get((number, element.name), least)
 
     def _take(
         self, number: int, run: Run, element: ComputeElement, index: int, answer: dict[str, Any]

@@ -2,9 +2,10 @@
 
 from engine.policy.ladder import POLICIES, Grain, Ladder, Policy, spilling
 from engine.policy.need import decoding_need, stage_need
-from engine.policy.sizes import Sizes
+from engine.policy.sizes import KEPT_BY_WORKERS, Sizes
 
 __all__ = [
+    "KEPT_BY_WORKERS",
     "POLICIES",
     "Grain",
     "Ladder",

@@ -31,9 +31,9 @@ FAT = 2
 KEPT = 0.25
 # And what it may hold in any case, up to half of them: stacks of threads and caches of allocators,
 # which the next element uses. Without that, three of four queries of TPC-DS whose needs were known
-# had a worker forked for them, 20 to 30 ms of CPU each. More is missed by elements that need their
-# limit: with three quarters q67 and q78 at SF 10 had to be cut finer in 512 MB.
-USEFUL = 64 << 20
+# had a worker forked for them, 22 ms each. More is missed by elements that need their limit: with
+# three quarters of what is left q67 and q78 at SF 10 had to be cut finer in 512 MB.
+USEFUL = 96 << 20
 
 
 class State(Enum):
