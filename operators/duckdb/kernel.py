@@ -144,7 +144,11 @@ class Kernel:
         return lower(plan)
 
     def run(
-        self, fragment: Fragment, inputs: Mapping[str, ArrowStream] | None = None
+        self,
+        fragment: Fragment,
+        inputs: Mapping[str, ArrowStream] | None = None,
+        *,
+        more: bool = False,
     ) -> pa.RecordBatchReader:
         """Start `fragment`; batches come as they are made, of exactly `fragment.schema`.
 
@@ -156,6 +160,8 @@ class Kernel:
             For every input that the fragment does not read from Parquet, an object with
             `__arrow_c_stream__` (a table, a frame, …). Only the columns that the fragment names
             are asked of it.
+        more
+            Whether another fragment follows at once, for which threads stay.
         """
         self._forget()
         self._wake(self._threads)
@@ -169,13 +175,17 @@ class Kernel:
         except BaseException:
             self._forget()
             raise
-        return self._batches(reader, fragment)
+        return self._batches(reader, fragment, more)
 
     def table(
-        self, fragment: Fragment, inputs: Mapping[str, ArrowStream] | None = None
+        self,
+        fragment: Fragment,
+        inputs: Mapping[str, ArrowStream] | None = None,
+        *,
+        more: bool = False,
     ) -> pa.Table:
-        """Run `fragment` to its end."""
-        return self.run(fragment, inputs).read_all()
+        """Run `fragment` to its end; see `run`."""
+        return self.run(fragment, inputs, more=more).read_all()
 
     def close(self) -> None:
         """Close the connection."""
@@ -321,7 +331,9 @@ class Kernel:
         cast = f"SELECT {columns} FROM (\n{sql}\n) AS answer({names})"
         return self._execute(cast).to_arrow_reader(rows)
 
-    def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
+    def _batches(
+        self, reader: pa.RecordBatchReader, fragment: Fragment, more: bool
+    ) -> pa.RecordBatchReader:
         schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in fragment.schema])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -339,7 +351,8 @@ class Kernel:
                             yield batch.select([])
             finally:
                 self._forget()
-                self._rest()
+                if not more:
+                    self._rest()
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -350,8 +363,8 @@ class Kernel:
             self._threads, self._resting = threads, False
 
     def _rest(self) -> None:
-        """Let threads go between fragments. Each keeps freed memory for itself, which would count
-        against the next element.
+        """Let threads go between elements. Each keeps freed memory for itself, which would count
+        against the next one.
         """
         if self._threads > 1:
             with contextlib.suppress(duckdb.Error):

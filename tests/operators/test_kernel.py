@@ -343,6 +343,10 @@ def test_threads_go_after_a_fragment_and_are_back_for_the_next() -> None:
         before = len(os.listdir("/proc/self/task"))
         assert kernel.table(asked).to_pydict() == {"n": [2]}
         assert len(os.listdir("/proc/self/task")) < before
+        assert kernel.table(asked, more=True).to_pydict() == {"n": [2]}
+        assert len(os.listdir("/proc/self/task")) == before, "the next one needs them"
+        assert kernel.table(asked).to_pydict() == {"n": [2]}
+        assert len(os.listdir("/proc/self/task")) < before
         assert kernel.table(asked).to_pydict() == {"n": [2]}
         kernel.limit(3, 300_000_000)
         assert kernel.table(asked).to_pydict() == {"n": [3]}
