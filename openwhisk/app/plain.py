@@ -10,6 +10,10 @@ from typing import Any
 MAX_DEPTH = 100
 
 
+# Most of what is long is numbers: their places need not be written down to look at them.
+_PLAIN = frozenset((int, bool, type(None)))
+
+
 class NotPlainError(ValueError):
     """A value is not plain JSON; the message names its place and type."""
 
@@ -48,10 +52,15 @@ def _plain(value: Any, place: str, depth: int) -> Any:
             if not isinstance(key, str):
                 raise NotPlainError(f"{place} has the key {key!r}; JSON needs text keys")
             _text(key, f"a key of {place}")
-            plain[key] = _plain(item, f"{place}[{key!r}]", depth + 1)
+            plain[key] = (
+                item if item.__class__ in _PLAIN else _plain(item, f"{place}[{key!r}]", depth + 1)
+            )
         return plain
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [
+            item if item.__class__ in _PLAIN else _plain(item, f"{place}[{i}]", depth + 1)
+            for i, item in enumerate(value)
+        ]
     raise NotPlainError(f"{place} is {describe(value)}, which is not JSON")
 
 
