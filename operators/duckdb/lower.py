@@ -28,11 +28,8 @@ from operators.errors import PlanError
 from operators.expr import (
     Call,
     Column,
-    Exists,
     Expr,
-    InSubquery,
     Lit,
-    ScalarSubquery,
     Window,
 )
 from operators.rel import (
@@ -52,7 +49,7 @@ from operators.rel import (
     Source,
     Values,
 )
-from operators.rewrite import columns_used, conjuncts
+from operators.rewrite import columns_used, conjuncts, walk_expr
 from operators.schema import Field, Schema
 from operators.types import BOOL, is_hugeint
 from operators.work import is_work
@@ -92,38 +89,9 @@ class _Input:
     columns: list[str]
 
 
-def _subqueries(expr: Expr) -> Iterator[Rel]:
-    if isinstance(expr, ScalarSubquery | Exists | InSubquery):
-        yield expr.rel
-    for child in expr.children():
-        yield from _subqueries(child)
-
-
-def _expressions(rel: Rel) -> Iterator[Expr]:
-    match rel:
-        case Scan(predicate=p) | Join(condition=p):
-            if p is not None:
-                yield p
-        case Filter(predicate=p):
-            yield p
-        case Project(exprs=exprs):
-            yield from exprs
-        case Aggregation(keys=keys, measures=measures):
-            yield from keys
-            for m in measures:
-                yield from m.args
-                if m.filter is not None:
-                    yield m.filter
-        case Sort(keys=sort_keys):
-            for key in sort_keys:
-                yield key.expr
-
-
 def _columns(expr: Expr) -> Iterator[int]:
-    if isinstance(expr, Column):
-        yield expr.index
-    for child in expr.children():
-        yield from _columns(child)
+    """The column of each reference in it."""
+    return (e.index for e in walk_expr(expr) if isinstance(e, Column))
 
 
 class _Lowering:
@@ -147,11 +115,8 @@ class _Lowering:
         if isinstance(rel, Query):
             # Inside the statement these hide what is outside: nothing there may be called so.
             self._names.update(n.lower() for n in rel.names)
-        for child in rel.inputs():
+        for child in (*rel.inputs(), *rel.subqueries()):
             self._count(child)
-        for expr in _expressions(rel):
-            for sub in _subqueries(expr):
-                self._count(sub)
 
     def _fresh(self, base: str) -> str:
         """An identifier that no other table of the statement has."""
