@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.element import BYTES_WRITTEN, ROWS_READ, ROWS_WRITTEN
+from engine.element.statements import ROWS_READ
+from engine.element.writing import BYTES_WRITTEN, ROWS_WRITTEN
 from engine.stages.model import Exchange, Stage, StagePlan
 from operators.parquet_parts import parquet_part
 from operators.printer import format_plan
