@@ -1,7 +1,7 @@
 """What expressions are made of: a recipe, its name, and how one is derived from others.
 
 `Node` is `Expr` (`remote_frame.expressions`) without its vocabulary. The modules of the vocabulary
-(`rowwise`, `aggregates`, `strings`, `dates`) are written with the functions here.
+(`rowwise`, `numbers`, `aggregates`, `strings`, `dates`) are written with the functions here.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "flat",
     "infix",
     "literal",
+    "rule",
     "spread",
     "typed",
     "window",
@@ -259,6 +260,11 @@ def typed(exprs: Sequence[Expr], make: Callable[..., ir.Expr], text: str) -> Exp
         aggregates=any(e.aggregates for e in exprs),
         rows=any(e.rows for e in exprs),
     )
+
+
+def rule(parts: list[Any], make: Callable[..., ir.Expr], text: Callable[..., str]) -> Expr:
+    """`make` over what the lowered `parts` stand for, shown as `text` says of theirs."""
+    return derived(parts, lambda *e: typed(e, make, text(*(one.text for one in e))))
 
 
 def _method(first: Expr, name: str, rest: Sequence[Any]) -> str:

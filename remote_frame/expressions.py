@@ -5,9 +5,10 @@ scope that knows the columns. Names follow Polars, those of results too: an expr
 like the first column that it comes from. The meaning is SQL's, as DuckDB has it: nulls propagate,
 comparisons with null are null, ``/`` gives a float and ``//`` truncates.
 
-The vocabulary is in `remote_frame.rowwise` (row by row), `remote_frame.aggregates` (over rows) and
-`remote_frame.strings`, `remote_frame.dates` and `remote_frame.namespaces` (``.str``, ``.dt``,
-``.name``); functions of several expressions are in `remote_frame.functions`.
+The vocabulary is in `remote_frame.rowwise` and `remote_frame.numbers` (row by row),
+`remote_frame.aggregates` (over rows) and `remote_frame.strings`, `remote_frame.dates` and
+`remote_frame.namespaces` (``.str``, ``.dt``, ``.name``); functions of several expressions are in
+`remote_frame.functions`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from operators.schema import Schema
 from remote_frame.aggregates import AggregateMethods, WindowMethods
 from remote_frame.core import Node, as_expr, as_order, as_type, derived, flat, literal
 from remote_frame.errors import ExpressionError
+from remote_frame.numbers import NumberMethods
 from remote_frame.rowwise import RowMethods
 from remote_frame.scopes import Order, Scope, position
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Expr", "Restricted", "Several", "When", "as_expr", "col", "lit", "when"]
 
 
-class Expr(RowMethods, AggregateMethods, WindowMethods, Node):
+class Expr(RowMethods, NumberMethods, AggregateMethods, WindowMethods, Node):
     """An expression; made by `col`, `lit`, `when`, functions, methods and operators.
 
     Not hashable and without a truth value: ``==`` makes an expression. Combine conditions with

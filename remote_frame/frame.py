@@ -7,26 +7,24 @@ checked when an operation is written down, not when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from operators import build
-from operators import expr as ir
 from operators.rel import Rel
 from remote_frame import joins
-from remote_frame.building import built, check_unique, reverse_keys, row_count, stands_for_null
-from remote_frame.core import as_expr, as_order, as_type, flat
+from remote_frame.building import built, check_unique
+from remote_frame.columns import Columns
+from remote_frame.core import as_expr, flat
 from remote_frame.display import as_html, as_text
 from remote_frame.errors import ExpressionError
-from remote_frame.executor import Executor, common_executor
-from remote_frame.expressions import Expr, col
-from remote_frame.functions import count, row_number
-from remote_frame.grouping import GroupBy, aggregate, expanded
+from remote_frame.executor import common_executor
+from remote_frame.expressions import Expr
+from remote_frame.grouping import GroupBy
 from remote_frame.results import Results
-from remote_frame.scopes import Order, RowScope, ordering, position
+from remote_frame.rows import Rows
 
 __all__ = ["JoinHow", "RemoteFrame"]
 
@@ -36,7 +34,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class RemoteFrame(Results):
+class RemoteFrame(Columns, Rows, Results):
     """A table that is a plan.
 
     Parameters
@@ -58,49 +56,7 @@ class RemoteFrame(Results):
     from Arrow data (3 rows)
     """
 
-    __slots__ = ("_executor", "_plan")
-
-    def __init__(self, plan: Rel, executor: Executor) -> None:
-        self._plan = plan
-        self._executor = executor
-
-    @property
-    def plan(self) -> Rel:
-        """The plan."""
-        return self._plan
-
-    @property
-    def executor(self) -> Executor:
-        """Who computes it."""
-        return self._executor
-
-    @property
-    def columns(self) -> list[str]:
-        """Column names in order."""
-        return list(self._plan.schema.names)
-
-    @property
-    def dtypes(self) -> list[pa.DataType]:
-        """Column types in order."""
-        return list(self._plan.schema.types)
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return len(self._plan.schema)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Names and types of the columns."""
-        return self._plan.schema.to_arrow()
-
-    def collect_schema(self) -> pa.Schema:
-        """Names and types of the columns; they are known without computing."""
-        return self.schema
-
-    def lazy(self) -> RemoteFrame:
-        """The frame itself."""
-        return self
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return as_text(self._plan, self._executor)
@@ -130,324 +86,6 @@ class RemoteFrame(Results):
     ) -> T:
         """What `function` makes of the frame, so that calls can be written in a chain."""
         return function(self, *args, **kwargs)
-
-    # Columns.
-
-    def select(self, *exprs: Any, **named: Any) -> RemoteFrame:
-        """These columns only: names, expressions, lists of them, or ``name=expression`` (a string
-        is a name here, too).
-
-        If they are nothing but aggregates, the result has one row; an aggregate beside other
-        columns has the same value in every row.
-
-        Examples
-        --------
-        >>> sales.select("item", half=col("qty") / 2).head(1).collect().to_pydict()
-        {'item': [1], 'half': [2.5]}
-        >>> sales.select(col("qty").max(), remote_frame.len()).collect().to_pydict()
-        {'qty': [7], 'len': [5]}
-        >>> sales.select("qty", best=col("qty") == col("qty").max()).head(1).collect().to_pydict()
-        {'qty': [5], 'best': [False]}
-        """
-        wanted = self._expressions(exprs, named)
-        if not wanted:
-            raise ExpressionError("select() needs at least one column")
-        check_unique([e.output_name for e in wanted], "select")
-        if any(e.aggregates for e in wanted) and not any(e.rows for e in wanted):
-            return self._with(built("select", aggregate, self._plan, [], wanted))
-        return self._project(wanted, "select")
-
-    def with_columns(self, *exprs: Any, **named: Any) -> RemoteFrame:
-        """All columns, and these: one of the same name is replaced where it stands.
-
-        Examples
-        --------
-        >>> sales.with_columns(col("qty").fill_null(0), dear=col("price") > 2).columns
-        ['item', 'store', 'qty', 'price', 'day', 'dear']
-        """
-        wanted = self._expressions(exprs, named)
-        check_unique([e.output_name for e in wanted], "with_columns")
-        new = {e.output_name: e for e in wanted}
-        if not new:
-            return self
-        kept = [new.pop(name) if name in new else Expr.column(name) for name in self.columns]
-        return self._project([*kept, *new.values()], "with_columns")
-
-    def drop(self, *names: Any, strict: bool = True) -> RemoteFrame:
-        """All columns but these: names or selectors; `strict`: each must exist.
-
-        Examples
-        --------
-        >>> sales.drop("day", "price").columns
-        ['item', 'store', 'qty']
-        """
-        given = [n for n in flat(names) if strict or not isinstance(n, str) or n in self.columns]
-        gone = {position(self._plan.schema, name) for name in self._names(given, "drop")}
-        kept = [i for i in range(len(self._plan.schema)) if i not in gone]
-        if not kept:
-            raise ExpressionError("drop() would leave no column")
-        return self._with(build.select_columns(self._plan, kept))
-
-    def rename(self, names: Mapping[str, str] | Callable[[str], str]) -> RemoteFrame:
-        """The same columns, some under other names: a mapping, or a function of the name.
-
-        Examples
-        --------
-        >>> sales.rename({"qty": "amount"}).rename(str.upper).columns
-        ['ITEM', 'STORE', 'AMOUNT', 'PRICE', 'DAY']
-        """
-        if callable(names):
-            renamed = [names(name) for name in self.columns]
-        else:
-            for name in names:
-                position(self._plan.schema, name)
-            renamed = [names.get(name, name) for name in self.columns]
-        check_unique(renamed, "rename")
-        columns = [build.col(self._plan.schema, i) for i in range(self.width)]
-        return self._with(built("rename", build.project, self._plan, columns, renamed))
-
-    def cast(self, dtypes: Any, *, strict: bool = True) -> RemoteFrame:
-        """Columns as other types: a mapping from names (or selectors) to types, or one for all.
-
-        Examples
-        --------
-        >>> sales.cast({"qty": "int8"}).schema.field("qty").type
-        DataType(int8)
-        """
-        if not isinstance(dtypes, Mapping):
-            wanted = dict.fromkeys(self.columns, as_type(dtypes))
-        else:
-            wanted = {
-                name: as_type(dtype)
-                for given, dtype in dtypes.items()
-                for name in self._names([given], "cast")
-            }
-        return self.with_columns(*(col(n).cast(t, strict=strict) for n, t in wanted.items()))
-
-    def with_row_index(
-        self,
-        name: str = "index",
-        offset: int = 0,
-        *,
-        order_by: Any,
-        descending: bool | Sequence[bool] = False,
-    ) -> RemoteFrame:
-        """A first column that numbers the rows in an order.
-
-        Examples
-        --------
-        >>> frame = sales.select("qty").with_row_index(order_by="qty").sort("index")
-        >>> frame.collect().to_pydict()
-        {'index': [0, 1, 2, 3, 4], 'qty': [1, 2, 5, 7, None]}
-        """
-        number = row_number().over(order_by=order_by, descending=descending) + (offset - 1)
-        return self.select(number.alias(name), *map(Expr.column, self.columns))
-
-    def fill_null(self, value: Any, *, subset: Any = None) -> RemoteFrame:
-        """`value` instead of null in the columns whose type it fits (or those named).
-
-        Examples
-        --------
-        >>> sales.select("store", "qty").fill_null(0).collect().to_pydict()
-        {'store': ['a', 'b', 'a', None, 'a'], 'qty': [5, 0, 7, 1, 2]}
-        """
-        if subset is not None:
-            names = self._names(flat([subset]), "fill_null")
-        else:
-            type = as_expr(value).lower(RowScope(self._plan.schema)).type
-            names = [f.name for f in self._plan.schema if stands_for_null(type, f.type)]
-        return self.with_columns(*(col(n).fill_null(value) for n in names))
-
-    def fill_nan(self, value: Any) -> RemoteFrame:
-        """`value` instead of NaN in columns of floats."""
-        return self.with_columns(*(col(n).fill_nan(value) for n in self._floats()))
-
-    # Rows.
-
-    def filter(self, *conditions: Any, **equal: Any) -> RemoteFrame:
-        """Rows for which every condition is true (not null); ``name=value`` is one, too.
-
-        Examples
-        --------
-        >>> sales.filter(col("qty") > 1, store="a").select("qty").collect().to_pydict()
-        {'qty': [5, 7, 2]}
-        >>> sales.filter(col("qty") > col("qty").mean()).select("qty").collect().to_pydict()
-        {'qty': [5, 7]}
-        """
-        terms: list[Expr] = []
-        for one in flat(conditions):
-            terms += as_expr(one).expand(self._plan.schema)
-        terms += [col(name) == value for name, value in equal.items()]
-        plan, schema = self._plan, self._plan.schema
-        for term in terms:
-            scope = RowScope(schema)
-            predicate = term.lower(scope)
-            plan = scope.extend(plan)
-            plan = built(f"filter({term.text})", build.filter, plan, predicate)
-            plan = build.select_columns(plan, range(len(schema)))
-        return self._with(plan)
-
-    def remove(self, *conditions: Any) -> RemoteFrame:
-        """Rows for which not every condition is true: those that `filter` leaves out."""
-        terms = [t for c in flat(conditions) for t in as_expr(c).expand(self._plan.schema)]
-        if not terms:
-            return self
-        condition = terms[0]
-        for more in terms[1:]:
-            condition = condition & more
-        return self.filter(~condition.fill_null(False))
-
-    def drop_nulls(self, subset: Any = None) -> RemoteFrame:
-        """Rows without a null (in some columns).
-
-        Examples
-        --------
-        >>> sales.drop_nulls("qty").select("qty").collect().to_pydict()
-        {'qty': [5, 7, 1, 2]}
-        """
-        names = self.columns if subset is None else self._names(flat([subset]), "drop_nulls")
-        return self.filter(*(col(n).is_not_null() for n in names))
-
-    def drop_nans(self, subset: Any = None) -> RemoteFrame:
-        """Rows without a NaN (in some columns)."""
-        names = self._floats() if subset is None else self._names(flat([subset]), "drop_nans")
-        return self.filter(*(col(n).is_not_nan().fill_null(True) for n in names))
-
-    def sort(
-        self,
-        by: Any,
-        *more_by: Any,
-        descending: bool | Sequence[bool] = False,
-        nulls_last: bool | Sequence[bool] = True,
-    ) -> RemoteFrame:
-        """Rows in order, nulls last unless `nulls_last` is False.
-
-        The order holds for what follows directly; joins, groups and sets have none.
-
-        Examples
-        --------
-        >>> sales.select("store", "qty").sort("store", "qty", descending=[True, False]).collect()\
-            .to_pydict()
-        {'store': ['b', 'a', 'a', 'a', None], 'qty': [None, 2, 5, 7, 1]}
-        """
-        order = as_order([by, *more_by], descending, nulls_last)
-        if not order:
-            raise ExpressionError("sort() needs at least one column")
-        return self._sorted(order)
-
-    def _sorted(self, order: Sequence[Order], *, limit: int | None = None) -> RemoteFrame:
-        schema = self._plan.schema
-        scope = RowScope(schema)
-        keys = [k for o in order for k in o.lower(scope)]
-        plan = built("sort", build.sort, scope.extend(self._plan), keys)
-        if limit is not None:
-            plan = built("limit", build.limit, plan, limit)
-        return self._with(build.select_columns(plan, range(len(schema))))
-
-    def top_k(self, k: int, *, by: Any, reverse: bool | Sequence[bool] = False) -> RemoteFrame:
-        """The `k` rows with the greatest values, in that order; `reverse`: the least.
-
-        Examples
-        --------
-        >>> sales.top_k(2, by="qty").select("qty").collect().to_pydict()
-        {'qty': [7, 5]}
-        """
-        flags = (not reverse) if isinstance(reverse, bool) else [not r for r in reverse]
-        return self._sorted(as_order(by, flags), limit=row_count("top_k", k))
-
-    def bottom_k(self, k: int, *, by: Any, reverse: bool | Sequence[bool] = False) -> RemoteFrame:
-        """The `k` rows with the least values, in that order; `reverse`: the greatest."""
-        return self._sorted(as_order(by, reverse), limit=row_count("bottom_k", k))
-
-    def limit(self, n: int = 5, offset: int = 0) -> RemoteFrame:
-        """The first `n` rows, after skipping `offset`; which they are only `sort` decides."""
-        return self._limited("limit", n, offset)
-
-    def head(self, n: int = 5) -> RemoteFrame:
-        """The first `n` rows."""
-        return self._limited("head", n)
-
-    def tail(self, n: int = 5) -> RemoteFrame:
-        """The last `n` rows of a sorted frame.
-
-        Examples
-        --------
-        >>> sales.select("qty").drop_nulls().sort("qty").tail(2).collect().to_pydict()
-        {'qty': [5, 7]}
-        """
-        keys = self._order("tail")
-        return self._with(build.sort(self._end(n, keys), keys))
-
-    def slice(self, offset: int, length: int | None = None) -> RemoteFrame:
-        """`length` rows (or all) from row `offset`, from the end of a sorted frame if negative.
-
-        Examples
-        --------
-        >>> sales.select("qty").sort("qty").slice(-3, 2).collect().to_pydict()
-        {'qty': [5, 7]}
-        """
-        offset = row_count("slice", offset)
-        if offset >= 0:
-            return self._limited("slice", length, offset)
-        end = self.tail(-offset)
-        return end if length is None else end._limited("slice", length)
-
-    def reverse(self) -> RemoteFrame:
-        """The rows of a sorted frame in the opposite order."""
-        return self._with(build.sort(self._plan, reverse_keys(self._order("reverse"))))
-
-    def _order(self, what: str) -> list[ir.SortKey]:
-        keys = ordering(self._plan)
-        if not keys:
-            raise ExpressionError(f"{what}() needs the rows in an order: sort() first")
-        return keys
-
-    def _end(self, n: int, keys: Sequence[ir.SortKey]) -> Rel:
-        rows = row_count("tail", n)
-        return built("tail", build.limit, build.sort(self._plan, reverse_keys(keys)), rows)
-
-    def _limited(self, what: str, n: int | None, offset: int = 0) -> RemoteFrame:
-        rows = None if n is None and what == "slice" else row_count(what, n)
-        return self._with(built(what, build.limit, self._plan, rows, row_count(what, offset)))
-
-    def unique(
-        self,
-        subset: Any = None,
-        *,
-        keep: Literal["any", "first", "last", "none"] = "any",
-        order_by: Any = None,
-    ) -> RemoteFrame:
-        """Every different row once, in no particular order.
-
-        Parameters
-        ----------
-        subset
-            The columns that are compared; all by default.
-        keep
-            Which of the rows that agree stays: ``any``, the ``first`` or ``last`` by `order_by`,
-            or ``none`` if there are several.
-
-        Examples
-        --------
-        >>> newest = sales.unique("store", keep="last", order_by="qty").sort("store")
-        >>> newest.select("store", "qty").head(1).collect().to_pydict()
-        {'store': ['a'], 'qty': [7]}
-        """
-        if keep not in ("any", "first", "last", "none"):
-            raise ExpressionError(f"unique: keep={keep!r}; it is any, first, last or none")
-        if (keep in ("first", "last")) != (order_by is not None):
-            raise ExpressionError("unique: `order_by` goes with keep='first' or keep='last'")
-        names = self.columns if subset is None else self._names(flat([subset]), "unique")
-        if subset is None and keep != "none":
-            keys = [build.col(self._plan.schema, i) for i in range(self.width)]
-            return self._with(build.aggregation(self._plan, keys, [], names=self.columns))
-        if keep == "none":
-            return self.filter(count().over(*map(Expr.column, names)) == 1)
-        order = names if order_by is None else order_by
-        number = row_number().over(
-            *map(Expr.column, names), order_by=order, descending=keep == "last"
-        )
-        return self.filter(number == 1)
 
     def group_by(self, *by: Any, **named: Any) -> GroupBy:
         """Groups of rows with equal keys (nulls are equal); continue with ``.agg(…)``.
@@ -674,42 +312,9 @@ class RemoteFrame(Results):
 
         return describe(self, percentiles)
 
-    # Inside.
-
-    def _with(self, plan: Rel) -> RemoteFrame:
-        return RemoteFrame(plan, self._executor)
-
     def _beside(self, other: RemoteFrame, plan: Rel) -> RemoteFrame:
         executor = common_executor([(self._plan, self._executor), (other._plan, other._executor)])
         return RemoteFrame(plan, executor)
-
-    def _expressions(self, exprs: Sequence[Any], named: dict[str, Any]) -> list[Expr]:
-        return expanded(exprs, named, self._plan.schema)
-
-    def _names(self, given: Sequence[Any], what: str) -> list[str]:
-        """Names of columns that exist, from names and selectors."""
-        found: dict[str, None] = {}
-        scope = RowScope(self._plan.schema)
-        for one in self._expressions(given, {}):
-            if one.text != one.root_name:
-                raise ExpressionError(f"{what}: {one!r} is not a column")
-            scope.column(one.text)
-            found[one.text] = None
-        return list(found)
-
-    def _floats(self) -> list[str]:
-        return [f.name for f in self._plan.schema if pt.is_floating(f.type)]
-
-    def _project(self, exprs: Sequence[Expr], what: str) -> RemoteFrame:
-        schema = self._plan.schema
-        scope = RowScope(schema)
-        lowered = [e.lower(scope) for e in exprs]
-        names = [e.output_name for e in exprs]
-        positions = [e.index for e in lowered if isinstance(e, ir.Column)]
-        plain = len(positions) == len(lowered) and not scope.extended
-        if plain and names == [schema.names[i] for i in positions]:
-            return self._with(build.select_columns(self._plan, positions))
-        return self._with(built(what, scope.project, self._plan, lowered, names))
 
 
 def _united(plans: Sequence[Rel]) -> Rel:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from operators.rel import Rel
 from remote_frame.errors import ExpressionError, FrameError
+from remote_frame.planned import Planned
 from remote_frame.scopes import position
 
 if TYPE_CHECKING:
@@ -22,27 +22,16 @@ if TYPE_CHECKING:
     import polars as pl
 
     from libd import Transport
-    from remote_frame.executor import Executor
 
 __all__ = ["Results", "widened"]
 
 _ROW_GROUP = 122_880
 
 
-class Results:
+class Results(Planned):
     """The methods of a `RemoteFrame` that compute it."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def plan(self) -> Rel:
-            """The plan."""
-
-        @property
-        def executor(self) -> Executor:
-            """Who computes it."""
 
     def collect(self) -> pa.Table:
         """Compute the rows. Those of a frame that was merely opened may be views of its memory."""

@@ -21,7 +21,8 @@ MODULES = sorted(p.stem for p in (ROOT / "remote_frame").glob("*.py") if p.stem 
 # Those whose public objects users meet must have examples at all.
 WITH_EXAMPLES = {
     *("aggregates", "api", "expressions", "files", "frame", "functions", "grouping"),
-    *("namespaces", "strings", "dates", "results", "rowwise", "selectors"),
+    *("namespaces", "numbers", "strings", "dates", "results", "rowwise", "selectors"),
+    *("columns", "rows"),
 }
 
 SALES = pa.table(
