@@ -131,6 +131,10 @@ void conn_serve(struct conn *conn);
 void conn_linger(struct conn *conn);
 void server_watch(struct server *server, struct watched *w, uint32_t events, int op); /* epoll_ctl */
 
+/* loop.c */
+/* What the thread of a `struct server` does, until it is stopped. */
+void *server_run(void *server);
+
 /* admission.c */
 /* How many descriptors this process may have. */
 uint64_t server_descriptors(void);
