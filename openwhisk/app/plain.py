@@ -10,8 +10,8 @@ from typing import Any
 MAX_DEPTH = 100
 
 
-# Most of what is long is numbers: their places need not be written down to look at them.
-_PLAIN = frozenset((int, bool, type(None)))
+_Place = str | tuple["_Place", str | int]
+"""What a value is part of, and its key there; written down only where something is wrong."""
 
 
 class NotPlainError(ValueError):
@@ -31,7 +31,7 @@ def plain_json(value: Any, place: str) -> Any:
     return _plain(value, place, 0)
 
 
-def _plain(value: Any, place: str, depth: int) -> Any:
+def _plain(value: Any, place: _Place, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -40,36 +40,37 @@ def _plain(value: Any, place: str, depth: int) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise NotPlainError(f"{place} is {value}, which JSON cannot express")
+            raise NotPlainError(f"{_shown(place)} is {value}, which JSON cannot express")
         return float(value)
     if depth >= MAX_DEPTH:
         raise NotPlainError(
-            f"{place[:60]}… is nested more than {MAX_DEPTH} deep, or contains itself"
+            f"{_shown(place)[:60]}… is nested more than {MAX_DEPTH} deep, or contains itself"
         )
     if isinstance(value, Mapping):
         plain: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise NotPlainError(f"{place} has the key {key!r}; JSON needs text keys")
-            _text(key, f"a key of {place}")
-            plain[key] = (
-                item if item.__class__ in _PLAIN else _plain(item, f"{place}[{key!r}]", depth + 1)
-            )
+                raise NotPlainError(f"{_shown(place)} has the key {key!r}; JSON needs text keys")
+            _text(key, place, "a key of ")
+            plain[key] = _plain(item, (place, key), depth + 1)
         return plain
     if isinstance(value, (list, tuple)):
-        return [
-            item if item.__class__ in _PLAIN else _plain(item, f"{place}[{i}]", depth + 1)
-            for i, item in enumerate(value)
-        ]
-    raise NotPlainError(f"{place} is {describe(value)}, which is not JSON")
+        return [_plain(item, (place, i), depth + 1) for i, item in enumerate(value)]
+    raise NotPlainError(f"{_shown(place)} is {describe(value)}, which is not JSON")
 
 
-def _text(value: str, place: str) -> str:
+def _text(value: str, place: _Place, which: str = "") -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise NotPlainError(f"{place} is text with half a surrogate pair: not JSON") from None
+        raise NotPlainError(
+            f"{which}{_shown(place)} is text with half a surrogate pair: not JSON"
+        ) from None
     return str(value)
+
+
+def _shown(place: _Place) -> str:
+    return place if isinstance(place, str) else f"{_shown(place[0])}[{place[1]!r}]"
 
 
 def describe(value: Any) -> str:
