@@ -209,13 +209,8 @@ class Pipeline:
             for _ in range(2):  # the first run of a query teaches the session what its stages need
                 frame.collect()
             self._applications[number] = (complete(self._control.last), frame.plan.schema)
-            while True:
-                try:
-                    self._run(number)
-                    break
-                except OutOfMemory:
-                    continue
-        return lambda: self._run(number)
+            self._finish(number)
+        return lambda: self._finish(number)
 
     def table(self, answer: pa.Table) -> pa.Table:
         """It is one."""
@@ -234,6 +229,14 @@ class Pipeline:
         self._server.close()
         self._session.close()
         self._control.close()
+
+    def _finish(self, number: int) -> pa.Table:
+        """Run until no function needs more than its limit; what counts is the last run."""
+        while True:
+            try:
+                return self._run(number)
+            except OutOfMemory:
+                continue  # with twice as much
 
     def _run(self, number: int) -> pa.Table:
         app, schema = self._applications[number]
@@ -299,8 +302,8 @@ class Pipeline:
         }
 
     def _limit(self, number: int, element: ComputeElement) -> int:
-        """What a function reserves: the limit of its element without the room that costs elements
-        nothing, as they reserve what they hold.
+        """What a function reserves: the limit of its element, without the room for what a worker
+        kept, which elements do not reserve. Doubled where it was too little.
         """
         least = max(element.limits.mem - KEPT_BY_WORKERS, LEAST_MEMORY)
         return self._limits.get((number, element.name), least)

@@ -26,10 +26,10 @@ __all__ = ["KEPT_BY_WORKERS", "Sizes"]
 _MiB = 1 << 20
 
 KEPT_BY_WORKERS = 128 * _MiB
-"""Room for what a worker kept of the elements before it. Without it, more than half of TPC-DS's
-queries at SF 1 whose needs were known found no worker that was lean enough, and had one forked,
-which takes 10 ms, and 12 more until it is as warm. A limit reserves nothing: what elements hold
-does."""
+"""Room for what a worker kept of the elements before it, which counts against the limit of the next
+one. Without it more than half of TPC-DS's queries at SF 1 whose needs were known found no worker
+that was lean enough, and had one forked: 10 ms, and 12 more until it is as warm. What an element
+reserves follows what it holds; all of its limit has to be free only when it starts."""
 
 _STEP = 4 * _MiB
 # From run to run what a query of TPC-DS at SF 10 holds differs by up to an eighth. This is about
@@ -99,7 +99,7 @@ class Sizes:
         return known is not None and not grain.storage and grain.copies <= known.coarse
 
     def memory(self, shape: str, grain: Grain, stage: str, expected: float) -> int:
-        """Bytes to reserve for each copy of a stage.
+        """The limit of each copy of a stage, in bytes.
 
         What it held, with a margin and `KEPT_BY_WORKERS`, where that is known, and more than was
         too little before; else a guess from what is `expected`, and all that the grain allows if
