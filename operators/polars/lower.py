@@ -118,12 +118,14 @@ class _Lowering(Joins):
 
     def _scan(self, scan: Scan) -> Frame:
         match scan.source:
-            case ParquetSource(table=name, part=None, hive=()) | InputSource(name=name):
+            case InputSource(name=name):
+                pass
+            case ParquetSource(table=name, part=None, hive=(), intervals=False):
                 pass
             case _:
-                raise UnsupportedPlan("parts of tables, and columns in paths")
-        if isinstance(scan.source, ParquetSource) and scan.source.intervals:
-            raise UnsupportedPlan("files with intervals, over whose schema Polars panics")
+                raise UnsupportedPlan(
+                    "parts of tables, columns in paths, and intervals, over which Polars panics"
+                )
         if len(set(scan.source_schema.names)) < len(scan.source_schema):
             raise UnsupportedPlan("a table with two columns of one name")
         used = {*scan.columns, *columns_used(scan.predicate)} or {0}  # some column has the rows
