@@ -27,7 +27,7 @@ class SpooledTable:
     Parameters
     ----------
     descriptor
-        Of the file, which is owned from now on.
+        Of the file, which is owned once there is a table.
     origin
         What it was read from, for people.
     """
@@ -35,10 +35,10 @@ class SpooledTable:
     def __init__(self, descriptor: int, origin: str) -> None:
         self.descriptor = descriptor
         self.origin = origin
-        self._release = weakref.finalize(self, _released, descriptor)
         with pq.ParquetFile(self.path) as file:
             self._stored = file.schema_arrow
             self.rows: int = file.metadata.num_rows
+        weakref.finalize(self, _released, descriptor, os.getpid())
 
     @classmethod
     def written(cls, data: pa.Table | pa.RecordBatchReader, origin: str) -> SpooledTable:
@@ -59,10 +59,10 @@ class SpooledTable:
                     writer.write_table(table, row_group_size=_ROW_GROUP)
             return cls(descriptor, origin)
         except (pa.ArrowException, OSError) as error:
-            _released(descriptor)
+            os.close(descriptor)
             raise StorageError(f"{origin}: {error}") from error
         except BaseException:
-            _released(descriptor)
+            os.close(descriptor)
             raise
 
     @property
@@ -145,7 +145,9 @@ def _groups(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending, data.schema)
 
 
-def _released(descriptor: int) -> None:
-    # Somebody may hold the file open longer than the table lives: its bytes go back now.
-    os.ftruncate(descriptor, 0)
+def _released(descriptor: int, owner: int) -> None:
+    # Somebody may hold the file open longer than the table lives: its bytes go back now. In a child
+    # of fork they are still its parent's.
+    if os.getpid() == owner:
+        os.ftruncate(descriptor, 0)
     os.close(descriptor)
