@@ -23,10 +23,10 @@ LEAST_DEFAULT_MEMORY = 1 << 30
 """What a compute element may hold at least, where nobody says how much."""
 
 # Imported once per worker pool, so that an element starts in milliseconds. DuckDB imports
-# pyarrow.dataset and, where it is installed, pandas when it is first given Arrow data: half a
-# second of CPU in every worker otherwise.
+# pyarrow.dataset when it is first given Arrow data; pyarrow would import pandas, which comes when
+# an element asks for it.
 PREIMPORT = (
-    "pandas",
+    "remote_frame.pandas_later",
     "pyarrow.dataset",
     "libd.action",
     "remote_frame.executor",

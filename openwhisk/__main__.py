@@ -26,8 +26,8 @@ DEFAULT_PORT = 3233  # stand-alone OpenWhisk's
 # What elements commonly import; a worker forks from a process that has them. Absent ones are left
 # out.
 PREIMPORT = (
-    "numpy,pandas,pyarrow.dataset,libd.action,remote_array,remote_frame.executor,operators.duckdb,"
-    "engine.element"
+    "numpy,remote_frame.pandas_later,pyarrow.dataset,libd.action,remote_array,"
+    "remote_frame.executor,operators.duckdb,engine.element"
 )
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _HOPELESS = 3
 _PATIENCE = 2.0  # seconds that a zygote has to kill its workers
 
-SHARED = 0.85
+SHARED = 0.78
 """The share of a zygote's anonymous memory that its workers have in common with it, and that is
 charged once. Fresh ones have 79 of 82 MiB, one that had run twelve queries of TPC-DS 70
 (``Shared_Dirty`` in smaps_rollup, which takes 1 to 6 ms to read: too long to ask each time)."""
