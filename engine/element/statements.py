@@ -64,7 +64,7 @@ def run(
 
     def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> pa.Table:
         fragment, supplied = _fragment(text, reads, answer, action)
-        return kernel.table(fragment, supplied, more=True)
+        return kernel.table(fragment, supplied)
 
     given.update(narrowed(given, keys, ask))
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
@@ -178,7 +178,7 @@ def reduced(
     wanted = {}
     for column, (statement, reads) in (keys or {}).items():
         fragment, supplied = _fragment(statement, reads, _KEY, action)
-        (values,) = kernel.table(fragment, supplied, more=True).combine_chunks().columns
+        (values,) = kernel.table(fragment, supplied).combine_chunks().columns
         if len(values) <= MOST_KEYS:
             wanted[column] = values
     schema = _schema(columns.items())

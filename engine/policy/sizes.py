@@ -25,7 +25,7 @@ __all__ = ["KEPT_BY_WORKERS", "Sizes"]
 
 _MiB = 1 << 20
 
-KEPT_BY_WORKERS = 128 * _MiB
+KEPT_BY_WORKERS = 192 * _MiB
 """Room for what a worker kept of the elements before it, which counts against the limit of the next
 one. Without it more than half of TPC-DS's queries at SF 1 whose needs were known found no worker
 that was lean enough, and had one forked: 10 ms, and 12 more until it is as warm. What an element

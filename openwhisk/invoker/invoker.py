@@ -57,6 +57,7 @@ from openwhisk.worker.messages import (
     Hello,
     Metrics,
     Quit,
+    Rested,
     Run,
     decode_from_worker,
     encode,
@@ -344,11 +345,14 @@ class Invoker:
                 continue
             self._on_message(worker, message)
 
-    def _on_message(self, worker: Worker, message: Hello | Done | Failed) -> None:
+    def _on_message(self, worker: Worker, message: Hello | Rested | Done | Failed) -> None:
         if isinstance(message, Hello):
             if secrets.compare_digest(message.token, self._token):
                 self._stillborn = 0
                 self._pool.greeted(worker, message.data, message.anon)
+            return
+        if isinstance(message, Rested):
+            self._pool.rested(worker, message.data, message.anon)
             return
         run = worker.run
         if run is None or self._pending[run].number != message.number:

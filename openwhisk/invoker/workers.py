@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from openwhisk.scheduler.messages import RunId
+from openwhisk.worker.limits import USEFUL, may_keep
 from openwhisk.worker.messages import Metrics
 
 # Codes that a worker keeps before it is told to forget them all.
@@ -27,14 +28,6 @@ KNOWN_CODES = 256
 # A worker that holds so many times what a fresh one holds is not worth keeping for ever.
 FAT = 2
 
-# Of the bytes that a fresh worker leaves an element, the share that a used one may hold already.
-KEPT = 0.25
-# And what it may hold in any case, up to half of them: stacks of threads and caches of allocators,
-# which the next element uses. Without that, three of four queries of TPC-DS whose needs were known
-# had a worker forked for them, 22 ms each. More is missed by elements that need their limit: with
-# three quarters of what is left q67 and q78 at SF 10 had to be cut finer in 512 MB.
-USEFUL = 96 << 20
-
 
 class State(Enum):
     """What a worker is doing."""
@@ -42,6 +35,7 @@ class State(Enum):
     FORKING = auto()
     IDLE = auto()
     BUSY = auto()
+    RESTING = auto()
     DYING = auto()
 
 
@@ -156,8 +150,7 @@ class WorkerPool:
                 self._take(worker, run)
                 return
         self._waiting.append(Waiting(run, mem))
-        if self._forking() < len(self._waiting):
-            self.add()
+        self.refork()
 
     def stop(self, run: RunId, reason: str) -> bool:
         """Kill the worker of a run. False if it had none: then it is over at once."""
@@ -190,6 +183,13 @@ class WorkerPool:
         else:
             self._rest(worker)
 
+    def rested(self, worker: Worker, data: int, anon: int) -> None:
+        """A worker has given back what it could, and holds so much now."""
+        worker.data, worker.anon = data, anon
+        if worker.state is State.RESTING:
+            self._free(worker)
+            self.refork()
+
     def finished(self, worker: Worker, metrics: Metrics) -> RunId | None:
         """A worker is done with its run. ``None`` if it was to die anyway."""
         worker.data, worker.anon = metrics.data, metrics.anon
@@ -198,13 +198,10 @@ class WorkerPool:
             return None
         del self._busy[run]
         worker.run = None
-        for waiting in self._waiting:
-            if self._lean_enough(worker, waiting.mem):
-                self._waiting.remove(waiting)
-                self._take(worker, waiting.run)
-                return run
-        self._rest(worker)
-        self._replenish()
+        if metrics.restless:
+            worker.state = State.RESTING
+        else:
+            self._free(worker)
         return run
 
     def exited(self, worker: Worker) -> RunId | None:
@@ -214,8 +211,8 @@ class WorkerPool:
             self._idle.remove(worker)
         if worker.run is not None:
             self._busy.pop(worker.run, None)
-        if worker.state is State.FORKING and self._forking() < len(self._waiting):
-            self.add()
+        if worker.state in (State.FORKING, State.RESTING):
+            self.refork()
         worker.close()
         return worker.run
 
@@ -239,8 +236,8 @@ class WorkerPool:
         return runs
 
     def refork(self) -> None:
-        """Ask for workers for the runs that wait."""
-        for _ in range(len(self._waiting) - self._forking()):
+        """Ask for workers for the runs that wait, as far as none are about to be free."""
+        for _ in range(len(self._waiting) - self._count(State.FORKING, State.RESTING)):
             self.add()
 
     def abandon(self) -> list[RunId]:
@@ -279,18 +276,12 @@ class WorkerPool:
 
     @property
     def idle(self) -> list[Worker]:
-        """Workers that wait for work."""
-        return list(self._idle)
+        """Workers that wait for work, or are about to."""
+        return [*self._idle, *(w for w in self.workers.values() if w.state is State.RESTING)]
 
     def _lean_enough(self, worker: Worker, mem: int) -> bool:
-        """Whether what a worker has kept from earlier runs leaves an element its limit.
-
-        Allocators keep address space that they no longer use, and the limit counts it: a worker
-        that kept more than `KEPT` of what a fresh one would leave, and more than is `USEFUL`, is
-        not used for this limit.
-        """
-        room = mem - self._leanest
-        return worker.data - self._leanest <= max(KEPT * room, min(room / 2, USEFUL))
+        """Whether what a worker has kept from earlier runs leaves an element its limit."""
+        return worker.data - self._leanest <= may_keep(mem, self._leanest)
 
     def _replenish(self) -> None:
         """Have a lean worker made while nobody waits for one, if none of those that are idle is.
@@ -298,12 +289,22 @@ class WorkerPool:
         Forking takes 20 to 30 ms, which the next run would wait for. While a run has the cores it
         would be in its way.
         """
-        quiet = not self._busy and not self._waiting and not self._forking()
+        quiet = not self._busy and not self._waiting and not self._count(State.FORKING)
         if quiet and self._spare and all(w.data - self._leanest > USEFUL for w in self._idle):
             self.add()
 
-    def _forking(self) -> int:
-        return sum(worker.state is State.FORKING for worker in self.workers.values())
+    def _count(self, *states: State) -> int:
+        return sum(worker.state in states for worker in self.workers.values())
+
+    def _free(self, worker: Worker) -> None:
+        """A worker takes the first run that waits and for which it is lean enough, or waits."""
+        for waiting in self._waiting:
+            if self._lean_enough(worker, waiting.mem):
+                self._waiting.remove(waiting)
+                self._take(worker, waiting.run)
+                return
+        self._rest(worker)
+        self._replenish()
 
     def _take(self, worker: Worker, run: RunId) -> None:
         worker.state = State.BUSY

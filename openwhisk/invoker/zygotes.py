@@ -18,7 +18,7 @@ _PATIENCE = 2.0  # seconds that a zygote has to kill its workers
 
 SHARED = 0.78
 """The share of a zygote's anonymous memory that its workers have in common with it, and that is
-charged once. Fresh ones have 79 of 82 MiB, one that had run twelve queries of TPC-DS 70
+charged once. Fresh ones have 54 of 57 MiB, one that had run twelve queries of TPC-DS 44
 (``Shared_Dirty`` in smaps_rollup, which takes 1 to 6 ms to read: too long to ask each time)."""
 
 

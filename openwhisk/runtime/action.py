@@ -7,6 +7,7 @@ nor who decides what an element is granted.
 
 from __future__ import annotations
 
+import logging
 import math
 import numbers
 import threading
@@ -19,6 +20,8 @@ from openwhisk.app.model import Limits
 from openwhisk.errors import ElementError, TransportNotGrantedError
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 # Metrics of one run travel with its result and stay in the activation's record.
 MOST_METRICS, LONGEST_METRIC_NAME = 64, 100
@@ -78,6 +81,20 @@ class Resources:
         with self._lock:
             item = self._items.pop(key, None)
         _close(item)
+
+    def when_idle(self) -> None:
+        """Tell resources that have a ``when_idle()`` that nothing is to do. One that fails at it is
+        closed and forgotten.
+        """
+        with self._lock:
+            items = list(self._items.items())
+        for key, item in items:
+            try:
+                if callable(told := getattr(item, "when_idle", None)):
+                    told()
+            except Exception as error:
+                log.warning("%s failed when idle, and is closed: %s", key, error)
+                self.discard(key)
 
     def close(self) -> None:
         """Close and forget everything, newest first."""
@@ -197,7 +214,9 @@ class Action:
         `factory`.
 
         Use it for what is costly to open and holds no data of one element: a database connection, a
-        cache of attached arenas. The worker closes it (``close()``, where it has one) when it ends.
+        cache of attached arenas. The worker closes it (``close()``, where it has one) when it ends,
+        and calls its ``when_idle()``, where it has one, when there has been nothing to do for a
+        moment: what it holds in advance then is better given back.
         """
         return self._resources.get(key, factory)
 

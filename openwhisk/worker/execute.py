@@ -11,8 +11,8 @@ import msgspec
 from openwhisk._sampler import Sampler
 from openwhisk.app.model import Limits
 from openwhisk.runtime import Action, ElementFailure, Outcome, Resources, run_element
-from openwhisk.worker.limits import LimitTooSmallError, held_data, memory_limit
-from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Run
+from openwhisk.worker.limits import LimitTooSmallError, held_data, may_keep, memory_limit
+from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Rested, Run
 from openwhisk.worker.scratch import Scratch
 from openwhisk.worker.transports import GrantedTransports
 
@@ -35,6 +35,10 @@ _unpack_map = msgspec.msgpack.Decoder(dict[str, Any]).decode
 # Names of exceptions that say that a memory server went away under an element.
 _GONE = frozenset({"TransportClosedError"})
 
+# Anonymous memory that a worker keeps for the next element beyond what it held when it last rested:
+# what allocators have free.
+_SLACK = 48 << 20
+
 # What a failure may say; a message may quote whatever an element had in its hands.
 MESSAGE_LIMIT, TRACEBACK_LIMIT = 4_000, 64_000
 
@@ -46,12 +50,22 @@ class _Known:
 
 
 class Executor:
-    """Runs elements one after the other; keeps their code and warm resources."""
+    """Runs elements one after the other; keeps their code and warm resources.
+
+    Attributes
+    ----------
+    restless
+        Whether so much is held in advance after a run that `rest` should be next.
+    """
+
+    restless = False
 
     def __init__(self) -> None:
         self._resources = Resources()
         self._known: dict[int, _Known] = {}
         self._sampler = Sampler()
+        self._fresh = held_data()
+        self._rested: Rested | None = None
 
     def anon(self) -> int:
         """Anonymous memory of this process now, in bytes."""
@@ -59,6 +73,8 @@ class Executor:
 
     def run(self, run: Run) -> Done | Failed:
         """Run an element; what goes wrong in it is part of the answer."""
+        if held_data() - self._fresh > may_keep(run.mem, self._fresh):
+            self.rest()
         known = self._know(run)
         transports = GrantedTransports(
             run.activation, run.grants, known.code.merged, self._resources
@@ -93,6 +109,9 @@ class Executor:
         read, written = transports.moved()
         transports.close()
         scratch.close()
+        held, anon = held_data(), self.anon()
+        rested = self._rested
+        self.restless = rested is None or anon > rested.anon + _SLACK
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
@@ -100,9 +119,10 @@ class Executor:
             bytes_read=read,
             bytes_written=written,
             spilled=scratch.peak,
-            data=held_data(),
-            anon=self._sampler.read(),
+            data=held if rested is None else min(held, rested.data),
+            anon=anon,
             recorded=action.metrics,
+            restless=self.restless,
         )
         if failure is not None:
             kind, message, traceback = failure
@@ -111,6 +131,12 @@ class Executor:
                 run.number, kind, shorten(message, MESSAGE_LIMIT), traceback, logs, metrics
             )
         return Done(run.number, msgspec.Raw(result), logs, metrics)
+
+    def rest(self) -> Rested:
+        """Give back what is held in advance for the next run."""
+        self._resources.when_idle()
+        self._rested = Rested(held_data(), self.anon())
+        return self._rested
 
     def _know(self, run: Run) -> _Known:
         if run.forget:

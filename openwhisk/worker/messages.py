@@ -69,6 +69,13 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     anon: int
 
 
+class Rested(msgspec.Struct, frozen=True, array_like=True, tag="rested"):
+    """Worker to invoker: I gave back what I could. `data` and `anon` as in `Metrics`."""
+
+    data: int
+    anon: int
+
+
 class Metrics(msgspec.Struct, frozen=True, array_like=True):
     """What a run took.
 
@@ -79,9 +86,11 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
     spilled
         The most bytes that its scratch directory was seen to hold.
     data, anon
-        What it holds after it.
+        What it holds after it; `data` without what it would give back to an element that needs it.
     recorded
         What the element's code counted itself.
+    restless
+        Whether the worker gives back what it can before it does anything else; `Rested` follows.
     """
 
     cpu_seconds: float = 0.0
@@ -93,6 +102,7 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
     data: int = 0
     anon: int = 0
     recorded: dict[str, float] = {}
+    restless: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
@@ -165,7 +175,7 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag="exited"):
 
 
 ToWorker = Run | Quit
-FromWorker = Hello | Done | Failed
+FromWorker = Hello | Rested | Done | Failed
 ToZygote = Configure | Fork | Kill
 FromZygote = Ready | Forked | Exited
 

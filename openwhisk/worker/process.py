@@ -8,6 +8,10 @@ from openwhisk.worker.execute import Executor
 from openwhisk.worker.limits import held_data
 from openwhisk.worker.messages import Hello, Quit, decode_to_worker, encode
 
+# Milliseconds without work after which a worker gives back what it keeps for the next run. A
+# program that runs one query after the other asks again sooner.
+_PATIENCE = 25
+
 
 def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
     """Serve an invoker until it says so, or is gone.
@@ -34,14 +38,20 @@ def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
     poller.register(lifeline, zmq.POLLIN)
     try:
         link.send(encode(Hello(token, held_data(), executor.anon())))
+        patience = None
         while True:
-            ready = dict(poller.poll())
+            if patience == 0 or not (ready := dict(poller.poll(patience))):
+                link.send(encode(executor.rest()))
+                patience = None
+                continue
             if lifeline in ready:
                 return
             message = decode_to_worker(link.recv())
             if isinstance(message, Quit):
                 return
             link.send(encode(executor.run(message)))
+            # Whoever waits for the answer need not wait for this.
+            patience = 0 if executor.restless else _PATIENCE
     finally:
         executor.close()
         link.close()

@@ -61,7 +61,8 @@ class Kernel:
     Notes
     -----
     Not thread-safe: one fragment at a time. The reader that `run` returns must be drained
-    or closed before the next `run`; `table` does so.
+    or closed before the next `run`; `table` does so. Threads, and memory that was freed, are kept
+    for the next fragment until `when_idle`.
 
     Inputs whose batches are in memory already are scanned by a table function of ours
     (``csrc/scan.h``), where the connection could load it (`open` can); others, and columns of types
@@ -147,8 +148,6 @@ class Kernel:
         self,
         fragment: Fragment,
         inputs: Mapping[str, ArrowStream] | None = None,
-        *,
-        more: bool = False,
     ) -> pa.RecordBatchReader:
         """Start `fragment`; batches come as they are made, of exactly `fragment.schema`.
 
@@ -160,8 +159,6 @@ class Kernel:
             For every input that the fragment does not read from Parquet, an object with
             `__arrow_c_stream__` (a table, a frame, …). Only the columns that the fragment names
             are asked of it.
-        more
-            Whether another fragment follows at once, for which threads stay.
         """
         self._forget()
         self._wake(self._threads)
@@ -175,17 +172,25 @@ class Kernel:
         except BaseException:
             self._forget()
             raise
-        return self._batches(reader, fragment, more)
+        return self._batches(reader, fragment)
 
     def table(
         self,
         fragment: Fragment,
         inputs: Mapping[str, ArrowStream] | None = None,
-        *,
-        more: bool = False,
     ) -> pa.Table:
         """Run `fragment` to its end; see `run`."""
-        return self.run(fragment, inputs, more=more).read_all()
+        return self.run(fragment, inputs).read_all()
+
+    def when_idle(self) -> None:
+        """Let threads go, and give freed memory back, while nothing is to do.
+
+        Takes two milliseconds, and as long again when the next fragment is run.
+        """
+        if self._threads > 1 and not self._resting:
+            with contextlib.suppress(duckdb.Error):
+                self._connection.execute("SET threads = 1")
+            self._resting = True
 
     def close(self) -> None:
         """Close the connection."""
@@ -331,9 +336,7 @@ class Kernel:
         cast = f"SELECT {columns} FROM (\n{sql}\n) AS answer({names})"
         return self._execute(cast).to_arrow_reader(rows)
 
-    def _batches(
-        self, reader: pa.RecordBatchReader, fragment: Fragment, more: bool
-    ) -> pa.RecordBatchReader:
+    def _batches(self, reader: pa.RecordBatchReader, fragment: Fragment) -> pa.RecordBatchReader:
         schema = pa.schema([pa.field(f.name, canonical(f.type)) for f in fragment.schema])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -351,8 +354,6 @@ class Kernel:
                             yield batch.select([])
             finally:
                 self._forget()
-                if not more:
-                    self._rest()
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -361,15 +362,6 @@ class Kernel:
         if threads and (self._resting or threads != self._threads):
             self._connection.execute(f"SET threads = {threads}")
             self._threads, self._resting = threads, False
-
-    def _rest(self) -> None:
-        """Let threads go between elements. Each keeps freed memory for itself, which would count
-        against the next one.
-        """
-        if self._threads > 1:
-            with contextlib.suppress(duckdb.Error):
-                self._connection.execute("SET threads = 1")
-            self._resting = True
 
     def _forget(self) -> None:
         self._named.clear()

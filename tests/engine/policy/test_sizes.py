@@ -15,7 +15,7 @@ MiB = 1 << 20
 WHOLE = Grain(1, 2, 4096 * MiB)
 PARTS = Grain(4, 1, 4096 * MiB)
 UNKNOWN = 400 * MiB
-KEPT = 128 * MiB  # by workers, of elements before
+KEPT = 192 * MiB  # by workers, of elements before
 
 
 def held(name: str, anon: int, data: int, index: int = 0) -> ElementRecord:

@@ -78,6 +78,57 @@ def test_a_little_that_a_worker_kept_is_useful() -> None:
     assert len(o.forked) == 2, "it is more than half"
 
 
+def test_nobody_is_forked_while_a_worker_is_about_to_be_free() -> None:
+    o = Outside()
+    o.pool.start(run(0), 400 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=390 * MiB, restless=True))
+    assert o.pool.idle == [o.forked[0]], "what it holds counts as held by a worker that waits"
+    o.pool.start(run(1), 400 * MiB)
+    assert (len(o.forked), len(o.assigned)) == (1, 1)
+    o.pool.start(run(2), 400 * MiB)
+    assert len(o.forked) == 2, "one for the second"
+    o.pool.rested(o.forked[0], 20 * MiB, 15 * MiB)
+    assert o.assigned[1] == (o.forked[0], run(1))
+    o.greet(o.forked[1])
+    assert o.assigned[2] == (o.forked[1], run(2))
+
+
+def test_a_worker_that_stays_fat_is_passed_over_after_it_rested() -> None:
+    o = Outside()
+    o.pool.start(run(0), 400 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=390 * MiB, restless=True))
+    o.pool.start(run(1), 400 * MiB)
+    o.pool.rested(o.forked[0], 380 * MiB, 370 * MiB)
+    assert len(o.assigned) == 1
+    assert len(o.forked) == 2
+    assert o.pool.idle == [o.forked[0]]
+
+
+def test_a_worker_that_dies_while_it_rests_is_replaced_if_somebody_waits() -> None:
+    o = Outside()
+    o.pool.start(run(0), 400 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=20 * MiB, restless=True))
+    o.pool.start(run(1), 400 * MiB)
+    assert o.pool.exited(o.forked[0]) is None
+    assert len(o.forked) == 2
+    assert o.pool.idle == []
+
+
+def test_what_an_idle_worker_holds_is_known_once_it_rested() -> None:
+    o = Outside()
+    o.pool.start(run(0), 400 * MiB)
+    o.greet(o.forked[0])
+    o.pool.finished(o.forked[0], Metrics(data=20 * MiB, anon=60 * MiB))
+    o.pool.rested(o.forked[0], 18 * MiB, 12 * MiB)
+    assert (o.forked[0].state, o.forked[0].anon) == (State.IDLE, 12 * MiB)
+    o.pool.start(run(1), 400 * MiB)
+    o.pool.rested(o.forked[0], 17 * MiB, 11 * MiB)  # on its way when the run was assigned
+    assert o.pool.is_running(run(1))
+
+
 def test_a_fresh_worker_takes_a_run_whose_limit_nobody_can_keep() -> None:
     # It says so in the answer; the run must not wait for ever.
     o = Outside()
