@@ -34,6 +34,7 @@ _ATTEMPTS = 3
 _SUMMED = (
     "compute_gb_s",
     "memory_gb_s",
+    "held_gb_s",
     "core_s",
     "cpu_s",
     "warm_gb_s",

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""`Sampler`: the most anonymous memory that this process held while it was being watched.
+"""`Sampler`: how much anonymous memory this process held while it was being watched.
 
 A native thread reads ``/proc/self/statm`` (one ``pread``) about every 2 ms; resident minus shared pages is RssAnon, and private
 writable memory, touched or not, is VmData. It never takes the GIL, and it sleeps on a condition variable while nothing is watched.
@@ -19,11 +19,24 @@ cdef extern from *:
         int64_t peak;
         int64_t peak_data;
         int64_t samples;
+        int64_t last;
+        struct timespec since;
+        double seconds, byte_seconds;
     } sampler_t;
 
     static void sampler_note(void *sampler) {
         sampler_t *s = sampler;
         int64_t data = 0, now = looker_read(&s->looker, s->fd, &data);
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        if (now < 0) now = s->last;
+        if (s->samples) {
+            double passed = (double)(time.tv_sec - s->since.tv_sec) + 1e-9 * (double)(time.tv_nsec - s->since.tv_nsec);
+            s->seconds += passed;
+            s->byte_seconds += passed * 0.5 * (double)(now + s->last);
+        }
+        s->last = now;
+        s->since = time;
         if (now > s->peak) s->peak = now;
         if (data > s->peak_data) s->peak_data = data;
         s->samples++;
@@ -48,7 +61,8 @@ cdef extern from *:
 
     static void sampler_start(sampler_t *s) {
         looker_lock(&s->looker);
-        s->peak = s->peak_data = s->samples = 0;
+        s->peak = s->peak_data = s->samples = s->last = 0;
+        s->seconds = s->byte_seconds = 0.0;
         sampler_note(s);
         looker_want(&s->looker, 1 - s->looker.wanted);
         looker_unlock(&s->looker);
@@ -73,6 +87,8 @@ cdef extern from *:
         int fd
         int64_t peak_data
         int64_t samples
+        double seconds
+        double byte_seconds
     int sampler_open(sampler_t *s, long interval_ns) nogil
     void sampler_start(sampler_t *s) nogil
     int64_t sampler_stop(sampler_t *s) nogil
@@ -133,6 +149,16 @@ cdef class Sampler:
     def peak_data(self):
         """The most VmData (what RLIMIT_DATA limits) that the last watch saw, in bytes."""
         return self._state.peak_data
+
+    @property
+    def seconds(self):
+        """How long the last watch took."""
+        return self._state.seconds
+
+    @property
+    def byte_seconds(self):
+        """The integral of anonymous memory over the last watch, between samples taken as straight."""
+        return self._state.byte_seconds
 
     @property
     def samples(self):

@@ -116,6 +116,10 @@ class Usage(msgspec.Struct, kw_only=True):
     compute_gb_s, memory_gb_s, core_s
         Reserved bytes and cores over time: of every attempt of every compute element; of the
         activation's memory elements until they were freed, or passed to a session.
+    held_gb_s
+        Anonymous memory that compute elements really held over time, as their workers measured it
+        (every 2 ms), without what these share with their zygote: beside `compute_gb_s`, which is
+        what they are charged. Runs whose worker died are not in it.
     cpu_s
         What was really computed.
     peak_compute_bytes, peak_memory_bytes
@@ -130,6 +134,7 @@ class Usage(msgspec.Struct, kw_only=True):
 
     compute_gb_s: float = 0.0
     memory_gb_s: float = 0.0
+    held_gb_s: float = 0.0
     core_s: float = 0.0
     cpu_s: float = 0.0
     peak_compute_bytes: int = 0

@@ -41,7 +41,15 @@ __all__ = [
     "write_json",
 ]
 
-_SUMMED = ("bytes_written", "bytes_read", "compute_gb_s", "memory_gb_s", "core_s", "elements")
+_SUMMED = (
+    "bytes_written",
+    "bytes_read",
+    "compute_gb_s",
+    "memory_gb_s",
+    "held_gb_s",
+    "core_s",
+    "elements",
+)
 _PEAKS = ("peak_compute_bytes", "peak_memory_bytes", "peak_anon_bytes")
 
 
@@ -88,6 +96,8 @@ class QueryRecord:
         The most that one compute element really held, measured.
     compute_gb_s, memory_gb_s, core_s
         Reserved over time; GB is 10**9 bytes.
+    held_gb_s
+        What compute elements really held over time, measured.
     resident
         What the query had of resident columns (`engine.resident.use.ResidentUse`); None where
         none are kept.
@@ -113,6 +123,7 @@ class QueryRecord:
     peak_anon_bytes: int | None = None
     compute_gb_s: float | None = None
     memory_gb_s: float | None = None
+    held_gb_s: float | None = None
     core_s: float | None = None
     resident: Mapping[str, int | float] | None = None
     rows: int | None = None

@@ -225,6 +225,7 @@ def _measured(record: QueryRecord, run: Any, seconds: float, rows: int) -> Query
         peak_anon_bytes=max((e.peak_anon_bytes for e in run.activation.elements), default=0),
         compute_gb_s=usage.compute_gb_s,
         memory_gb_s=usage.memory_gb_s,
+        held_gb_s=usage.held_gb_s,
         core_s=usage.core_s,
         recomputed=tuple(usage.recomputed),
         resident=None if resident is None else dataclasses.asdict(resident),

@@ -175,18 +175,20 @@ def slow(one: Pass) -> list[Slow]:
 
 
 def reserved(
-    one: Pass, key: str, *, process: bool = False
+    one: Pass, key: str, *, process: bool = False, held: bool = False
 ) -> tuple[float, tuple[int, float]] | None:
     """Reserved GB·s, ours / theirs: of the sums, and the best query with its ratio.
 
-    With `process` theirs are those of `Cell.process_gb_s`.
+    With `process` theirs are those of `Cell.process_gb_s`, with `held` ours those of
+    `Cell.held_gb_s`: less nobody could reserve who runs these elements.
     """
     each: dict[int, tuple[float, float]] = {}
     for q in both(one, OURS, key):
-        ours, cell = one.queries[q][OURS].reserved_gb_s, one.queries[q][key]
-        figures = cell.process_gb_s if process else cell.gb_s
-        if ours is not None and figures:
-            each[q] = ours, statistics.median(figures)
+        mine, cell = one.queries[q][OURS], one.queries[q][key]
+        ours = mine.held_gb_s if held else mine.gb_s
+        theirs = cell.process_gb_s if process else cell.gb_s
+        if ours and theirs:
+            each[q] = statistics.median(ours), statistics.median(theirs)
     if not each:
         return None
     best = min(each, key=lambda q: each[q][0] / each[q][1])

@@ -167,5 +167,7 @@ def book(cell: Cell, outcome: Outcome) -> None:
         cell.core_s.append(round(float(figures["core_s"]), 4))
     if "process_gb_s" in figures:
         cell.process_gb_s.append(round(float(figures["process_gb_s"]), 6))
+    if "held_gb_s" in figures:
+        cell.held_gb_s.append(round(float(figures["held_gb_s"]), 6))
     if "reserved_bytes" in figures:
         cell.reserved_bytes = max(cell.reserved_bytes or 0, int(figures["reserved_bytes"]))

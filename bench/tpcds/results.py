@@ -35,6 +35,8 @@ class Cell(msgspec.Struct, kw_only=True):
         What the last round's GB·s are made of.
     process_gb_s
         Of each round, of one function alone: if its limit held its whole process.
+    held_gb_s
+        Of each round, of ours alone: what its elements held, and what memory elements reserved.
     peak_bytes
         The most that one part of the engine held: the process of a peer (resident), the largest
         compute element or function (anonymous).
@@ -56,6 +58,7 @@ class Cell(msgspec.Struct, kw_only=True):
     core_s: list[float] = []
     gb_s_parts: dict[str, float] = {}
     process_gb_s: list[float] = []
+    held_gb_s: list[float] = []
     peak_bytes: int | None = None
     reserved_bytes: int | None = None
     rows: int | None = None

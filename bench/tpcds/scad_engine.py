@@ -80,6 +80,7 @@ class ScadEngine:
             parts["resident"] = run.resident.bytes * self._seconds / 1e9
         return {
             "gb_s": parts,
+            "held_gb_s": run.usage.held_gb_s + run.usage.memory_gb_s,
             "core_s": run.usage.core_s,
             "cpu_s": run.usage.cpu_s,
             "peak_bytes": max((e.peak_anon_bytes for e in elements), default=0),

@@ -172,6 +172,8 @@ def _reserved(cold: Pass | None) -> Iterator[Target]:
         said = f"{total:.2f} x in total, {ratio:.2f} x at best (q{best})"
         if cold is not None and (whole := reserved(cold, key, process=True)) is not None:
             said += f"; if its process were limited, {whole[0]:.2f} x and {whole[1][1]:.2f} x"
+        if cold is not None and (least := reserved(cold, key, held=True)) is not None:
+            said += f"; {least[0]:.2f} x if ours reserved just what its elements held"
         if cold is not None and (idle := _idle_share(cold)):
             said += f"; {idle:.0%} of ours are idle workers"
         yield Target(name, wanted, said, total <= RESERVED_TOTAL and ratio <= RESERVED_BEST)

@@ -212,6 +212,7 @@ def _tiles(profile: QueryProfile) -> list[tuple[str, str]]:
         (format_size(max((s.peak_bytes for s in profile.stages), default=0)), "largest element"),
         (format_seconds(usage["cpu_s"]), "CPU"),
         (f"{usage['compute_gb_s'] + usage['memory_gb_s']:.2f}", "GB·s reserved"),
+        (f"{usage['held_gb_s']:.2f}", "GB·s held by elements"),
     ]
     if (worst := profile.worst_estimate()) is not None:
         tiles.append((f"×{worst[1]:,.1f}", f"worst estimate ({worst[0]})"))

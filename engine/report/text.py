@@ -175,6 +175,7 @@ def _remarks(profile: QueryProfile) -> Iterator[Text]:
         usage = profile.usage
         parts = [
             f"{usage['compute_gb_s'] + usage['memory_gb_s']:.3f} GB·s reserved",
+            f"{usage['held_gb_s']:.3f} GB·s held by elements",
             f"{usage['cpu_s']:.2f} s CPU",
             f"{format_size(sum(s.output.bytes or 0 for s in profile.stages))} written",
         ]

@@ -45,6 +45,7 @@ class Meter:
     memory: Integral = field(default_factory=Integral)
     elastic_byte_seconds: float = 0.0
     elastic_peak: int = 0
+    held_byte_seconds: float = 0.0
     cpu_seconds: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
@@ -106,6 +107,7 @@ class Meter:
         return Usage(
             compute_gb_s=self.compute.until(now) / GB,
             memory_gb_s=(self.memory.until(now) + self.elastic_byte_seconds) / GB,
+            held_gb_s=self.held_byte_seconds / GB,
             core_s=self.cores.until(now),
             cpu_s=self.cpu_seconds,
             peak_compute_bytes=int(self.compute.peak),

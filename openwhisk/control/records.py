@@ -105,6 +105,7 @@ class ActivationBook:
         element.bytes_written += metrics.bytes_written
         if run.attempt == element.attempts:
             element.metrics = metrics.recorded
+        self.meter.held_byte_seconds += metrics.byte_seconds
         self.meter.cpu_seconds += metrics.cpu_seconds
         self.meter.bytes_read += metrics.bytes_read
         self.meter.bytes_written += metrics.bytes_written

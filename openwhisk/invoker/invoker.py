@@ -357,7 +357,7 @@ class Invoker:
         run = worker.run
         if run is None or self._pending[run].number != message.number:
             return
-        self._on_metrics(run, message.metrics, message.logs)
+        self._on_metrics(run, self._own(message.metrics), message.logs)
         self._holdings.end(message.number)
         worker.resume()  # it may have been done just before it was stopped
         if self._pool.finished(worker, message.metrics) is None:
@@ -379,6 +379,13 @@ class Invoker:
                 traceback=message.traceback,
             )
             self._events.append(TaskFailed(now, run, failure))
+
+    def _own(self, metrics: Metrics) -> Metrics:
+        """What a run took, without what its worker shares with the zygote."""
+        shared = self._zygotes.shared * metrics.seconds
+        return msgspec.structs.replace(
+            metrics, byte_seconds=max(0.0, metrics.byte_seconds - shared)
+        )
 
     def _left(self, run: RunId) -> bool:
         """A run is no longer under way here. False if that was known."""

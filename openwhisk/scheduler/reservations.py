@@ -47,8 +47,8 @@ class ReservationPolicy:
     """
 
     first: int = 96 * _MiB
-    step: int = 16 * _MiB
-    ahead: int = 48 * _MiB
+    step: int = 8 * _MiB
+    ahead: int = 32 * _MiB
     share: int = 16
 
     def begin(self, limit: int) -> Reservation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ _GONE = frozenset({"TransportClosedError"})
 # Anonymous memory that a worker keeps for the next element beyond what it held when it last rested:
 # what allocators have free.
 _SLACK = 48 << 20
+# A run of so many seconds does not notice what it takes to have that anew, and would be charged for
+# it all along: after one like it less is kept.
+_LONG, _LITTLE = 0.1, 4 << 20
 
 # What a failure may say; a message may quote whatever an element had in its hands.
 MESSAGE_LIMIT, TRACEBACK_LIMIT = 4_000, 64_000
@@ -80,7 +84,7 @@ class Executor:
             run.activation, run.grants, known.code.merged, self._resources
         )
         scratch = Scratch()
-        cpu = _cpu_seconds()
+        began, cpu = time.monotonic(), _cpu_seconds()
         self._sampler.start()
         logs: list[str] = []
         result = b""
@@ -111,11 +115,14 @@ class Executor:
         scratch.close()
         held, anon = held_data(), self.anon()
         rested = self._rested
-        self.restless = rested is None or anon > rested.anon + _SLACK
+        slack = _LITTLE if time.monotonic() - began > _LONG else _SLACK
+        self.restless = rested is None or anon > rested.anon + slack
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
             peak_data=self._sampler.peak_data,
+            seconds=self._sampler.seconds,
+            byte_seconds=self._sampler.byte_seconds,
             bytes_read=read,
             bytes_written=written,
             spilled=scratch.peak,

@@ -83,6 +83,8 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
     ----------
     peak_anon, peak_data
         The most RssAnon and VmData (what RLIMIT_DATA limits) that the worker held, in bytes.
+    seconds, byte_seconds
+        How long the run took, and RssAnon over that time.
     spilled
         The most bytes that its scratch directory was seen to hold.
     data, anon
@@ -96,6 +98,8 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
     cpu_seconds: float = 0.0
     peak_anon: int = 0
     peak_data: int = 0
+    seconds: float = 0.0
+    byte_seconds: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
     spilled: int = 0

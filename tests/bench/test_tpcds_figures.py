@@ -128,6 +128,9 @@ def test_reserved_is_compared_in_total_and_at_best(cold: Pass) -> None:
     assert reserved(cold, "function", process=True) is None
     cold.queries[1]["function"].process_gb_s = [4.0]
     assert reserved(cold, "function", process=True) == (0.1 / 4.0, (1, 0.1 / 4.0))
+    assert reserved(cold, "function", held=True) is None
+    cold.queries[1]["scad"].held_gb_s = [0.05]
+    assert reserved(cold, "function", held=True) == (0.05 / 2.0, (1, 0.05 / 2.0))
 
 
 def test_geometric_mean() -> None:

@@ -27,6 +27,7 @@ USAGE = SimpleNamespace(
     peak_memory_bytes=7 << 20,
     compute_gb_s=0.5,
     memory_gb_s=0.25,
+    held_gb_s=0.375,
     core_s=1.5,
     recomputed=["s1_scan[0]"],
 )

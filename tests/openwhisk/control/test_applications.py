@@ -260,6 +260,7 @@ def main(params, action):
     assert usage.compute_gb_s == pytest.approx(charged, rel=0.01)
     assert usage.compute_gb_s <= 256 * MiB * seconds / 1e9
     assert usage.peak_compute_bytes == max(size for _, size in element.reserved)
+    assert 50 * MiB * 0.05 / 1e9 < usage.held_gb_s < element.peak_anon_bytes * seconds / 1e9
     assert element.cpu_seconds >= 0.05
     assert usage.cpu_s == element.cpu_seconds
     assert element.peak_anon_bytes > 50 * MiB

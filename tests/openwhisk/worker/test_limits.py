@@ -6,6 +6,7 @@ import mmap
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,30 @@ def test_the_sampler_sees_a_peak_that_is_gone_again() -> None:
     for call in (sampler.start, sampler.stop, sampler.read):
         with pytest.raises(ValueError, match="closed"):
             call()
+
+
+def test_the_sampler_integrates_what_is_held_over_time() -> None:
+    sampler = Sampler(interval=0.0005)
+    try:
+        with fresh_memory(40 * MiB) as held:
+            held[::PAGE] = bytes(40 * MiB // PAGE)
+            before = sampler.read()
+            begin = time.monotonic()
+            sampler.start()
+            began = time.monotonic()
+            while sampler.samples < 10:
+                pass
+            ends = time.monotonic()
+            sampler.stop()
+            ended = time.monotonic()
+            assert ends - began <= sampler.seconds <= ended - begin
+            assert sampler.byte_seconds == pytest.approx(before * sampler.seconds, rel=0.1)
+        sampler.start()
+        sampler.stop()
+        assert sampler.seconds <= ended - begin, "every watch begins anew"
+        assert sampler.byte_seconds <= before * sampler.seconds
+    finally:
+        sampler.close()
 
 
 @pytest.mark.parametrize("interval", [0.0, -1.0, 1.0, float("nan")])
