@@ -35,8 +35,8 @@ LIMITS = tuple(64 * MIB << n for n in range(9))
 class LimitCache:
     """Limits that were found, by data set, version of DuckDB and number of threads.
 
-    Finding one takes several runs of the query. What is read here is only where to begin: each use
-    of a limit runs the query with it.
+    Finding one takes several runs of the query. What is read here is only where to begin: half of
+    it is tried first, as a limit that was doubled once because the threads met badly would stay.
     """
 
     def __init__(self, data_set: str, threads: int, path: Path | None = None) -> None:
@@ -94,7 +94,7 @@ class DuckdbFunction(DuckdbOnParquet):
         if self._connection is not None:
             self._connection.close()
         self.load()
-        limit = self._limits.get(number) or self._search(number, sql)
+        limit = self._search(number, sql, (self._limits.get(number) or 0) // 2)
 
         def run() -> pa.Table:
             nonlocal limit
@@ -136,8 +136,8 @@ class DuckdbFunction(DuckdbOnParquet):
         self._sampler.close()
         super().close()
 
-    def _search(self, number: int, sql: str) -> int:
-        for limit in LIMITS:
+    def _search(self, number: int, sql: str, least: int) -> int:
+        for limit in (one for one in LIMITS if one >= least):
             with contextlib.suppress(duckdb.OutOfMemoryException):
                 self._set(limit)
                 self._run(sql)

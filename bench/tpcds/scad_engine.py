@@ -21,12 +21,12 @@ def unknown_settings(settings: Mapping[str, Any]) -> list[str]:
 
 
 def reserved_parts(usage: Any) -> dict[str, float]:
-    """Reserved GB·s by what reserved them: all of a run's ``…_gb_s``."""
+    """Reserved GB·s by what reserved them: all of a run's ``…_gb_s`` but what was held of them."""
     figures = msgspec.to_builtins(usage)
     return {
         name.removesuffix("_gb_s"): float(value)
         for name, value in figures.items()
-        if name.endswith("_gb_s")
+        if name.endswith("_gb_s") and name != "held_gb_s"
     }
 
 

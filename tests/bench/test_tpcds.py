@@ -19,6 +19,8 @@ from bench.__main__ import main
 from bench.tpcds.contestants import BASELINES, baseline, rotated, scad
 from bench.tpcds.function import LIMITS, DuckdbFunction, LimitCache
 from bench.tpcds.measure import Checker
+from bench.tpcds.scad_engine import reserved_parts
+from openwhisk.api import Usage
 from tpcds.data import DataSet, ensure
 from tpcds.oracle import Oracle
 from tpcds.queries import query_text
@@ -93,6 +95,22 @@ def test_a_kept_limit_that_is_too_small_grows(small: DataSet, tmp_path: Path) ->
     assert found > LIMITS[0]
     assert limits.get(1) == found
     function.close()
+
+
+def test_a_kept_limit_that_is_larger_than_needed_shrinks(small: DataSet, tmp_path: Path) -> None:
+    limits = LimitCache("small", 2, tmp_path / "limits.json")
+    limits.put(3, LIMITS[2])
+    function = limited(small, tmp_path / "limits.json")
+    function.prepare(3, query_text(3))()
+    assert function.figures()["reserved_bytes"] == LIMITS[1] == limits.get(3)
+    function.prepare(3, query_text(3))()
+    assert function.figures()["reserved_bytes"] == LIMITS[0] == limits.get(3)
+    function.close()
+
+
+def test_what_is_held_is_not_reserved_once_more() -> None:
+    usage = Usage(compute_gb_s=1.0, memory_gb_s=0.5, held_gb_s=0.75, warm_gb_s=0.25)
+    assert reserved_parts(usage) == {"compute": 1.0, "memory": 0.5, "warm": 0.25}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"x": {"1": 5}}'])
