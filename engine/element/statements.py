@@ -63,7 +63,8 @@ def run(
     given = {n: LoadedTable(t) if isinstance(t, pa.Table) else t for n, t in tables.items()}
 
     def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> pa.Table:
-        fragment, supplied = _fragment(text, reads, answer, action)
+        # Its joins are in the plan's order, too; and a setting that stays need not be said again.
+        fragment, supplied = _fragment(text, reads, answer, action, fixed_joins)
         return kernel.table(fragment, supplied)
 
     given.update(narrowed(given, keys, ask))

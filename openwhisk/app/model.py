@@ -139,8 +139,9 @@ class ComputeElement:
     first_line
         Line of the element file on which `code` begins, so that tracebacks fit the file.
     checked
-        Whether whoever wrote `code`, a program, answers for it: that it is Python and defines
-        `main`. It is not parsed once more to be told so early, then.
+        Whether whoever wrote `code` and `parameters`, a program, answers for them: that the one is
+        Python and defines `main`, and that the others are JSON. They are not looked through once
+        more to be told so early, then.
     """
 
     name: str

@@ -352,13 +352,16 @@ def test_threads_go_when_idle_and_are_back_for_the_next_fragment() -> None:
         assert kernel.table(asked).to_pydict() == {"n": [3]}
 
 
-def test_limits_change_only_where_they_are_others() -> None:
+def test_limits_change_only_where_they_differ_by_more_than_a_little() -> None:
     asked = Fragment(
         "SELECT current_setting('memory_limit') AS m", (), Schema((Field("m", pa.string()),))
     )
     with Kernel.open(1, 1 << 30) as kernel:
         kernel.limit(1, 2 << 30)
         assert kernel.table(asked).to_pydict() == {"m": ["2.0 GiB"]}
-        kernel.limit(1, 2 << 30)
+        kernel.limit(1, (2 << 30) + (100 << 20))
+        assert kernel.table(asked).to_pydict() == {"m": ["2.0 GiB"]}, "a little less will do"
+        kernel.limit(1, (2 << 30) - (100 << 20))
+        assert kernel.table(asked).to_pydict() == {"m": ["1.9 GiB"]}, "not more, ever"
         kernel.limit(1, 1 << 30)
         assert kernel.table(asked).to_pydict() == {"m": ["1.0 GiB"]}

@@ -300,5 +300,6 @@ def test_unknown_kinds_of_element_files_are_named(write: Callable[..., Path]) ->
 
 def test_code_that_its_author_answers_for_is_not_parsed() -> None:
     assert validate(pair(code="def main(\n", checked=True)) == []
+    assert validate(pair(parameters={"a": {1}}, checked=True)) == []
     # It is about the code, and no part of what an application is.
     assert pair(checked=True).compute["a"] == pair().compute["a"]
