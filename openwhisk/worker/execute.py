@@ -39,6 +39,8 @@ _GONE = frozenset({"TransportClosedError"})
 # Anonymous memory that a worker keeps for the next element beyond what it held when it last rested:
 # what allocators have free.
 _SLACK = 48 << 20
+# Of address space likewise, before it is looked at whether all of it can be given back.
+_MOST_DATA = 160 << 20
 # A run of so many seconds does not notice what it takes to have that anew, and would be charged for
 # it all along: after one like it less is kept.
 _LONG, _LITTLE = 0.1, 4 << 20
@@ -70,6 +72,7 @@ class Executor:
         self._sampler = Sampler()
         self._fresh = held_data()
         self._rested: Rested | None = None
+        self._gave_back = 0
 
     def anon(self) -> int:
         """Anonymous memory of this process now, in bytes."""
@@ -116,7 +119,9 @@ class Executor:
         held, anon = held_data(), self.anon()
         rested = self._rested
         slack = _LITTLE if time.monotonic() - began > _LONG else _SLACK
-        self.restless = rested is None or anon > rested.anon + slack
+        self.restless = (
+            rested is None or anon > rested.anon + slack or held > rested.data + _MOST_DATA
+        )
         metrics = Metrics(
             cpu_seconds=_cpu_seconds() - cpu,
             peak_anon=self._sampler.stop(),
@@ -126,7 +131,7 @@ class Executor:
             bytes_read=read,
             bytes_written=written,
             spilled=scratch.peak,
-            data=held if rested is None else min(held, rested.data),
+            data=held if rested is None else max(min(held, rested.data), held - self._gave_back),
             anon=anon,
             recorded=action.metrics,
             restless=self.restless,
@@ -141,8 +146,11 @@ class Executor:
 
     def rest(self) -> Rested:
         """Give back what is held in advance for the next run."""
+        before = held_data()
         self._resources.when_idle()
         self._rested = Rested(held_data(), self.anon())
+        # A rest that had nothing to give back says nothing of the next one.
+        self._gave_back = max(before - self._rested.data, 0) or self._gave_back
         return self._rested
 
     def _know(self, run: Run) -> _Known:

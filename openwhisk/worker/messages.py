@@ -88,7 +88,8 @@ class Metrics(msgspec.Struct, frozen=True, array_like=True):
     spilled
         The most bytes that its scratch directory was seen to hold.
     data, anon
-        What it holds after it; `data` without what it would give back to an element that needs it.
+        What it holds after it; `data` without what it would give back to an element that needs it,
+        as far as it has given back as much before.
     recorded
         What the element's code counted itself.
     restless

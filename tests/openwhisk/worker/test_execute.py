@@ -87,11 +87,39 @@ def test_a_worker_rests_after_its_first_run_and_then_where_it_kept_much() -> Non
 
 def test_what_a_worker_could_give_back_does_not_count_as_held() -> None:
     check("""
-    run(executor)
+    run(executor, keep=40 * MiB)
     rested = executor.rest()
     done = run(executor, keep=40 * MiB)
     assert held_data() > rested.data + 30 * MiB
-    assert done.metrics.data <= rested.data
+    assert done.metrics.data < rested.data + 5 * MiB
+    executor.rest()
+    assert executor.rest().data < rested.data + 5 * MiB, "nothing to give back, this time"
+    assert run(executor, keep=40 * MiB).metrics.data < rested.data + 5 * MiB
+    """)
+
+
+KEEPS = """
+import mmap, sys
+
+def main(params, action):
+    # Address space that nobody gives back, as stacks of threads are, and that nobody touches.
+    sys.kept = mmap.mmap(-1, params["size"], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return {}
+"""
+
+
+def test_what_a_worker_never_gave_back_counts_as_held() -> None:
+    check(f"""
+    keeps = {KEEPS!r}
+    run(executor)
+    executor.rest()
+    before = held_data()
+    done = run(executor, code=keeps, size=100 * MiB)
+    assert not done.metrics.restless
+    assert done.metrics.data >= before + 100 * MiB
+    done = run(executor, code=keeps, size=200 * MiB)
+    assert done.metrics.restless, "it may be what could be given back"
+    assert executor.rest().data >= before + 200 * MiB
     """)
 
 
