@@ -8,6 +8,8 @@ fragment is expected to need.
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -117,10 +119,48 @@ def run(query: Query, frames: Mapping[str, pl.LazyFrame], schema: Schema) -> pa.
 
     def batches() -> Iterator[pa.RecordBatch]:
         with _translated():
-            for frame in query(*frames.values()).collect_batches(engine="streaming"):
+            for frame in _collected(query(*frames.values())):
                 yield from _converted(frame, wanted)
 
     return pa.RecordBatchReader.from_batches(wanted, batches())
+
+
+def _collected(query: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The batches of a query as they are made, one ahead.
+
+    `LazyFrame.collect_batches` does the same, but takes a panic of Polars in its own thread for the
+    end (2.1): an answer without rows, or without the last of them. `sink_batches` raises it.
+    """
+    made: queue.Queue[pl.DataFrame | None] = queue.Queue(1)
+    failures: list[BaseException] = []
+    left = threading.Event()
+
+    def take(batch: pl.DataFrame) -> bool:
+        made.put(batch)
+        return left.is_set()
+
+    def work() -> None:
+        try:
+            query.sink_batches(take, engine="streaming")
+        except BaseException as error:  # PanicException is no Exception
+            failures.append(error)
+        made.put(None)
+
+    thread = threading.Thread(target=work, name="polars", daemon=True)
+    thread.start()
+    done = False
+    try:
+        while (batch := made.get()) is not None:
+            yield batch
+        done = True
+    finally:
+        # Who leaves early frees the place for what is under way; the answer to it ends the query.
+        left.set()
+        while not done:
+            done = made.get() is None
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _converted(frame: pl.DataFrame, wanted: pa.Schema) -> list[pa.RecordBatch]:

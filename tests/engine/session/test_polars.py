@@ -70,6 +70,21 @@ def test_what_polars_cannot_compute_is_computed_once_more(session: Session) -> N
     assert session.last_run.retries == 0
 
 
+def test_a_plan_that_polars_panics_over_is_no_empty_answer(
+    session: Session, tmp_path: Path
+) -> None:
+    # Polars 2.1: conditions that contradict each other, above a join of one column with two.
+    rows = {"i": [0, 1, None, 2], "l": [1, 2, 3, None], "m": [1, 2, 3, 4], "w": [1, 2, 3, 5]}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    session.read_parquet(tmp_path / "t.parquet")
+    sql = (
+        "select count(a0.i) as m from t a0 join t a1 on a0.l = a1.w and a0.m = a1.w "
+        "join t a2 on a0.i = a2.i where a0.i = 0 and a0.i is null "
+        "and a0.i >= (select min(x.i) from t x)"
+    )
+    assert session.sql(sql).collect().to_pydict() == {"m": [0]}
+
+
 def test_an_error_is_told_in_duckdbs_words(session: Session) -> None:
     with pytest.raises(QueryFailedError, match="Overflow in addition of INT32"):
         session.sql("select n + 2147483647 as m from words").collect()
