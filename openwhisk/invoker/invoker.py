@@ -11,21 +11,21 @@ import itertools
 import logging
 import math
 import os
-import secrets
 import signal
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import msgspec
 import zmq
 
 from openwhisk.invoker.holdings import Holdings
 from openwhisk.invoker.memory import MemoryHost, Reply, ServerStarted
+from openwhisk.invoker.pending import Pending
 from openwhisk.invoker.program import Program
+from openwhisk.invoker.server_watch import ServerWatch
 from openwhisk.invoker.settings import WORKER_ENVIRONMENT, InvokerSettings, scaled_environment
-from openwhisk.invoker.workers import KNOWN_CODES, State, Worker, WorkerPool
+from openwhisk.invoker.worker_link import WorkerLink
+from openwhisk.invoker.workers import State, Worker, WorkerPool
 from openwhisk.invoker.zygotes import Zygotes
 from openwhisk.scheduler.messages import (
     CreateMemory,
@@ -33,7 +33,6 @@ from openwhisk.scheduler.messages import (
     Event,
     Failure,
     MemoryId,
-    MemoryServerLost,
     PauseTask,
     Reserve,
     RunId,
@@ -45,22 +44,17 @@ from openwhisk.scheduler.messages import (
     TaskStarted,
     WorkerLost,
 )
-from openwhisk.scheduler.reservations import Reservation
 from openwhisk.worker.messages import (
     GONE,
     Configure,
     Done,
     Exited,
-    Failed,
     Forked,
-    Grant,
+    FromWorker,
     Hello,
     Metrics,
     Quit,
     Rested,
-    Run,
-    decode_from_worker,
-    encode,
 )
 
 log = logging.getLogger(__name__)
@@ -68,19 +62,6 @@ log = logging.getLogger(__name__)
 # Workers that die one after the other before they said hello, while runs wait for them: after that
 # many, workers cannot be had.
 _STILLBORN = 5
-_LINGERING = 1.0  # seconds that a process may take to end after its sockets were closed
-_ENOUGH = 64  # messages taken from workers before others get a turn
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A run on its way to or on a worker."""
-
-    number: int
-    start: StartTask
-    program: Program
-    transport: str
-    reserved: Reservation
 
 
 class Invoker:
@@ -105,17 +86,9 @@ class Invoker:
     ) -> None:
         self._settings = settings
         self._on_metrics = on_metrics
-        self._token = secrets.token_hex(16)
-        self._endpoint = f"ipc://@scad-{secrets.token_hex(8)}"
-        self._context = zmq.Context(io_threads=1)
-        self._link = self._context.socket(zmq.ROUTER)
-        self._link.setsockopt(zmq.LINGER, 0)
-        self._link.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._link.setsockopt(zmq.SNDHWM, 0)
-        self._link.setsockopt(zmq.RCVHWM, 0)
-        self._link.bind(self._endpoint)
+        self._link = WorkerLink()
         self._poller = zmq.Poller()
-        self._poller.register(self._link, zmq.POLLIN)
+        self._poller.register(self._link.socket, zmq.POLLIN)
         self._zygotes = Zygotes(self._configure())
         self._stillborn = 0
         self._pool = WorkerPool(
@@ -128,17 +101,13 @@ class Invoker:
             patience=settings.patience,
         )
         self._numbers = itertools.count(1)
-        self._pending: dict[RunId, _Pending] = {}
+        self._pending: dict[RunId, Pending] = {}
         self._programs: dict[str, tuple[Program, str]] = {}
         self._holdings = Holdings()
         self._poller.register(self._holdings.fileno(), zmq.POLLIN)
         self._events: list[Event] = []
-        # Runs whose memory went away, and until when they wait for the news that its server died:
-        # with it all that was lost is known, and none is repeated in vain.
-        self._gone: deque[tuple[float, WorkerLost]] = deque()
         self.memory = MemoryHost(settings.memory, wake)
-        self._server_fd = -1
-        self._server = -1
+        self._server = ServerWatch()
 
     # -- the core's side -------------------------------------------------------------------------
 
@@ -154,25 +123,22 @@ class Invoker:
         """Wait at most `timeout` seconds for anything; deal with it; return what is readable of the
         registered others.
         """
-        dues = [self._gone[0][0]] if self._gone else []
-        if (tired := self._pool.retire()) is not None and tired < math.inf:
-            dues.append(tired)
-        if dues:
-            due = max(0.0, min(dues) - time.monotonic())
+        dues = [d for d in (self._server.next_due(), self._pool.retire()) if d is not None]
+        if (first := min(dues, default=math.inf)) < math.inf:
+            due = max(0.0, first - time.monotonic())
             timeout = due if timeout is None else min(timeout, due)
         milliseconds = None if timeout is None else max(0, int(timeout * 1000) + 1)
         ready = dict(self._poller.poll(milliseconds))
-        if self._link in ready:
+        if self._link.socket in ready:
             self._receive_from_workers()
         if self._zygotes.fileno() in ready:
             self._receive_from_zygote()
-        if self._server_fd >= 0 and self._server_fd in ready:
+        if self._server.fd >= 0 and self._server.fd in ready:
             self._server_died()
         if self._holdings.fileno() in ready:
             now = time.monotonic()
             self._events += [TaskHolds(now, run, held) for run, held in self._holdings.news()]
-        while self._gone and self._gone[0][0] <= time.monotonic():
-            self._events.append(self._gone.popleft()[1])
+        self._events += self._server.due()
         return {fd for fd in ready if isinstance(fd, int)}
 
     def take_events(self) -> list[Event]:
@@ -193,7 +159,7 @@ class Invoker:
         if not self._zygotes.running:
             self._start_zygote()
         program, transport = self._programs[command.run.activation]
-        self._pending[command.run] = _Pending(
+        self._pending[command.run] = Pending(
             next(self._numbers), command, program, transport, command.reserved
         )
         self._pool.start(command.run, command.mem)
@@ -254,27 +220,23 @@ class Invoker:
             self._poller.unregister(self._zygotes.fileno())
             self._zygotes.close()
         self._pool.bury()
-        self._unwatch_server()
+        self._server.end()
         self._holdings.close()
         self.memory.close()
         self._link.close()
-        self._context.term()
 
     # -- runs ------------------------------------------------------------------------------------
 
     def _assign(self, worker: Worker, run: RunId) -> None:
         pending = self._pending[run]
         try:
-            message = encode(self._message(worker, pending))
+            message = pending.message(worker, self.durl, self._settings.result_limit)
         except LookupError as error:  # a memory element whose server has died meanwhile
             worker.reason = f"memory element {error} is gone"
             self._kill(worker)
             return
         now = time.monotonic()
-        try:
-            self._link.send_multipart((worker.identity, message), zmq.NOBLOCK)
-        except zmq.ZMQError:
-            # It is dead, and the zygote will say so; or an element has closed its socket.
+        if not self._link.send(worker.name, message):
             worker.reason = "its worker cannot be reached"
             self._kill(worker)
             return
@@ -292,62 +254,20 @@ class Invoker:
         run, shared = pending.start.run, self._zygotes.shared
         self._holdings.begin(pending.number, run, worker.pid, pending.reserved, shared)
 
-    def _message(self, worker: Worker, pending: _Pending) -> Run:
-        start, run = pending.start, pending.start.run
-        element = pending.program.elements[run.element]
-        forget = False
-        code = None
-        if element.code_id not in worker.known:
-            if len(worker.known) >= KNOWN_CODES:
-                worker.known.clear()
-                forget = True
-            worker.known.add(element.code_id)
-            code = element.code
-        params: Mapping[str, object] = start.inputs if start.inputs is not None else start.params
-        return Run(
-            number=pending.number,
-            activation=run.activation,
-            application=pending.program.name,
-            element=run.element,
-            index=run.index,
-            count=element.count,
-            code_id=element.code_id,
-            code=code,
-            forget=forget,
-            params=msgspec.Raw(encode(params)),
-            grants=[
-                Grant(name, trans, self.durl(start.memories[name], trans, pending.transport))
-                for name, trans in element.transports.items()
-            ],
-            mem=start.mem,
-            storage=element.storage,
-            cores=start.cores,
-            timeout=element.timeout,
-            result_limit=self._settings.result_limit,
-        )
-
     def _receive_from_workers(self) -> None:
-        for _ in range(_ENOUGH):
-            try:
-                identity, data = self._link.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            except ValueError:
-                continue  # a stranger that does not even speak in two frames
-            worker = self._pool.workers.get(identity.decode(errors="replace"))
+        for name, message in self._link.receive():
+            worker = self._pool.workers.get(name)
             if worker is None:
                 continue
-            try:
-                message = decode_from_worker(data)
-            except msgspec.MsgspecError:
+            if message is None:
                 log.warning("worker %s sent a message that cannot be read", worker.pid)
                 self._kill(worker)
-                continue
-            self._on_message(worker, message)
+            else:
+                self._on_message(worker, message)
 
-    def _on_message(self, worker: Worker, message: Hello | Rested | Done | Failed) -> None:
+    def _on_message(self, worker: Worker, message: FromWorker) -> None:
         if isinstance(message, Hello):
-            if secrets.compare_digest(message.token, self._token):
+            if self._link.believes(message):
                 self._stillborn = 0
                 self._pool.greeted(worker, message.data, message.anon)
             return
@@ -367,9 +287,7 @@ class Invoker:
         if isinstance(message, Done):
             self._events.append(TaskDone(now, run, message.result))
         elif message.kind == GONE:
-            # Workers hear of a memory server's death before we do: its sockets close first.
-            lost = WorkerLost(now, run, message.message)
-            self._gone.append((now + _LINGERING if self._server_fd >= 0 else now, lost))
+            self._server.hold_back(WorkerLost(now, run, message.message))
         else:
             failure = Failure(
                 message.kind,  # type: ignore[arg-type]
@@ -413,8 +331,8 @@ class Invoker:
     def _configure(self) -> Configure:
         settings = self._settings
         return Configure(
-            self._endpoint,
-            self._token,
+            self._link.endpoint,
+            self._link.token,
             list(settings.preimport),
             {
                 **WORKER_ENVIRONMENT,
@@ -437,8 +355,7 @@ class Invoker:
         self._zygotes.kill(worker.name)
 
     def _send_home(self, worker: Worker) -> None:
-        with contextlib.suppress(zmq.ZMQError):
-            self._link.send_multipart((worker.identity, encode(Quit())), zmq.NOBLOCK)
+        self._link.send(worker.name, Quit())
 
     def _receive_from_zygote(self) -> None:
         messages = self._zygotes.receive()
@@ -500,26 +417,17 @@ class Invoker:
     # -- the memory server -----------------------------------------------------------------------
 
     def _watch_server(self, started: ServerStarted) -> None:
-        if self._server_fd >= 0:
+        if self._server.fd >= 0:
             # There is a new one only when the old one is dead, which `poll` has not noticed yet.
             self._server_died()
-        self._server = started.number
-        self._server_fd = started.pidfd
-        self._poller.register(self._server_fd, zmq.POLLIN)
-
-    def _unwatch_server(self) -> None:
-        if self._server_fd >= 0:
-            self._poller.unregister(self._server_fd)
-            os.close(self._server_fd)
-            self._server_fd = -1
+        self._server.begin(started.number, started.pidfd)
+        self._poller.register(self._server.fd, zmq.POLLIN)
 
     def _server_died(self) -> None:
-        self._unwatch_server()
         log.warning("the memory server died")
-        self.memory.server_died(self._server)
-        self._events.append(MemoryServerLost(time.monotonic(), self._server))
-        self._events += [lost for _, lost in self._gone]
-        self._gone.clear()
+        self._poller.unregister(self._server.fd)
+        self.memory.server_died(self._server.number)
+        self._events += self._server.died()
 
 
 def _how(status: int) -> str:

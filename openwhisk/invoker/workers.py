@@ -56,11 +56,6 @@ class Worker:
     idle_since: float = 0.0
     used: bool = False
 
-    @property
-    def identity(self) -> bytes:
-        """Its ZeroMQ routing id."""
-        return self.name.encode()
-
     def pause(self) -> None:
         """Stop the process where it is."""
         if self.pidfd >= 0:
