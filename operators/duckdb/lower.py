@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow.types as pt
 
 from operators.duckdb.expressions import Writer
-from operators.duckdb.fragment import Fragment, FragmentInput
+from operators.duckdb.fragment import Fragment
 from operators.duckdb.select import Select, as_term, distinct_names, indent, is_reference
 from operators.duckdb.sqltypes import identifier, sql_type
+from operators.duckdb.statement import Statement
 from operators.duckdb.streaming import streamed_unions
 from operators.errors import PlanError
 from operators.expr import (
@@ -46,7 +47,6 @@ from operators.rel import (
     Scan,
     SetOperation,
     Sort,
-    Source,
     Values,
 )
 from operators.rewrite import columns_used, conjuncts, walk_expr
@@ -67,26 +67,10 @@ def lower(plan: Rel) -> Fragment:
     """
     lowering = _Lowering(plan)
     select = lowering.select(plan)
-    lowering.materialized.update(lowering.unions[id(u)] for u in streamed_unions(plan))
-    text = select.render(plan.schema.names)
-    if lowering.ctes:
-        once = lowering.materialized
-        ctes = ",\n".join(
-            f"{name} AS {'MATERIALIZED ' if name in once else ''}(\n{indent(body)}\n)"
-            for name, body in lowering.ctes
-        )
-        text = f"WITH {ctes}\n{text}"
-    inputs = tuple(
-        FragmentInput(i.name, i.source, tuple(i.columns)) for i in lowering.inputs.values()
-    )
-    return Fragment(text, inputs, plan.schema, lowering.fixed_joins)
-
-
-@dataclass
-class _Input:
-    name: str
-    source: Source
-    columns: list[str]
+    for union in streamed_unions(plan):
+        lowering.statement.materialize(lowering.unions[id(union)])
+    text = lowering.statement.text(select.render(plan.schema.names))
+    return Fragment(text, lowering.statement.inputs, plan.schema, lowering.fixed_joins)
 
 
 def _columns(expr: Expr) -> Iterator[int]:
@@ -96,12 +80,9 @@ def _columns(expr: Expr) -> Iterator[int]:
 
 class _Lowering:
     def __init__(self, plan: Rel) -> None:
-        self.ctes: list[tuple[str, str]] = []
-        self.inputs: dict[tuple[Source, str], _Input] = {}
+        self.statement = Statement()
         self.fixed_joins = False
-        self.materialized: set[str] = set()
         self.unions: dict[int, str] = {}
-        self._names: Counter[str] = Counter()
         self._uses: Counter[int] = Counter()
         self._shared: dict[int, str] = {}
         self._count(plan)
@@ -114,23 +95,9 @@ class _Lowering:
             self.fixed_joins = True
         if isinstance(rel, Query):
             # Inside the statement these hide what is outside: nothing there may be called so.
-            self._names.update(n.lower() for n in rel.names)
+            self.statement.avoid(rel.names)
         for child in (*rel.inputs(), *rel.subqueries()):
             self._count(child)
-
-    def _fresh(self, base: str) -> str:
-        """An identifier that no other table of the statement has."""
-        base = "".join(c if c.isalnum() or c == "_" else "_" for c in base.lower()) or "t"
-        if base[0].isdigit():
-            base = "t" + base
-        self._names[base] += 1
-        if self._names[base] == 1:
-            return base
-        name = f"{base}_{self._names[base]}"
-        if name in self._names:
-            return self._fresh(name)
-        self._names[name] = 1
-        return name
 
     # Relations
 
@@ -141,7 +108,7 @@ class _Lowering:
             if name is None:
                 name = self._shared[id(rel)] = self._cte(self._build(rel), rel, "shared")
                 if is_work(rel):
-                    self.materialized.add(name)
+                    self.statement.materialize(name)
             return self._from_table(name, rel)
         return self._build(rel)
 
@@ -178,13 +145,11 @@ class _Lowering:
         return self.select(rel).render(rel.schema.names).replace("\n", " ")
 
     def _cte(self, select: Select, rel: Rel, hint: str = "t") -> str:
-        name = self._fresh(hint)
-        self.ctes.append((name, select.render(rel.schema.names)))
-        return name
+        return self.statement.define(hint, select.render(rel.schema.names))
 
     def _from_table(self, table: str, rel: Rel) -> Select:
         """Read all columns of a CTE that was made from `rel`."""
-        alias = self._fresh(f"{table}_r") if table in self._shared.values() else table
+        alias = self.statement.fresh(f"{table}_r") if table in self._shared.values() else table
         source = table if alias == table else f"{table} AS {alias}"
         columns = [f"{alias}.{identifier(n)}" for n in distinct_names(rel.schema.names)]
         return Select(source, columns, [True] * len(columns), table=alias)
@@ -198,13 +163,7 @@ class _Lowering:
                 pass
             case _:
                 raise PlanError(f"DuckDB cannot scan a {type(scan.source).__name__}")
-        known = self.inputs.get((scan.source, name))
-        if known is None:
-            known = _Input(self._fresh(name), scan.source, [])
-            self.inputs[scan.source, name] = known
-            alias = known.name
-        else:
-            alias = self._fresh(name)
+        known, alias = self.statement.read(scan.source, name)
         used = set(scan.columns)
         if scan.predicate is not None:
             used.update(_columns(scan.predicate))
@@ -246,7 +205,7 @@ class _Lowering:
                 [writer.write(cell) for cell in rel.rows[0]],
                 [isinstance(cell, Lit) for cell in rel.rows[0]],
             )
-        alias = self._fresh("v")
+        alias = self.statement.fresh("v")
         names = [identifier(n) for n in distinct_names(rel.schema.names)] or ["one"]
         rows = ", ".join(
             "(" + (", ".join(writer.write(c) for c in row) or "1") + ")" for row in rel.rows
@@ -364,9 +323,8 @@ class _Lowering:
         if child.table is None or not child.bare:
             name = self._cte(child, rel.input)
             if is_work(rel.input):
-                self.materialized.add(name)  # read twice
+                self.statement.materialize(name)  # read twice
             child = self._from_table(name, rel.input)
-        last = self._fresh("last")
         key = child.columns[_column(rel.key.expr)]
         groups = [child.columns[_column(e)] for e in rel.partition_by]
         function = "max" if rel.key.descending else "min"
@@ -374,7 +332,8 @@ class _Lowering:
         terms.append(f"{function}({key}, {rel.count})[{rel.count}] AS key")
         by = ", ".join(map(as_term, groups, rel.partition_by))
         by = f"\nGROUP BY {by}" if groups else ""
-        self.ctes.append((last, f"SELECT {', '.join(terms)}\nFROM {child.source}{by}"))
+        text = f"SELECT {', '.join(terms)}\nFROM {child.source}{by}"
+        last = self.statement.define("last", text)
         alike = [f"{g} IS NOT DISTINCT FROM {last}.g{i}" for i, g in enumerate(groups)]
         source = f"{child.source}\n  JOIN {last} ON {' AND '.join(alike) or 'TRUE'}"
         among = [f"{last}.key IS NULL", f"{key} {'>=' if rel.key.descending else '<='} {last}.key"]
@@ -384,19 +343,13 @@ class _Lowering:
 
     # Joins and sets
 
-    def _operand(self, rel: Rel, filled: bool) -> Select:
+    def _operand(self, rel: Rel, filled: bool, *, first: bool = False) -> Select:
         """`rel` as something that may stand beside JOIN; `filled` if the join may fill its columns
-        with NULL.
+        with NULL. Where it comes `first` a chain of joins may simply go on.
         """
         child = self.select(rel)
-        if child.bare and child.source and "\n" not in child.source and child.joins(filled):
-            return child
-        return self._nested(child, rel)
-
-    def _left_operand(self, rel: Rel, filled: bool) -> Select:
-        """The left side: a chain of joins may simply go on."""
-        child = self.select(rel)
-        if child.bare and child.source and child.joins(filled):
+        alone = first or "\n" not in child.source
+        if child.bare and child.source and alone and child.joins(filled):
             return child
         return self._nested(child, rel)
 
@@ -406,10 +359,10 @@ class _Lowering:
         right_filled = rel.kind in ("left", "full", "asof")
         if swap:
             right = self._operand(rel.left, left_filled)
-            left = self._left_operand(rel.right, right_filled)
+            left = self._operand(rel.right, right_filled, first=True)
             mine, other = right, left
         else:
-            left = self._left_operand(rel.left, left_filled)
+            left = self._operand(rel.left, left_filled, first=True)
             right = self._operand(rel.right, right_filled)
             mine, other = left, right
         terms = [
@@ -447,9 +400,7 @@ class _Lowering:
                 child = self._nested(child, operand)
             texts.append(child.render(rel.schema.names))
         word = rel.operation.upper() + (" ALL" if rel.all else "")
-        name = self._fresh("t")
-        self.ctes.append((name, f"\n{word}\n".join(texts)))
-        self.unions[id(rel)] = name
+        name = self.unions[id(rel)] = self.statement.define("t", f"\n{word}\n".join(texts))
         return self._from_table(name, rel)
 
     def _query(self, rel: Query) -> Select:
@@ -461,8 +412,7 @@ class _Lowering:
         columns = [f"c{i}" for i in range(len(rel.schema))]
         head = f"WITH {', '.join(tables)}\n" if tables else ""
         text = f"{head}SELECT * FROM (\n{rel.text}\n) AS q({', '.join(columns)})"
-        name = self._fresh("query")
-        self.ctes.append((name, text))
+        name = self.statement.define("query", text)
         return Select(name, [f"{name}.{c}" for c in columns], [True] * len(columns), table=name)
 
 
