@@ -10,7 +10,6 @@ touch it any more.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,6 +44,7 @@ from openwhisk.scheduler.messages import (
     Tick,
     WorkerLost,
 )
+from openwhisk.scheduler.queue import Queue, set_phase
 from openwhisk.scheduler.reservations import ReservationPolicy
 from openwhisk.scheduler.sessions import Sessions
 from openwhisk.scheduler.state import ActivationState, Gang, Incarnation, Life, Phase, Run, Task
@@ -75,9 +75,7 @@ class Scheduler:
         self._growth = Growth(self.ledger, reservations or ReservationPolicy())
         self._max_attempts = max_attempts
         self._activations: dict[str, ActivationState] = {}
-        self._pending: deque[ActivationState] = deque()
-        self._queue: dict[int, Gang] = {}
-        self._tickets = 0
+        self._queue = Queue()
         self._starts = 0
         self._now = 0.0
         self._runs: dict[RunId, Run] = {}
@@ -140,25 +138,11 @@ class Scheduler:
         if failure is not None:
             self._fail(act, failure)
         else:
-            self._pending.append(act)
+            self._queue.applications.append(act)
 
     def _on_cancel(self, event: Cancel) -> None:
         if (act := self._activations.get(event.activation)) is not None:
             self._fail(act, Failure("cancelled", event.reason))
-
-    def _advance(self, act: ActivationState) -> None:
-        """Queue the gangs whose parents are done."""
-        for gang in act.gangs:
-            if gang.phase is Phase.WAITING and all(act.finished(p) for p in gang.plan.after):
-                self._tickets += 1
-                gang.ticket = self._tickets
-                self._set_phase(gang, Phase.QUEUED)
-                self._queue[gang.ticket] = gang
-
-    def _set_phase(self, gang: Gang, phase: Phase) -> None:
-        gang.phase = phase
-        for task in gang.tasks:
-            task.phase = phase
 
     def _fail(self, act: ActivationState, failure: Failure) -> None:
         """End an activation: stop its runs, give up its memory, finish when nothing is left."""
@@ -167,10 +151,8 @@ class Scheduler:
         act.failure = failure
         self._end(act)
         for gang in act.gangs:
-            if gang.phase is Phase.QUEUED:
-                del self._queue[gang.ticket]
             if gang.phase is not Phase.DONE:
-                self._set_phase(gang, Phase.ENDED)
+                self._queue.leave(gang, Phase.ENDED)
         for run in list(act.runs.values()):
             self._stop(run, failure.message)
         for incarnation in list(act.incarnations.values()):
@@ -190,7 +172,7 @@ class Scheduler:
     def _end(self, act: ActivationState) -> None:
         act.ending = True
         if not act.admitted:
-            self._pending = deque(a for a in self._pending if a is not act)
+            self._queue.withdraw(act)
 
     def _finish_if_over(self, act: ActivationState) -> None:
         if not act.ending or act.runs or act.incarnations or act.id not in self._activations:
@@ -209,22 +191,19 @@ class Scheduler:
         overtaken for ever. Those that run come first.
         """
         self._grow()
-        while self._pending:
-            act = self._pending[0]
+        while self._queue.applications:
+            act = self._queue.applications[0]
             if self.ledger.admits(act.plan):
-                self._pending.popleft()
+                self._queue.applications.popleft()
                 act.admitted = True
                 act.tight = self.ledger.is_tight(act.plan)
                 self.ledger.enter(act.plan)
-                self._advance(act)
+                self._queue.advance(act)
             elif self.ledger.applications == 0:
                 self._fail(act, self._crowded_out(act))
             else:
                 break
-        while self._queue and not self._growth.waiting:
-            gang = next((g for g in self._queue.values() if self._has_turn(g)), None)
-            if gang is None:
-                break
+        while not self._growth.waiting and (gang := self._queue.first()) is not None:
             size = gang.plan.mem + self._memories.need(gang)
             if self.ledger.fits(gang.plan.cores, size):
                 self._start(gang)
@@ -247,14 +226,6 @@ class Scheduler:
                 self._restart(act, gang.tasks, "others needed its memory first", excused=True)
             self._out += self._growth.serve(self._now)
 
-    def _has_turn(self, gang: Gang) -> bool:
-        if not gang.activation.tight:
-            return True
-        # One by one, in the plan's order, so that the peak is the one that was checked.
-        if gang.activation.runs:
-            return False
-        return gang is next(g for g in gang.activation.gangs if g.phase is not Phase.DONE)
-
     def _is_stuck(self) -> bool:
         """Whether nothing is under way that could give anything back."""
         between = (Life.CREATING, Life.DOOMED, Life.DROPPING)
@@ -271,10 +242,9 @@ class Scheduler:
 
     def _start(self, gang: Gang) -> None:
         act = gang.activation
-        del self._queue[gang.ticket]
         memories = tuple(self._memories.of(act, name) for name in gang.plan.memories)
         by_name = {i.plan.name: i for i in memories}
-        self._set_phase(gang, Phase.STARTING)
+        self._queue.leave(gang, Phase.STARTING)
         self._starts += 1
         gang.started = self._starts
         for task in gang.tasks:
@@ -298,7 +268,7 @@ class Scheduler:
         act = gang.activation
         if any(act.memory[name].life is not Life.READY for name in gang.plan.memories):
             return
-        self._set_phase(gang, Phase.RUNNING)
+        set_phase(gang, Phase.RUNNING)
         for task in gang.tasks:
             run = task.run
             assert run is not None
@@ -346,7 +316,7 @@ class Scheduler:
             if all(act.finished(name) for name in act.plan.sinks):
                 self._succeed(act)
             else:
-                self._advance(act)
+                self._queue.advance(act)
 
     def _on_task_failed(self, event: TaskFailed) -> None:
         run = self._end_run(event.run)
@@ -417,23 +387,18 @@ class Scheduler:
             run_id = RunId(act.id, task.plan.name, task.index, task.attempts)
             self._out.append(TaskRestarted(run_id, reason))
         for gang in ordered:
-            if gang.phase is Phase.QUEUED:
-                del self._queue[gang.ticket]
             for task in gang.tasks:
                 if task.phase is Phase.DONE:
                     act.open_copies[task.plan.name] += 1
                     task.result, task.provenance = None, frozenset()
                 if task.run is not None:
                     self._stop(task.run, reason)
-            self._set_phase(gang, Phase.WAITING)
+            self._queue.leave(gang, Phase.WAITING)
         for incarnation in list(act.incarnations.values()):
             if incarnation in doomed:
                 self._memories.doom(incarnation)
-        for gang in act.gangs:
-            if gang.phase is Phase.QUEUED and not all(act.finished(p) for p in gang.plan.after):
-                del self._queue[gang.ticket]
-                self._set_phase(gang, Phase.WAITING)
-        self._advance(act)
+        self._queue.recall(act)
+        self._queue.advance(act)
 
     # -- memory ----------------------------------------------------------------------------------
 
