@@ -7,6 +7,7 @@ nor who decides what an element is granted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import numbers
@@ -94,7 +95,8 @@ class Resources:
                     told()
             except Exception as error:
                 log.warning("%s failed when idle, and is closed: %s", key, error)
-                self.discard(key)
+                with contextlib.suppress(Exception):
+                    self.discard(key)
 
     def close(self) -> None:
         """Close and forget everything, newest first."""

@@ -40,7 +40,8 @@ def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
         link.send(encode(Hello(token, held_data(), executor.anon())))
         patience = None
         while True:
-            if patience == 0 or not (ready := dict(poller.poll(patience))):
+            ready = dict(poller.poll(patience))
+            if not ready:
                 link.send(encode(executor.rest()))
                 patience = None
                 continue
@@ -50,8 +51,10 @@ def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
             if isinstance(message, Quit):
                 return
             link.send(encode(executor.run(message)))
-            # Whoever waits for the answer need not wait for this.
-            patience = 0 if executor.restless else _PATIENCE
+            patience = _PATIENCE
+            if executor.restless:  # whoever waits for the answer need not wait for this
+                link.send(encode(executor.rest()))
+                patience = None
     finally:
         executor.close()
         link.close()

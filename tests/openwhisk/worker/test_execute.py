@@ -146,6 +146,9 @@ class Broken:
     def when_idle(self):
         raise OSError("gone")
 
+    def close(self):
+        raise OSError("gone, too")
+
 def main(params, action):
     return {"number": action.resource("broken", Broken).number}
 """
