@@ -21,8 +21,9 @@ HEADROOM = 2 << 20
 _KEPT = 0.25
 # And what it may hold in any case, up to half of them: stacks of threads and caches of allocators,
 # which the next element uses. Without that, three of four queries of TPC-DS whose needs were known
-# had a worker forked for them, 22 ms each. Elements that need their limit miss what is kept: where it
-# was three quarters, q67 and q78 at SF 10 had to be cut finer in 512 MB. With this they are not.
+# had a worker forked for them, 22 ms each. Elements that need their whole limit miss what is kept:
+# where it was three quarters of the bytes, q67 and q78 at SF 10 had to be cut finer in 512 MB, and
+# with half they are not.
 USEFUL = 160 << 20
 
 
