@@ -152,9 +152,9 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     )
     how.add_argument(
         "--kernel",
-        choices=("auto", "duckdb"),
+        choices=("auto", "duckdb", "polars"),
         default="auto",
-        help="what computes inside of elements (default: auto, Polars where it can)",
+        help="what computes inside of elements (default: auto, whichever is faster)",
     )
     how.add_argument("--parallelism", type=_positive, metavar="N", help="copies of each stage")
     how.add_argument("--compute-memory", type=_size, metavar="SIZE", help="of each element")

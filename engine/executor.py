@@ -4,7 +4,7 @@ there are some.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -12,17 +12,17 @@ from uuid import uuid4
 import pyarrow as pa
 
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings
+from engine.codegen import CodegenSettings, Kernel
 from engine.connection import Connection
 from engine.errors import DataError
 from engine.execution import Execution, QueryFailedError, execute
 from engine.nesting import nesting_is_told
-from engine.policy import Grain, Ladder, Policy, Sizes
+from engine.policy import Grain, KernelChoice, Ladder, Policy, Sizes
 from engine.preparation import Preparation, Prepared
 from engine.resident.needs import columns_wanted
 from engine.resident.store import Lease, ResidentColumns
 from engine.resident.use import ResidentUse
-from engine.running import Attempt, allowed_settings, run_under_policy, sized_settings
+from engine.running import Attempt, chosen_settings, run_under_policy, sized_settings
 from engine.stages import StagePlan
 from operators.errors import FileChangedError
 from operators.file_versions import unchanged
@@ -81,7 +81,9 @@ class QueryExecutor:
     parallelism
         Copies of the elements that work on parts of large tables; None leaves it to the policy.
     sizes
-        What queries needed when they ran.
+        What queries needed when they ran, and how long they took.
+    kernel
+        What computes in elements.
     resident
         Columns that stay in memory; None if none do.
     on_progress
@@ -97,6 +99,7 @@ class QueryExecutor:
     policy: Policy
     parallelism: int | None
     sizes: Sizes
+    kernel: KernelChoice
     transport: str
     resident: ResidentColumns | None
     on_progress: Callable[[Activation], None] | None
@@ -145,10 +148,10 @@ class QueryExecutor:
         with nesting_is_told(plan):
             query = self.preparation.prepare(plan)
             grain = self._grain(query)
-            settings = allowed_settings(self.codegen, self.sizes, query.shape)
-            in_polars = settings.kernel != "duckdb"
+            kernels = self._kernels(query)(grain)
+            settings = chosen_settings(self.codegen, self.sizes, query.shape, grain, kernels)
             stages = query.cut(grain).stages
-            expected = {s.name: query.need(s, grain, in_polars) for s in stages}
+            expected = {s.name: query.need(s, grain, settings) for s in stages}
             sized = sized_settings(settings, grain, expected, self.sizes, query.shape)
             return query.application(name, grain, sized, None)
 
@@ -187,6 +190,7 @@ class QueryExecutor:
             query.need,
             run,
             in_polars,
+            self._kernels(query),
         )
         stages = done.attempt.stages
         self.last = Run(
@@ -199,6 +203,9 @@ class QueryExecutor:
             None if lease is None else lease.use,
         )
         return done.execution.table
+
+    def _kernels(self, query: Prepared) -> Callable[[Grain], Sequence[Kernel]]:
+        return lambda grain: query.kernels(grain, self.kernel, self.resident is not None)
 
     def _ladder(self) -> Ladder:
         return Ladder(

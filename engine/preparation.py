@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, build_application, runs_in_polars
+from engine.codegen import CodegenSettings, Kernel, build_application, runs_in_polars
 from engine.local_tables import LocalTables
 from engine.optimizer import Estimates, optimize
 from engine.optimizer.estimates import KnownTables
 from engine.optimizer.expressions import every_relation
-from engine.policy import Grain, decoding_need, stage_need
+from engine.policy import (
+    Grain,
+    KernelChoice,
+    converted_need,
+    decoding_need,
+    grouped_rows,
+    kernels_to_try,
+    stage_need,
+)
 from engine.recent import Recent
 from engine.stages import CutSettings, Stage, StagePlan, cut
 from openwhisk.app import Application, ComputeElement
@@ -52,13 +60,21 @@ class Prepared:
         """The stages at a grain."""
         return self._cut(grain).stages
 
-    def need(self, stage: Stage, grain: Grain, in_polars: bool = False) -> float:
+    def kernels(self, grain: Grain, choice: KernelChoice, resident: bool) -> Sequence[Kernel]:
+        """What is worth trying at this grain; see `engine.policy.kernels_to_try`."""
+        return kernels_to_try(choice, self._cut(grain).grouped, resident)
+
+    def need(self, stage: Stage, grain: Grain, settings: CodegenSettings) -> float:
         """Bytes that each copy of a stage, cut at this grain, is expected to hold; more if it may
         run in Polars.
         """
         known = self._cut(grain)
-        decoding = decoding_need(stage, known.estimates, grain.threads) if in_polars else 0.0
-        return known.needs[stage.name] + decoding
+        need = known.needs[stage.name]
+        if settings.kernel == "duckdb":
+            return need
+        if settings.resident:
+            return need + converted_need(stage, known.estimates)
+        return need + decoding_need(stage, known.estimates, grain.threads)
 
     def application(
         self,
@@ -97,7 +113,8 @@ class Prepared:
             settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
             stages = cut(plan, estimates, settings)
             needs = {s.name: stage_need(s, estimates, grain.threads) for s in stages.stages}
-            known = self._cuts[grain] = _Cut(stages, estimates, needs)
+            grouped = grouped_rows(stages, estimates)
+            known = self._cuts[grain] = _Cut(stages, estimates, needs, grouped)
         return known
 
     def _for_parts(self) -> Rel:
@@ -111,6 +128,7 @@ class _Cut:
     stages: StagePlan
     estimates: Estimates
     needs: Mapping[str, float]
+    grouped: float
     built: tuple[object, Application] | None = None
 
 

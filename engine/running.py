@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from engine.codegen import CodegenSettings
+from engine.codegen import CodegenSettings, Kernel
 from engine.execution import Execution, QueryFailedError
 from engine.policy import Grain, Ladder, Sizes, spilling
 from engine.stages import Stage, StagePlan
@@ -44,9 +44,10 @@ def run_under_policy(
     shape: str,
     settings: CodegenSettings,
     cut: Callable[[Grain], StagePlan],
-    need: Callable[[Stage, Grain, bool], float],
+    need: Callable[[Stage, Grain, CodegenSettings], float],
     run: Callable[[Attempt], Execution],
     in_polars: Callable[[Attempt, QueryFailedError], bool] = lambda attempt, failure: False,
+    kernels: Callable[[Grain], Sequence[Kernel]] | None = None,
 ) -> Outcome:
     """Run a plan at the first grain of `ladder` that holds.
 
@@ -55,12 +56,15 @@ def run_under_policy(
     shape
         What `sizes` knows the plan by.
     settings
-        What does not depend on the grain.
+        What does not depend on the grain, but for the kernel.
     cut, need, run
-        Cut the plan at a grain; say how many bytes each copy of a stage is expected to hold, if it
-        may run in Polars or not; run an attempt.
+        Cut the plan at a grain; say how many bytes each copy of a stage is expected to hold with
+        some settings; run an attempt.
     in_polars
         Whether an attempt's element that failed ran in Polars.
+    kernels
+        Those that are worth trying at a grain: the fastest is used as soon as each was tried. By
+        default that of the settings.
 
     Raises
     ------
@@ -68,19 +72,20 @@ def run_under_policy(
         If an element fails for another reason, or for want of memory at the last grain, too.
     """
     grains = list(ladder.rungs())
-    settings = allowed_settings(settings, sizes, shape)
     # The last grain may spill and is tried whatever is known.
     rung = next((i for i, g in enumerate(grains) if not sizes.too_coarse(shape, g)), -1)
     retries = 0
     while True:
         grain = grains[rung]
         stages = cut(grain)
-        expected = {s.name: need(s, grain, settings.kernel != "duckdb") for s in stages.stages}
+        worth = (settings.kernel,) if kernels is None else kernels(grain)
+        chosen = chosen_settings(settings, sizes, shape, grain, worth)
+        expected = {s.name: need(s, grain, chosen) for s in stages.stages}
         if grain is not grains[-1] and max(expected.values()) > _CREDIBLE * grain.memory:
             rung += 1
             continue
         try:
-            return _run_at(grain, stages, expected, sizes, shape, settings, run, retries, in_polars)
+            return _run_at(grain, stages, expected, sizes, shape, chosen, run, retries, in_polars)
         except _TooCoarse as stopped:
             retries = stopped.retries
             if grain.storage or stopped.failure.kind == "minimum":
@@ -135,17 +140,25 @@ def _run_at(
             if failure.kind not in ("limit", "minimum", "aborted"):
                 raise
             retries += 1
-            if not sizes.exceeded(shape, grain, memory, failure.element):
+            if not sizes.exceeded(shape, grain, memory, failure.element, settings.kernel):
                 raise _TooCoarse(failure, retries) from failure
             log.info("%s had %d bytes: %s", failure.element, memory[failure.element or ""], failure)
         else:
-            sizes.learn(shape, grain, execution.activation.elements)
+            sizes.learn(shape, grain, execution.activation.elements, settings.kernel)
             return Outcome(attempt, execution, retries)
 
 
-def allowed_settings(settings: CodegenSettings, sizes: Sizes, shape: str) -> CodegenSettings:
-    """The settings, without Polars where that failed."""
-    return _without_polars(settings) if sizes.polars_failed(shape) else settings
+def chosen_settings(
+    settings: CodegenSettings,
+    sizes: Sizes,
+    shape: str,
+    grain: Grain,
+    kernels: Sequence[Kernel],
+) -> CodegenSettings:
+    """The settings with one of the kernels, and without Polars where that failed."""
+    if sizes.polars_failed(shape):
+        return _without_polars(settings)
+    return replace(settings, kernel=sizes.kernel(shape, grain, kernels))
 
 
 def sized_settings(
@@ -163,13 +176,15 @@ def sized_settings(
         compute_memory=grain.memory,
         threads=grain.threads,
         storage=grain.storage,
-        stage_memory={n: sizes.memory(shape, grain, n, e) for n, e in expected.items()},
+        stage_memory={
+            n: sizes.memory(shape, grain, n, e, settings.kernel) for n, e in expected.items()
+        },
     )
 
 
 def _polars(settings: CodegenSettings) -> bool:
     """Whether elements may use Polars, for fragments or to read tables by their keys."""
-    return settings.kernel != "duckdb" or settings.reduction is not None
+    return settings.kernel == "polars" or settings.reduction is not None
 
 
 def _blames_polars(

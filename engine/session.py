@@ -16,11 +16,11 @@ import pyarrow as pa
 
 import remote_frame
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings
+from engine.codegen import CodegenSettings, ReductionSettings
 from engine.connection import LEAST_DEFAULT_MEMORY, PREIMPORT, Connection
 from engine.errors import DataError, EngineError
 from engine.executor import QueryExecutor, Run
-from engine.policy import POLICIES, Policy, Sizes
+from engine.policy import POLICIES, KernelChoice, Policy, Sizes
 from engine.preparation import Preparation
 from engine.resident.store import ResidentColumns
 from engine.stages import StagePlan
@@ -77,9 +77,10 @@ class Session:
         Bytes (or a text like ``"12GB"``) of base-table columns that stay decoded in memory for the
         queries that follow; None keeps none.
     kernel
-        What computes inside of elements: ``duckdb``, or ``auto``: Polars wherever it answers as
-        DuckDB does. Elements of less than 1 GiB, parts of tables and resident columns are always
-        DuckDB's.
+        What computes inside of elements: ``duckdb``; ``polars``, wherever it answers as DuckDB
+        does; or ``auto``: Polars for files, and for resident columns DuckDB, unless groups and
+        windows are so large that Polars is tried once and turns out to be faster. Elements of less
+        than 1 GiB and parts of tables are always DuckDB's.
     on_progress
         Called a few times per second, while a query runs, with the record of its activation so
         far, on the thread that waits for the answer.
@@ -139,14 +140,13 @@ class Session:
             exchange_memory=parse_size(exchange_memory),
             resident=resident is not None,
             reduction=reduction,
-            kernel="duckdb" if reduction is None else kernel,
         )
         self._connection = Connection(
             apihost,
             control,
             memory,
             lease=_LEASE if resident is None else _RESIDENT_LEASE,
-            preimport=() if reduction is None else _POLARS,
+            preimport=_POLARS if roomy else (),
         )
         self._preparation = Preparation(self.catalog)
         columns: ResidentColumns | None = None
@@ -171,6 +171,7 @@ class Session:
             policy,
             parallelism,
             sizes,
+            kernel if roomy else "duckdb",
             transport,
             columns,
             on_progress,

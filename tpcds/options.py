@@ -159,10 +159,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Options:
     )
     how.add_argument(
         "--kernel",
-        choices=("auto", "duckdb"),
+        choices=("auto", "duckdb", "polars"),
         default="auto",
-        help="what computes inside of elements: duckdb, auto (default: Polars wherever it gives "
-        "the same answers, in elements of 1 GiB and more)",
+        help="what computes inside of elements of 1 GiB and more: duckdb; polars (where it gives "
+        "the same answers); auto (default: polars for files, the faster for resident columns)",
     )
     how.add_argument(
         "--sizes",

@@ -1,13 +1,13 @@
 """Stages become applications: readable element files around SQL fragments."""
 
 from engine.codegen.application import CodegenSettings, build_application
-from engine.codegen.fragment import KernelChoice, lower_stage
+from engine.codegen.fragment import Kernel, lower_stage
 from engine.codegen.reduction import ReductionSettings
 from engine.codegen.text import element_code, quoted_text, runs_in_polars
 
 __all__ = [
     "CodegenSettings",
-    "KernelChoice",
+    "Kernel",
     "ReductionSettings",
     "build_application",
     "element_code",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.codegen.fragment import KernelChoice, lower_stage, lower_stage_to_polars
+from engine.codegen.fragment import Kernel, lower_stage, lower_stage_to_polars
 from engine.codegen.reduction import Reduction, ReductionSettings, reduce_scans
 from engine.codegen.text import element_code, polars_code
 from engine.stages.fragments import Estimator
@@ -58,7 +58,7 @@ class CodegenSettings:
     stage_memory: Mapping[str, int] = field(default_factory=dict)
     resident: bool = False
     reduction: ReductionSettings | None = field(default_factory=ReductionSettings)
-    kernel: KernelChoice = "duckdb"
+    kernel: Kernel = "duckdb"
 
     def memory_of(self, stage: str) -> int:
         """Bytes that each copy of a stage reserves."""
@@ -126,10 +126,12 @@ def _code(
     plan: StagePlan, stage: Stage, settings: CodegenSettings, estimates: Estimator | None
 ) -> tuple[str, bool]:
     """The text of a stage's element, and whether it reads base tables."""
-    if settings.kernel != "duckdb" and not settings.resident:
+    if settings.kernel == "polars":
         in_polars = lower_stage_to_polars(stage, estimates)
         if in_polars is not None:
-            return polars_code(plan, stage, in_polars), True
+            tables = lower_stage(stage) if settings.resident else None
+            rows = None if estimates is None else estimates.rows
+            return polars_code(plan, stage, in_polars, resident=tables, rows=rows), True
     reductions: dict[str, Reduction] = {}
     if estimates is not None and settings.reduction is not None and not settings.resident:
         stage, reductions = reduce_scans(

@@ -12,10 +12,10 @@ from operators.polars import PolarsFragment
 from operators.polars import lower as lower_to_polars
 from operators.rel import ParquetSource, Rel
 
-__all__ = ["KernelChoice", "lower_stage", "lower_stage_to_polars"]
+__all__ = ["Kernel", "lower_stage", "lower_stage_to_polars"]
 
-KernelChoice = Literal["auto", "duckdb"]
-"""`duckdb`: always. `auto`: Polars for stages that read whole tables in one copy, wherever it would
+Kernel = Literal["duckdb", "polars"]
+"""`duckdb`: always. `polars`: for stages that read whole tables in one copy, wherever it would
 answer as DuckDB does."""
 
 # How often a string has to come, on average, for a number to take its place.

@@ -100,24 +100,47 @@ def element_code(
     )
 
 
-def polars_code(plan: StagePlan, stage: Stage, fragment: PolarsFragment) -> str:
-    """The Python source of the element of a stage that runs in Polars; see `element_code`."""
-    lines = [f"{t.name!r}: {_read(plan, stage, t, False)}," for t in fragment.inputs]
+def polars_code(
+    plan: StagePlan,
+    stage: Stage,
+    fragment: PolarsFragment,
+    *,
+    resident: Fragment | None = None,
+    rows: Callable[[Rel], float] | None = None,
+) -> str:
+    """The Python source of the element of a stage that runs in Polars; see `element_code`.
+
+    Parameters
+    ----------
+    resident
+        What DuckDB would run: the tables that it reads are looked for in resident columns.
+    """
+    opened = fragment if resident is None else resident
+    lines = [f"{t.name!r}: {_read(plan, stage, t, resident is not None)}," for t in opened.inputs]
+    constants = more = ""
+    if resident is not None:
+        names = {i.source: i.name for i in resident.inputs}
+        reads = "".join(
+            f"    {i.name!r}: ({names[i.source]!r}, {_list(i.columns)}),\n" for i in fragment.inputs
+        )
+        constants, more = f"READS = {{\n{reads}}}\n", ", reads=READS"
+        if keys := _keys(stage, resident, rows):
+            constants, more = constants + keys, more + ", keys=KEYS"
     return (
         f"{_docstring(plan, stage)}\n\n"
         f"{_imports(fragment.text)}\n\n"
         "from engine import element\n\n\n"
         f"{fragment.text}\n\n\n"
-        f"COLUMNS = {_columns(stage.output)}\n\n\n"
+        f"COLUMNS = {_columns(stage.output)}\n{constants}\n\n"
         "def main(params, action):\n"
         f"    tables = {_tables(lines)}\n"
-        f"{_RUN_POLARS}"
+        f"{_RUN_POLARS}{more})\n"
         f"    return {_write(stage.output)}\n"
     )
 
 
-# The line that tells such an element from others.
-_RUN_POLARS = "    rows = element.run_polars(query, tables, COLUMNS, action)\n"
+# The beginning of the line that tells such an element from others.
+_RUN_POLARS = "    rows = element.run_polars(query, tables, COLUMNS, action"
 
 
 def _tables(lines: Sequence[str]) -> str:

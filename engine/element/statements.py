@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -61,13 +61,8 @@ def run(
     """
     kernel = remote_frame.warm_kernel(action)
     given = {n: LoadedTable(t) if isinstance(t, pa.Table) else t for n, t in tables.items()}
-
-    def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> pa.Table:
-        # Its joins are in the plan's order, too; and a setting that stays need not be said again.
-        fragment, supplied = _fragment(text, reads, answer, action, fixed_joins)
-        return kernel.table(fragment, supplied)
-
-    given.update(narrowed(given, keys, ask))
+    # Their joins are in the plan's order, too; and a setting that stays need not be said again.
+    given.update(narrowed(given, keys, _questions(action, fixed_joins)))
     fragment, supplied = _fragment(sql, given, columns, action, fixed_joins)
     read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
     action.record_metric(ROWS_READ, read)
@@ -79,17 +74,25 @@ def run_polars(
     tables: Mapping[str, Table],
     columns: Sequence[tuple[str, str]],
     action: Action,
+    *,
+    reads: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+    keys: Sequence[WantedKeys] = (),
 ) -> pa.RecordBatchReader:
     """Run a function of Polars' lazy frames.
 
     Parameters
     ----------
     query
-        Takes a frame for each table, in their order, and gives one.
+        Takes lazy frames, gives one.
     tables
         What it reads.
     columns
         Names and types (`remote_frame.types.type_from_text`) of its output.
+    reads
+        Of each frame that the function takes, in their order, the table and its columns. By default
+        a frame is all of one table.
+    keys
+        As for `run`.
 
     Returns
     -------
@@ -98,15 +101,30 @@ def run_polars(
     """
     from operators.polars import kernel
 
-    read = sum(t.rows for t in tables.values() if not isinstance(t, ParquetSource))
+    given = {**tables, **narrowed(tables, keys, _questions(action, False))}
+    read = sum(t.rows for t in given.values() if not isinstance(t, ParquetSource))
     action.record_metric(ROWS_READ, read)
     scans: Counter[tuple[str, ...]] = Counter()
     frames = {}
-    for name, source in tables.items():
+    whole: dict[str, tuple[str, Sequence[str] | None]] = {n: (n, None) for n in given}
+    for name, (read_from, chosen) in (reads or whole).items():
+        source = given[read_from]
         paths = source.paths if isinstance(source, ParquetSource) else ()
-        frames[name] = kernel.scan(source, scans[paths])
+        frames[name] = kernel.scan(source, scans[paths], chosen)
         scans[paths] += 1
     return kernel.run(query, frames, _schema(columns))
+
+
+def _questions(
+    action: Action, fixed_joins: bool
+) -> Callable[[str, Mapping[str, Table], Answer], pa.Table]:
+    """Answers statements for keys."""
+
+    def ask(text: str, reads: Mapping[str, Table], answer: Answer) -> pa.Table:
+        fragment, supplied = _fragment(text, reads, answer, action, fixed_joins)
+        return remote_frame.warm_kernel(action).table(fragment, supplied)
+
+    return ask
 
 
 def _fragment(

@@ -7,6 +7,10 @@ once a query of that shape has run (`engine.policy.sizes`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.types as pt
 
 from engine.optimizer.expressions import has_window
 from engine.stages.fragments import Estimator, all_relations
@@ -16,10 +20,12 @@ from operators.rewrite import columns_used
 from operators.stats import bytes_per_row
 from remote_frame.memory import WORKER
 
-__all__ = ["decoding_need", "stage_need"]
+__all__ = ["converted_need", "decoding_need", "stage_need"]
 
 # What each thread holds to decode row groups.
 _THREAD = 24 << 20
+# A decimal and the view of a string in Polars.
+_POLARS_VALUE = 16
 # A row in a hash table: pointer, hash and padding beside its columns.
 _ENTRY = 32
 
@@ -48,6 +54,21 @@ def decoding_need(stage: Stage, estimates: Estimator, threads: int) -> float:
         ),
         default=0.0,
     )
+
+
+def converted_need(stage: Stage, estimates: Estimator) -> float:
+    """Bytes that Polars holds of columns in memory: its own decimals, and views of strings."""
+    scans = (r for r in all_relations(stage.plan) if isinstance(r, Scan))
+    return sum(
+        _POLARS_VALUE
+        * estimates.rows(replace(scan, predicate=None))
+        * sum(_converted(scan.source_schema[i].type) for i in _read(scan))
+        for scan in scans
+    )
+
+
+def _converted(type: pa.DataType) -> bool:
+    return bool(pt.is_decimal(type) or pt.is_string(type) or pt.is_binary(type))
 
 
 def _read(scan: Scan) -> set[int]:

@@ -7,11 +7,11 @@ session; a session that is given a file keeps them there for the sessions after 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from openwhisk.api import ElementRecord
 
 __all__ = ["KEPT_BY_WORKERS", "Sizes"]
+
+K = TypeVar("K", bound=str)
 
 _MiB = 1 << 20
 
@@ -44,6 +46,8 @@ _GUESS = 1.5
 _GUESS_BESIDES = 400 * _MiB
 # A grain that allows no more than this is not worth a second run.
 _LITTLE = 1 << 30
+# Runs of which the fastest counts: one alone may have met a cold worker or a busy machine.
+_RUNS = 3
 
 
 class _Peak(msgspec.Struct):
@@ -58,16 +62,17 @@ class _Peak(msgspec.Struct):
 
 class _Shape(msgspec.Struct):
     """What is known of a shape: up to how many copies a grain is too coarse, whether Polars failed,
-    and peaks by grain and stage.
+    peaks by grain, kernel and stage, and seconds of the last runs by grain and kernel.
     """
 
     coarse: int = 0
     polars_failed: bool = False
     peaks: dict[str, _Peak] = msgspec.field(default_factory=dict)
+    seconds: dict[str, list[float]] = msgspec.field(default_factory=dict)
 
 
 class _File(msgspec.Struct):
-    version: int = 1
+    version: int = 2
     shapes: dict[str, _Shape] = msgspec.field(default_factory=dict)
 
 
@@ -98,7 +103,24 @@ class Sizes:
         known = self._shapes.get(shape)
         return known is not None and not grain.storage and grain.copies <= known.coarse
 
-    def memory(self, shape: str, grain: Grain, stage: str, expected: float) -> int:
+    def kernel(self, shape: str, grain: Grain, kernels: Sequence[K]) -> K:
+        """Of several kernels the next that was not tried yet, and when all were, the fastest.
+
+        What is not chosen keeps its old times: as soon as the chosen one gets slower than those
+        (by other constants, or more data), the other one has its turn again.
+        """
+        with self._lock:
+            known = self._shapes.get(shape)
+            seconds = {} if known is None else known.seconds
+
+            def fastest(kernel: K) -> float:
+                return min(seconds.get(_run(grain, kernel), ()), default=0.0)
+
+            return min(kernels, key=fastest)
+
+    def memory(
+        self, shape: str, grain: Grain, stage: str, expected: float, kernel: str = "duckdb"
+    ) -> int:
         """The limit of each copy of a stage, in bytes.
 
         What it held, with a margin and `KEPT_BY_WORKERS`, where that is known, and more than was
@@ -107,11 +129,11 @@ class Sizes:
         """
         with self._lock:
             known = self._shapes.get(shape)
-            peak = (known and known.peaks.get(_key(grain, stage))) or _Peak()
+            peak = (known and known.peaks.get(_stage(grain, kernel, stage))) or _Peak()
             if peak.held:
                 # The worker itself takes what it always takes.
-                kernel, data = (max(p - WORKER, 0) for p in (peak.held, peak.data))
-                wanted = max(element_memory(kernel), WORKER + int(data * _MARGIN))
+                held, data = (max(p - WORKER, 0) for p in (peak.held, peak.data))
+                wanted = max(element_memory(held), WORKER + int(data * _MARGIN))
                 wanted += KEPT_BY_WORKERS
             else:
                 guess = int(_GUESS * expected) + _GUESS_BESIDES
@@ -119,13 +141,24 @@ class Sizes:
             wanted = max(wanted, int(_MORE * peak.failed))
             return min(-(-wanted // _STEP) * _STEP, grain.memory)
 
-    def learn(self, shape: str, grain: Grain, elements: Iterable[ElementRecord]) -> None:
-        """Remember what the elements of a run that succeeded held."""
+    def learn(
+        self,
+        shape: str,
+        grain: Grain,
+        elements: Iterable[ElementRecord],
+        kernel: str = "duckdb",
+    ) -> None:
+        """Remember what the elements of a run that succeeded held, and how long they took."""
         with self._lock:
             known = self._shapes.setdefault(shape, _Shape())
             found: dict[str, list[ElementRecord]] = {}
+            seconds = 0.0
             for element in elements:
-                found.setdefault(_key(grain, element.name), []).append(element)
+                found.setdefault(_stage(grain, kernel, element.name), []).append(element)
+                if element.start is not None and element.end is not None:
+                    seconds += element.end - element.start - element.paused_seconds
+            runs = known.seconds.setdefault(_run(grain, kernel), [])
+            runs[:] = [*runs, seconds][-_RUNS:]
             for key, copies in found.items():
                 peak = known.peaks.setdefault(key, _Peak())
                 peak.held = _faded(peak.held, max(e.peak_anon_bytes for e in copies))
@@ -133,7 +166,12 @@ class Sizes:
         self._write()
 
     def exceeded(
-        self, shape: str, grain: Grain, reserved: Mapping[str, int], stage: str | None
+        self,
+        shape: str,
+        grain: Grain,
+        reserved: Mapping[str, int],
+        stage: str | None,
+        kernel: str = "duckdb",
     ) -> bool:
         """Remember that an element was stopped by its limit.
 
@@ -146,7 +184,7 @@ class Sizes:
         with self._lock:
             known = self._shapes.setdefault(shape, _Shape())
             if stage is not None and limit < grain.memory:
-                peak = known.peaks.setdefault(_key(grain, stage), _Peak())
+                peak = known.peaks.setdefault(_stage(grain, kernel, stage), _Peak())
                 peak.failed = max(peak.failed, limit)
                 again = True
             else:
@@ -185,5 +223,9 @@ def _faded(before: int, now: int) -> int:
     return max(now, (before + now) // 2)
 
 
-def _key(grain: Grain, stage: str) -> str:
-    return f"{grain.copies}x{grain.threads}/{stage}"
+def _run(grain: Grain, kernel: str) -> str:
+    return f"{grain.copies}x{grain.threads}/{kernel}"
+
+
+def _stage(grain: Grain, kernel: str, stage: str) -> str:
+    return f"{_run(grain, kernel)}/{stage}"

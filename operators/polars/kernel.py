@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -19,7 +19,8 @@ import pyarrow.types as pt
 
 from operators.errors import KernelError, KernelMemoryError
 from operators.file_versions import Versions, file_versions
-from operators.kernel import ArrowStream
+from operators.in_memory import kept_batches
+from operators.kernel import ArrowStream, InMemory
 from operators.polars.fragment import FUNCTION, PolarsFragment
 from operators.polars.types import NAMES
 from operators.rel import ParquetSource
@@ -41,11 +42,16 @@ def function(fragment: PolarsFragment) -> Query:
     return made
 
 
-def scan(source: ParquetSource | ArrowStream, nth: int = 0) -> pl.LazyFrame:
+def scan(
+    source: ParquetSource | ArrowStream, nth: int = 0, columns: Sequence[str] | None = None
+) -> pl.LazyFrame:
     """A lazy frame over Parquet files, or over Arrow data, which is read whole.
 
     Parameters
     ----------
+    columns
+        Of Arrow data, if it can be asked for them: those to have. Integers and floats stay where
+        they are, decimals and strings are copied.
     nth
         Which scan of these files it is in a query, from 0. Scans that are alike Polars takes for
         one and holds their rows, which the conditions of none make fewer then.
@@ -56,7 +62,7 @@ def scan(source: ParquetSource | ArrowStream, nth: int = 0) -> pl.LazyFrame:
         If files cannot be read, or have a type with which Polars computes otherwise than DuckDB.
     """
     if not isinstance(source, ParquetSource):
-        return _checked(pl.DataFrame(pa.RecordBatchReader.from_stream(source).read_all()).lazy())
+        return _checked(pl.DataFrame(_loaded(source, columns)).lazy())
     if source.part is not None or source.hive:
         raise KernelError("Polars reads whole tables, without columns in their paths")
     key, versions = (source.paths, nth), file_versions(source.paths)
@@ -76,6 +82,15 @@ def scan(source: ParquetSource | ArrowStream, nth: int = 0) -> pl.LazyFrame:
     if len(source.paths) <= _MOST_FILES:
         _scans[key] = versions, frame
     return frame
+
+
+def _loaded(source: ArrowStream, columns: Sequence[str] | None) -> pa.Table:
+    if columns is None or not hasattr(source, "resident_batches"):
+        return pa.RecordBatchReader.from_stream(source).read_all()
+    found: InMemory | None = source.resident_batches(list(columns))
+    if found is None:
+        return pa.RecordBatchReader.from_stream(source.arrow_stream(list(columns))).read_all()
+    return pa.Table.from_batches(kept_batches(found, pl.thread_pool_size()), found.schema)
 
 
 # A scan that was resolved once knows its files' footers: reading these again for the next query

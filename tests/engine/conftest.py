@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, KernelChoice, ReductionSettings, build_application
+from engine.codegen import CodegenSettings, Kernel, ReductionSettings, build_application
 from engine.execution import export
 from engine.frontend import plan_sql
 from engine.optimizer import Estimates, optimize
@@ -45,7 +45,7 @@ def run_elements(
     plan: StagePlan,
     resources: dict[str, Any],
     estimates: Estimates | None = None,
-    kernel: KernelChoice = "duckdb",
+    kernel: Kernel = "duckdb",
 ) -> pa.Table:
     """The answer of a plan's application, its elements run one after the other.
 
@@ -149,16 +149,14 @@ class Differential:
         sql: str,
         parallelism: int = 3,
         *,
-        kernel: KernelChoice = "duckdb",
+        kernel: Kernel = "duckdb",
         **settings: float,
     ) -> pa.Table:
         estimates = Estimates()
         plan = self.plan(sql, parallelism, estimates, **settings)
         return self.run(plan, estimates, kernel)
 
-    def run(
-        self, plan: StagePlan, estimates: Estimates, kernel: KernelChoice = "duckdb"
-    ) -> pa.Table:
+    def run(self, plan: StagePlan, estimates: Estimates, kernel: Kernel = "duckdb") -> pa.Table:
         return run_elements(plan, self.resources, estimates, kernel)
 
     def plan(

@@ -51,7 +51,7 @@ def climb(
             "q",
             settings or CodegenSettings(),
             cut,
-            lambda stage, grain, in_polars: need / stage.parallelism,
+            lambda stage, grain, settings: need / stage.parallelism,
             attempt,
             lambda one, failure: one.settings.kernel != "duckdb" and failure.element == "s1_many",
         )
@@ -151,17 +151,17 @@ def test_more_memory_is_tried_before_a_finer_cut() -> None:
     assert isinstance(end, Outcome)
 
 
-POLARS = CodegenSettings(kernel="auto")
+POLARS = CodegenSettings(kernel="polars")
 
 
 def test_what_polars_fails_at_runs_in_duckdb_at_once_and_ever_after() -> None:
     sizes = Sizes()
 
     def run(attempt: Attempt) -> str | None:
-        return "s1_many: element" if attempt.settings.kernel == "auto" else None
+        return "s1_many: element" if attempt.settings.kernel == "polars" else None
 
     attempts, end = climb(run, sizes, settings=POLARS)
-    assert [(a.grain.copies, a.settings.kernel) for a in attempts] == [(1, "auto"), (1, "duckdb")]
+    assert [(a.grain.copies, a.settings.kernel) for a in attempts] == [(1, "polars"), (1, "duckdb")]
     assert isinstance(end, Outcome)
     assert end.retries == 1
     assert [a.settings.kernel for a in climb(run, sizes, settings=POLARS)[0]] == ["duckdb"]
@@ -169,7 +169,7 @@ def test_what_polars_fails_at_runs_in_duckdb_at_once_and_ever_after() -> None:
 
 def test_what_fails_in_duckdb_too_fails() -> None:
     attempts, end = climb(lambda a: "s1_many: element", settings=POLARS)
-    assert [a.settings.kernel for a in attempts] == ["auto", "duckdb"]
+    assert [a.settings.kernel for a in attempts] == ["polars", "duckdb"]
     assert isinstance(end, QueryFailedError)
     assert end.kind == "element"
 
@@ -182,12 +182,12 @@ def test_what_fails_outside_of_polars_is_not_tried_again() -> None:
 
 def test_polars_gets_all_the_memory_there_is_before_duckdb_does() -> None:
     def run(attempt: Attempt) -> str | None:
-        polars = attempt.settings.kernel == "auto"
+        polars = attempt.settings.kernel == "polars"
         return "s1_many: aborted" if polars or attempt.settings.reduction else None
 
     big = Ladder("auto", 2, 4096 * MiB)
     attempts, end = climb(run, ladder=big, settings=POLARS)
     tried = [(a.settings.kernel, a.settings.memory_of("s1_many") // MiB) for a in attempts]
-    assert tried == [("auto", 400), ("auto", 4096), ("duckdb", 4096)]
+    assert tried == [("polars", 400), ("polars", 4096), ("duckdb", 400)]
     assert all(a.grain.copies == 1 for a in attempts)
     assert isinstance(end, Outcome)

@@ -17,7 +17,9 @@ import pytest
 
 from engine import Session
 from engine.errors import EngineError
+from engine.policy import Sizes
 from engine.resident.use import ResidentUse
+from openwhisk.app import ComputeElement
 from openwhisk.control import EmbeddedControlPlane
 
 ROWS = 300_000
@@ -284,3 +286,64 @@ def test_a_file_that_cannot_be_decoded_is_the_querys_own_error(
         path.write_bytes(whole)
         s.read_parquet(path)
         assert check(s, data, "select sum(id), max(note) from sales").rejected == 0
+
+
+IN_POLARS = [
+    "select item, sum(price) as paid, count(*) as many, max(note) as note from sales "
+    "group by item order by item nulls last",
+    "select name, sum(price) as paid from sales join items on item = key "
+    "where key between 3 and 5 group by name order by name",
+    "select id, sum(price) over (partition by item order by id rows between unbounded preceding "
+    "and current row) as running from sales where id < 500 order by id",
+    "select a.id, b.note from sales a join sales b on a.id = b.id + 1 join items on a.item = key "
+    "where name = 'é4' and a.id < 1000 order by a.id",
+    "select count(*) as none from sales join items on item = key where name = 'nothing'",
+]
+
+
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_polars_reads_resident_columns(
+    data: Path, control: EmbeddedControlPlane, transport: str
+) -> None:
+    with Session(
+        control=control,
+        resident="64MB",
+        kernel="polars",
+        transport=transport,  # type: ignore[arg-type]
+    ) as s:
+        for path in sorted(data.glob("*.parquet")):
+            s.read_parquet(path)
+        for query in IN_POLARS:
+            for _ in range(2):
+                check(s, data, query)
+                assert s.last_run.retries == 0
+            app = s._executor.application("q", s.sql(query).plan)
+            code = [e.code for e in app.elements if isinstance(e, ComputeElement)]
+            assert all("element.run_polars" in c and "element.resident" in c for c in code)
+
+
+def test_large_groups_are_tried_in_both_kernels(
+    data: Path, control: EmbeddedControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was slower is not run again."""
+    chosen = []
+    learn = Sizes.learn
+
+    def remember(sizes: Sizes, *given: object, **named: object) -> None:
+        chosen.append(given[3])
+        learn(sizes, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sizes, "learn", remember)
+    monkeypatch.setattr("engine.policy.kernels._MANY", 200_000)
+    with Session(control=control, resident="64MB") as s:
+        for path in sorted(data.glob("*.parquet")):
+            s.read_parquet(path)
+        for _ in range(4):
+            check(s, data, "select id, sum(price) as p from sales group by id order by id limit 9")
+        assert chosen[:2] == ["duckdb", "polars"]
+        times = s._executor.sizes
+        assert len(times._shapes) == 1
+        del chosen[:]
+        check(s, data, "select item, sum(price) as p from sales group by item order by 2 limit 9")
+        check(s, data, "select item, sum(price) as p from sales group by item order by 2 limit 9")
+        assert chosen == ["duckdb", "duckdb"], "few groups are not worth it"

@@ -39,9 +39,7 @@ def emitted(session: Session, sql: str, folder: Path) -> str:
     session.sql(sql).collect()
     run = session.last_run
     assert run.elements == 1
-    prepared = session._preparation.prepare(session.sql(sql).plan)
-    settings = session._codegen
-    app = prepared.application("q", run.grain, settings, None)
+    app = session._executor.application("q", session.sql(sql).plan)
     app.write_directory(folder)
     (element,) = load_directory(folder).compute.values()
     return element.code
@@ -92,7 +90,7 @@ def test_an_error_is_told_in_duckdbs_words(session: Session) -> None:
         session.sql("select cast(word as integer) as m from words").collect()
 
 
-@pytest.mark.parametrize("kernel", ["duckdb", "auto"])
+@pytest.mark.parametrize("kernel", ["duckdb", "polars", "auto"])
 def test_the_kernel_can_be_chosen(
     control: EmbeddedControlPlane, tmp_path: Path, kernel: str
 ) -> None:
@@ -100,5 +98,5 @@ def test_the_kernel_can_be_chosen(
     with Session(control=control, kernel=kernel) as made:  # type: ignore[arg-type]
         made.read_parquet(tmp_path / "t.parquet")
         code = emitted(made, "select sum(n) as s from t", tmp_path / "q")
-        assert ("def query(t):" in code) == (kernel == "auto")
+        assert ("def query(t):" in code) == (kernel != "duckdb")
         assert made.sql("select sum(n) as s from t").collect()["s"].to_pylist() == [3]
