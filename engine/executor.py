@@ -162,7 +162,7 @@ class QueryExecutor:
 
     def _execute(self, query: Prepared, lease: Lease | None) -> pa.Table:
         session = self.connection.session
-        parameters = None if lease is None else lease.parameters()
+        parameters = None if lease is None else lease.parameters
 
         def run(attempt: Attempt) -> Execution:
             name = f"query-{uuid4().hex[:12]}"

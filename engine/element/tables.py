@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 import remote_frame
+from engine.resident.layout import Within
 from engine.resident.reader import ResidentTable, find
 from operators.kernel import InMemory
 from operators.rel import ParquetSource
@@ -50,7 +51,7 @@ def resident(
     columns: Sequence[str],
     *,
     part: bool,
-    within: Mapping[str, tuple[int | None, int | None]] | None = None,
+    within: Within | None = None,
 ) -> ParquetSource | ResidentTable:
     """A base table from the session's resident columns; from its files where not all are there.
 
@@ -63,12 +64,12 @@ def resident(
     within
         Ranges of stored integers outside of which rows do not matter, by column.
     """
-    found = find(params, paths, columns)
+    found = find(params, paths, columns, within)
     if found is None:
         return ParquetSource("table", tuple(paths), (action.index, action.count) if part else None)
     durl, known = found
     share = (action.index, action.count) if part else (0, 1)
-    return ResidentTable(known, durl, action, columns, share, dict(within or {}))
+    return ResidentTable(known, durl, action, columns, share, within)
 
 
 class LoadedTable:

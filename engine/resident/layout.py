@@ -9,8 +9,7 @@ table have the same chunks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -26,6 +25,7 @@ __all__ = [
     "FillTable",
     "Grant",
     "Piece",
+    "PlainTable",
     "TableSpec",
     "Within",
     "from_plain",
@@ -96,18 +96,23 @@ class TableSpec(msgspec.Struct, frozen=True):
     columns: dict[str, ColumnSpec]
 
 
-class Grant(msgspec.Struct, frozen=True):
+class PlainTable(TypedDict):
+    """A `TableSpec` in plain JSON. What is plain is kept beside each column: a query is told of
+    hundreds of pieces, and an element opens one table at a time.
+    """
+
+    paths: list[str]
+    rows: list[int]
+    columns: dict[str, Any]
+
+
+class Grant(TypedDict):
     """The resident columns of one query, and how to reach them. `durl` holds a key: it goes to
     elements, never into a result, a record or a log.
     """
 
     durl: str
-    tables: tuple[TableSpec, ...]
-
-    def find(self, paths: Sequence[str]) -> TableSpec | None:
-        """The table in these files."""
-        wanted = tuple(paths)
-        return next((t for t in self.tables if t.paths == wanted), None)
+    tables: list[PlainTable]
 
 
 class FillTable(msgspec.Struct, frozen=True):

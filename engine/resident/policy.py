@@ -34,6 +34,7 @@ class Sieve(Generic[K]):
         self._entries: dict[K, _Entry] = {}  # oldest first
         self._hand: K | None = None
         self.bytes = 0
+        self._cost = 0.0
 
     def __contains__(self, key: K) -> bool:
         return key in self._entries
@@ -47,12 +48,12 @@ class Sieve(Generic[K]):
             raise ValueError(f"{key!r} is here already")
         self._entries[key] = _Entry(size, cost)
         self.bytes += size
+        self._cost += cost
 
     def hit(self, key: K) -> None:
         """Somebody used it."""
         entry = self._entries[key]
-        cost = sum(e.cost for e in self._entries.values())
-        dear = entry.cost * self.bytes > 2 * cost * entry.size
+        dear = entry.cost * self.bytes > 2 * self._cost * entry.size
         entry.chances = min(CHANCES, entry.chances + (2 if dear else 1))
 
     def remove(self, key: K) -> int:
@@ -61,6 +62,7 @@ class Sieve(Generic[K]):
             self._hand = self._after(key) if len(self._entries) > 1 else None
         entry = self._entries.pop(key)
         self.bytes -= entry.size
+        self._cost -= entry.cost
         return entry.size
 
     def victims(self, wanted: int, pinned: Collection[K]) -> list[K] | None:

@@ -31,7 +31,7 @@ from engine.resident.layout import (
     FillTable,
     Grant,
     Piece,
-    TableSpec,
+    PlainTable,
     from_plain,
     to_plain,
 )
@@ -61,22 +61,27 @@ Key = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The resident columns of one query while it runs."""
+    """The resident columns of one query while it runs.
 
-    grant: Grant
+    Attributes
+    ----------
+    parameters
+        What the query's elements get as parameters.
+    """
+
+    parameters: dict[str, Any]
     use: ResidentUse
     keys: tuple[Key, ...]
     memory: int
 
-    def parameters(self) -> dict[str, Any]:
-        """What the query's elements get as parameters."""
-        return {ELEMENT: to_plain(self.grant)}
-
 
 @dataclass(slots=True)
 class _Resident:
+    """A resident column, as it is and in plain JSON: every query that reads it is told so."""
+
     spec: ColumnSpec
     size: int
+    plain: Any
 
 
 @dataclass(slots=True)
@@ -183,7 +188,8 @@ class ResidentColumns:
                 raise
             use = replace(use, hits=len(present), bytes=self._sieve.bytes)
             self._stats = self._stats.after(use, stale)
-            return Lease(self._granted(durl, needs), use, tuple(wanted), self._memory.number)
+            parameters = {ELEMENT: self._granted(durl, needs)}
+            return Lease(parameters, use, tuple(wanted), self._memory.number)
 
     def _release(self, lease: Lease) -> None:
         with self._lock:
@@ -198,12 +204,13 @@ class ResidentColumns:
                     self._free(resident)
 
     def _granted(self, durl: str, needs: Needs) -> Grant:
-        tables = []
+        tables: list[PlainTable] = []
         for paths, names in needs.items():
             table = self._tables[paths]
-            columns = {n: table.columns[n].spec for n in names if n in table.columns}
-            tables.append(TableSpec(paths, tuple(c.rows for c in table.files.chunks), columns))
-        return Grant(durl, tuple(tables))
+            columns = {n: table.columns[n].plain for n in names if n in table.columns}
+            rows = [c.rows for c in table.files.chunks]
+            tables.append({"paths": list(paths), "rows": rows, "columns": columns})
+        return {"durl": durl, "tables": tables}
 
     def _refresh(self, needs: Needs) -> int:
         """Know the tables' files as they are now; the number of columns thrown away as stale."""
@@ -320,7 +327,8 @@ class ResidentColumns:
             count = len(self._tables[paths].files.chunks)
             found = pieces.get(key, {})
             whole = [p for c in range(count) if (p := found.get(c)) is not None]
-            resident = _Resident(ColumnSpec(type, tuple(whole)), sum(p.size for p in whole))
+            spec = ColumnSpec(type, tuple(whole))
+            resident = _Resident(spec, sum(p.size for p in whole), to_plain(spec))
             if len(whole) < count:
                 self._free(resident)
                 continue
