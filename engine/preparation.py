@@ -15,9 +15,9 @@ from engine.optimizer.expressions import every_relation
 from engine.policy import (
     Grain,
     KernelChoice,
+    RowsOfWork,
     converted_need,
     decoding_need,
-    grouped_rows,
     kernels_to_try,
     stage_need,
 )
@@ -62,7 +62,7 @@ class Prepared:
 
     def kernels(self, grain: Grain, choice: KernelChoice, resident: bool) -> Sequence[Kernel]:
         """What is worth trying at this grain; see `engine.policy.kernels_to_try`."""
-        return kernels_to_try(choice, self._cut(grain).grouped, resident)
+        return kernels_to_try(choice, self._cut(grain).rows, resident)
 
     def need(self, stage: Stage, grain: Grain, settings: CodegenSettings) -> float:
         """Bytes that each copy of a stage, cut at this grain, is expected to hold; more if it may
@@ -113,8 +113,8 @@ class Prepared:
             settings = CutSettings(parallelism=grain.copies, broadcast_bytes=grain.memory / 4)
             stages = cut(plan, estimates, settings)
             needs = {s.name: stage_need(s, estimates, grain.threads) for s in stages.stages}
-            grouped = grouped_rows(stages, estimates)
-            known = self._cuts[grain] = _Cut(stages, estimates, needs, grouped)
+            rows = RowsOfWork.expected(stages, estimates)
+            known = self._cuts[grain] = _Cut(stages, estimates, needs, rows)
         return known
 
     def _for_parts(self) -> Rel:
@@ -128,7 +128,7 @@ class _Cut:
     stages: StagePlan
     estimates: Estimates
     needs: Mapping[str, float]
-    grouped: float
+    rows: RowsOfWork
     built: tuple[object, Application] | None = None
 
 

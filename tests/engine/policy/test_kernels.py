@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from engine.codegen import CodegenSettings
 from engine.optimizer import Estimates
-from engine.policy import Grain, Sizes, grouped_rows, kernels_to_try
+from engine.policy import Grain, RowsOfWork, Sizes, kernels_to_try
 from engine.running import chosen_settings
 from engine.stages import CutSettings, cut
 from openwhisk.api import ElementRecord
@@ -68,12 +68,14 @@ def test_polars_is_not_chosen_where_it_failed() -> None:
 
 
 def test_what_is_worth_trying() -> None:
-    assert kernels_to_try("auto", 1e9, resident=False) == ("polars",)
-    assert kernels_to_try("auto", 1e9, resident=True) == BOTH
-    assert kernels_to_try("auto", 1e3, resident=True) == ("duckdb",)
+    large, small, many_scanned = RowsOfWork(3e6, 2e6), RowsOfWork(3e3, 2e3), RowsOfWork(9e6, 2e6)
+    assert kernels_to_try("auto", small, resident=False) == ("polars",)
+    assert kernels_to_try("auto", large, resident=True) == BOTH
+    assert kernels_to_try("auto", small, resident=True) == ("duckdb",)
+    assert kernels_to_try("auto", many_scanned, resident=True) == ("duckdb",)
     for resident in (False, True):
-        assert kernels_to_try("duckdb", 1e9, resident) == ("duckdb",)
-        assert kernels_to_try("polars", 0.0, resident) == ("polars",)
+        assert kernels_to_try("duckdb", large, resident) == ("duckdb",)
+        assert kernels_to_try("polars", small, resident) == ("polars",)
 
 
 def test_rows_of_groups_and_windows_count(tmp_path: Path) -> None:
@@ -85,7 +87,9 @@ def test_rows_of_groups_and_windows_count(tmp_path: Path) -> None:
 
     def rows(rel: Rel) -> float:
         estimates = Estimates()
-        return grouped_rows(cut(rel, estimates, CutSettings(1)), estimates)
+        found = RowsOfWork.expected(cut(rel, estimates, CutSettings(1)), estimates)
+        assert found.scanned == 1000
+        return found.grouped
 
     assert rows(scan) == 0
     groups = build.aggregation(scan, [key], [build.aggregate("sum", value)])
