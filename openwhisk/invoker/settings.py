@@ -59,6 +59,8 @@ class InvokerSettings:
         Bytes that memory elements may take.
     preimport
         Names of modules that workers should find imported. Those that do not exist are left out.
+        Of one that has a function ``prepare_worker(resources)`` (`openwhisk.runtime.Resources`),
+        workers call that while they wait for their first run.
     prewarm, max_idle
         How many workers are made before anything asks for one, and how many may wait for work.
     patience

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -16,6 +18,11 @@ from openwhisk.worker.limits import LimitTooSmallError, held_data, may_keep, mem
 from openwhisk.worker.messages import GONE, Done, ElementCode, Failed, Metrics, Rested, Run
 from openwhisk.worker.scratch import Scratch
 from openwhisk.worker.transports import GrantedTransports
+
+log = logging.getLogger(__name__)
+
+Preparation: TypeAlias = Callable[[Resources], None]
+"""Makes warm resources that elements may want."""
 
 # Names of exceptions that say that memory ran out; DuckDB is not imported here just to compare
 # classes.
@@ -143,6 +150,14 @@ class Executor:
                 run.number, kind, shorten(message, MESSAGE_LIMIT), traceback, logs, metrics
             )
         return Done(run.number, msgspec.Raw(result), logs, metrics)
+
+    def prepare(self, preparations: Iterable[Preparation]) -> None:
+        """Make resources that elements may want. What cannot be made they will have to make."""
+        for one in preparations:
+            try:
+                one(self._resources)
+            except Exception as error:
+                log.warning("%s.%s failed: %s", one.__module__, one.__name__, error)
 
     def rest(self) -> Rested:
         """Give back what is held in advance for the next run."""

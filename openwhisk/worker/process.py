@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import zmq
 
-from openwhisk.worker.execute import Executor
+from openwhisk.worker.execute import Executor, Preparation
 from openwhisk.worker.limits import held_data
 from openwhisk.worker.messages import Hello, Quit, decode_to_worker, encode
 
-# Milliseconds without work after which a worker gives back what it keeps for the next run. A
-# program that runs one query after the other asks again sooner.
+# Milliseconds without work after which a worker gives back what it keeps for the next run, or, if
+# it has had none yet, makes what that will want. A program that runs one query after the other asks
+# again sooner.
 _PATIENCE = 25
 
 
-def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
+def work(
+    endpoint: str,
+    token: str,
+    worker: str,
+    lifeline: int,
+    preparations: Sequence[Preparation] = (),
+) -> None:
     """Serve an invoker until it says so, or is gone.
 
     Parameters
@@ -26,6 +35,8 @@ def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
         This worker's routing id.
     lifeline
         Read end of a pipe that becomes readable when the invoker's process ends.
+    preparations
+        Make resources while the worker waits for its first run.
     """
     context = zmq.Context(io_threads=1)
     link = context.socket(zmq.DEALER)
@@ -38,10 +49,12 @@ def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
     poller.register(lifeline, zmq.POLLIN)
     try:
         link.send(encode(Hello(token, held_data(), executor.anon())))
-        patience = None
+        patience = _PATIENCE if preparations else None
         while True:
             ready = dict(poller.poll(patience))
             if not ready:
+                executor.prepare(preparations)
+                preparations = ()
                 link.send(encode(executor.rest()))
                 patience = None
                 continue
@@ -50,6 +63,7 @@ def work(endpoint: str, token: str, worker: str, lifeline: int) -> None:
             message = decode_to_worker(link.recv())
             if isinstance(message, Quit):
                 return
+            preparations = ()
             link.send(encode(executor.run(message)))
             patience = _PATIENCE
             if executor.restless:  # whoever waits for the answer need not wait for this

@@ -16,7 +16,9 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from openwhisk.worker.buffers import release_buffers
 from openwhisk.worker.lifeline import die_with_parent, ignore_terminal
@@ -34,6 +36,9 @@ from openwhisk.worker.messages import (
 )
 from openwhisk.worker.scratch import sweep
 from openwhisk.worker.stacks import limit_stacks
+
+if TYPE_CHECKING:
+    from openwhisk.worker.execute import Preparation
 
 # What every worker needs; imported here so that forks share the pages.
 _OWN = ("openwhisk.worker.process", "openwhisk.runtime", "zmq")
@@ -128,7 +133,13 @@ class Zygote:
             from openwhisk.worker.process import work
 
             release_buffers()
-            work(configuration.endpoint, configuration.token, worker, self._lifeline)
+            work(
+                configuration.endpoint,
+                configuration.token,
+                worker,
+                self._lifeline,
+                preparations(configuration.preimport),
+            )
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -184,6 +195,12 @@ def preimport(modules: tuple[str, ...]) -> list[str]:
         except ImportError:
             missing.append(name)
     return missing
+
+
+def preparations(modules: Iterable[str]) -> list[Preparation]:
+    """What imported modules have for workers that wait: functions called ``prepare_worker``."""
+    found = (getattr(sys.modules.get(name), "prepare_worker", None) for name in modules)
+    return [one for one in found if callable(one)]
 
 
 def _noticed(number: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from openwhisk.api import Activation
 from openwhisk.app import Application
 from openwhisk.app.model import ComputeElement
 from openwhisk.control import EmbeddedControlPlane
+from tests.waiting import until
 
 
 def test_workers_that_never_say_hello_fail_the_run(
@@ -38,6 +39,27 @@ def test_workers_that_never_say_hello_fail_the_run(
             assert activation.status == "failed"
             assert activation.error_kind == "internal"
             assert "exited with status 7" in (activation.error or "")
+
+
+def test_workers_prepare_themselves_while_they_wait(
+    compute: Callable[..., ComputeElement],
+    run: Callable[..., Activation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "prepares_workers.py").write_text(
+        "import pathlib\n"
+        "def prepare_worker(resources):\n"
+        "    resources.get('made', lambda: 'early')\n"
+        f"    pathlib.Path({str(tmp_path / 'done')!r}).touch()\n"
+    )
+    (tmp_path / "fails_workers.py").write_text("def prepare_worker(resources):\n    1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "def main(p, a):\n    return {'made': a.resource('made', lambda: 'late')}\n"
+    modules = ["fails_workers", "prepares_workers", "math"]
+    with EmbeddedControlPlane(cores=1, memory=1 << 30, preimport=modules, prewarm=1) as plane:
+        until((tmp_path / "done").exists)
+        assert run(plane, [compute("e", code)]).result == {"e": {"made": "early"}}
 
 
 def test_an_element_that_closes_its_sockets_does_not_hang(

@@ -163,3 +163,21 @@ def test_a_resource_that_fails_when_idle_is_made_anew() -> None:
         assert result(run(executor, code=code)) == {{"number": expected}}
         executor.rest()
     """)
+
+
+def test_resources_are_made_before_the_first_run_as_far_as_that_works() -> None:
+    code = "def main(p, action):\n    return {'made': action.resource('made', lambda: 'late')}\n"
+    check(f"""
+    import logging
+    logging.disable()
+
+    def fails(resources):
+        resources.get("made", lambda: 1 / 0)
+
+    def works(resources):
+        resources.get("made", lambda: "early")
+
+    assert result(run(Executor(), code={code!r})) == {{"made": "late"}}
+    executor.prepare([fails, works, fails])
+    assert result(run(executor, code={code!r})) == {{"made": "early"}}
+    """)
