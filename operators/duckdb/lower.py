@@ -33,6 +33,7 @@ from operators.expr import (
     Lit,
     Window,
 )
+from operators.implied import implied_bounds
 from operators.rel import (
     Aggregation,
     Filter,
@@ -175,14 +176,19 @@ class _Lowering:
         texts = [_scanned(f, identifier(alias), files) for f in scan.source_schema]
         where: list[str] = []
         if scan.predicate is not None:
-            where = self._conditions(scan.predicate, texts)
+            where = self._conditions(scan.predicate, texts, of_scan=True)
         columns = [texts[i] for i in scan.columns]
         simple = ["(" not in c for c in columns]
         return Select(source, columns, simple, where, table=alias)
 
-    def _conditions(self, predicate: Expr, columns: Sequence[str]) -> list[str]:
+    def _conditions(
+        self, predicate: Expr, columns: Sequence[str], *, of_scan: bool = False
+    ) -> list[str]:
+        """The terms of a filter; those of a scan's after what its disjunctions imply."""
         writer = self._writer(columns)
-        return [writer.condition(term) for term in conjuncts(predicate)]
+        terms = conjuncts(predicate)
+        implied = implied_bounds(terms) if of_scan else ()
+        return [writer.condition(term) for term in (*implied, *terms)]
 
     def _differing(self, mark: Join, columns: Sequence[str]) -> Iterator[str]:
         """That what has to differ from some right value is not NULL.
@@ -225,7 +231,8 @@ class _Lowering:
         )
         if not mergeable or (not child.source and not child.aggregated):
             child = self._nested(child, rel.input)
-        terms = self._conditions(rel.predicate, child.tight_columns())
+        of_scan = isinstance(rel.input, Scan)
+        terms = self._conditions(rel.predicate, child.tight_columns(), of_scan=of_scan)
         if child.aggregated:
             return replace(child, having=[*child.having, *terms])
         return replace(child, where=[*child.where, *terms])
