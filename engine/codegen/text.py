@@ -121,8 +121,9 @@ def polars_code(
     if resident is not None:
         names = {i.source: i.name for i in resident.inputs}
         reads = "".join(
-            f"    {i.name!r}: ({names[i.source]!r}, {_list(i.columns)}),\n" for i in fragment.inputs
+            f"{i.name!r}: ({names[i.source]!r}, {_list(i.columns)}),\n" for i in fragment.inputs
         )
+        reads = textwrap.indent(reads, "    ")
         constants, more = f"READS = {{\n{reads}}}\n", ", reads=READS"
         if keys := _keys(stage, resident, rows):
             constants, more = constants + keys, more + ", keys=KEYS"

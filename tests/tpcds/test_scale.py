@@ -65,6 +65,7 @@ WHOLE = {
     "512MB": ("--policy", "disaggregate", "--compute-memory", "512MB"),
     "256MB": ("--policy", "disaggregate", "--compute-memory", "256MB"),
     "resident": ("--resident", "12GB", "--passes", "2"),
+    "resident in polars": ("--resident", "12GB", "--passes", "2", "--kernel", "polars"),
     "duckdb alone": ("--kernel", "duckdb"),
 }
 
