@@ -512,9 +512,11 @@ def test_many_columns(differential: Any, columns: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_many_row_groups(differential: Any, groups: int) -> None:
-    """Row groups of one row each."""
+    """Row groups of one row each. What DuckDB 1.5.5 takes for a file grows with their square: here
+    a minute of CPU for each share of a hundred thousand.
+    """
     data = keyed([i % 97 for i in range(groups)], pa.int32())
     differential.add("a", data, row_group_size=1)
     differential.check("select k, count(*), sum(v) from a group by k", copies=[3])
