@@ -18,9 +18,10 @@ KernelChoice = Literal["auto", "duckdb", "polars"]
 worth finding out."""
 
 # Polars copies decimals and strings of resident columns before it begins, and looks through rows
-# that DuckDB's scan leaves out; what it gains is in large groups and windows. In TPC-DS it was
-# faster where these have more than two thirds as many rows as are scanned (q51 and q67, by a third
-# and more, at scale factors 1 and 10), and slower where they have less than a half.
+# that DuckDB's scan leaves out; what it gains is in large groups and windows. In TPC-DS at scale
+# factor 1 it was faster where these have more than two thirds as many rows as are scanned (q51 and
+# q67: by two fifths in a warm worker, by 11 to 19 % in a fresh one), and mostly slower where they
+# have less than a half.
 _SHARE = 0.5
 # Not worth the copies of a run that is over in some milliseconds.
 _MANY = 400_000
