@@ -38,6 +38,11 @@ class KeySet:
     low: int
     bits: npt.NDArray[np.uint8]
 
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return int(np.bitwise_count(self.bits).sum())
+
 
 @dataclass(frozen=True, slots=True)
 class InMemory:

@@ -11,6 +11,7 @@ from typing import Any
 from engine.codegen.fragment import Kernel, lower_stage, lower_stage_to_polars
 from engine.codegen.reduction import Reduction, ReductionSettings, reduce_scans
 from engine.codegen.text import element_code, polars_code
+from engine.resident.keys import WantedKeys, wanted_keys
 from engine.stages.fragments import Estimator
 from engine.stages.model import Exchange, Stage, StagePlan
 from openwhisk.app import Application, ComputeElement, Corunning, Limits, MemoryElement
@@ -126,12 +127,14 @@ def _code(
     plan: StagePlan, stage: Stage, settings: CodegenSettings, estimates: Estimator | None
 ) -> tuple[str, bool]:
     """The text of a stage's element, and whether it reads base tables."""
+    keys: list[WantedKeys] = []
+    if settings.resident:
+        stage, keys = wanted_keys(stage, estimates)
     if settings.kernel == "polars":
         in_polars = lower_stage_to_polars(stage, estimates)
         if in_polars is not None:
             tables = lower_stage(stage) if settings.resident else None
-            rows = None if estimates is None else estimates.rows
-            return polars_code(plan, stage, in_polars, resident=tables, rows=rows), True
+            return polars_code(plan, stage, in_polars, resident=tables, keys=keys), True
     reductions: dict[str, Reduction] = {}
     if estimates is not None and settings.reduction is not None and not settings.resident:
         stage, reductions = reduce_scans(
@@ -139,12 +142,7 @@ def _code(
         )
     fragment = lower_stage(stage)
     code = element_code(
-        plan,
-        stage,
-        fragment,
-        resident=settings.resident,
-        reductions=reductions,
-        rows=None if estimates is None else estimates.rows,
+        plan, stage, fragment, resident=settings.resident, reductions=reductions, keys=keys
     )
     return code, any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow.types as pt
 
-from engine.optimizer.expressions import map_subqueries, with_inputs
 from engine.resident.layout import Within
 from engine.resident.needs import scan_nulls, scan_ranges
 from engine.stages.fragments import Estimator
 from engine.stages.model import Stage
-from engine.stages.origins import KeyOrigin, Readers, key_origins
+from engine.stages.origins import KeyOrigin, Readers, WithSources, can_be_asked, key_origins
 from operators import build
 from operators.duckdb import Fragment, lower
 from operators.parquet_filter import MOST_KEYS, filterable, held_per_row
@@ -30,6 +29,7 @@ from operators.rel import (
     ParquetSource,
     Rel,
     Scan,
+    Source,
 )
 from operators.schema import Schema
 
@@ -173,13 +173,13 @@ def reduce_scans(
     reducer = _Reducer(stage.plan, estimates, settings or ReductionSettings())
     taken = {i.name for i in stage.inputs}
     reductions: dict[str, Reduction] = {}
-    sources: dict[int, InputSource] = {}
+    sources: dict[int, Source] = {}
     for scan, reduction in reducer.reductions(memory, taken):
         reductions[reduction.name] = reduction
         sources[id(scan)] = InputSource(reduction.name)
     if not sources:
         return stage, {}
-    return replace(stage, plan=_with_sources(stage.plan, sources)), reductions
+    return replace(stage, plan=WithSources(sources)(stage.plan)), reductions
 
 
 class _Reducer:
@@ -281,7 +281,7 @@ class _Reducer:
                 self._note_ranges(node, None)
             case Join():
                 for one in key_origins(node, self._readers):
-                    if self._large(one.scan):
+                    if self._large(one.scan) and can_be_asked(one.small, ()):
                         self._note_keys(one)
 
     def _note_ranges(self, scan: Scan, above: Filter | None) -> None:
@@ -373,20 +373,3 @@ def _fresh(base: str, taken: set[str]) -> str:
         n += 1
         name = f"{base}_{n}"
     return name
-
-
-def _with_sources(plan: Rel, sources: dict[int, InputSource]) -> Rel:
-    """The plan with scans of other sources, relations that several read still one object."""
-    done: dict[int, tuple[Rel, Rel]] = {}
-
-    def visit(rel: Rel) -> Rel:
-        if id(rel) not in done:
-            node = rel
-            if isinstance(rel, Scan) and id(rel) in sources:
-                node = replace(rel, source=sources[id(rel)])
-            node = map_subqueries(node, visit)
-            node = with_inputs(node, [visit(i) for i in node.inputs()])
-            done[id(rel)] = rel, node
-        return done[id(rel)][1]
-
-    return visit(plan)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from engine.codegen.reduction import Reduction
 from engine.errors import EngineError
-from engine.resident.keys import wanted_keys
+from engine.resident.keys import WantedKeys
 from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
 from operators.duckdb import Fragment
 from operators.fragment import FragmentInput
 from operators.polars import NAMES, PolarsFragment
-from operators.rel import InputSource, ParquetSource, Rel
+from operators.rel import InputSource, ParquetSource
 from remote_frame.types import type_to_text
 
 __all__ = ["element_code", "polars_code", "quoted_text", "runs_in_polars"]
@@ -60,7 +60,7 @@ def element_code(
     *,
     resident: bool = False,
     reductions: Mapping[str, Reduction] | None = None,
-    rows: Callable[[Rel], float] | None = None,
+    keys: Sequence[WantedKeys] = (),
 ) -> str:
     """The Python source of a stage's element, without the `#@` lines.
 
@@ -70,8 +70,8 @@ def element_code(
         Read base tables from resident columns, where the invocation has them.
     reductions
         Inputs of the stage that are base tables of which some rows are read.
-    rows
-        How many a relation is expected to have.
+    keys
+        Keys without which rows of resident tables do not matter.
     """
     lines = []
     statements: list[str] = []
@@ -84,15 +84,15 @@ def element_code(
         lines.append(f"{table.name!r}: {text},")
     tables = _tables(lines)
     fixed = ", fixed_joins=True" if fragment.fixed_joins else ""
-    keys = _keys(stage, fragment, rows) if resident else ""
-    if keys:
+    asked = _keys(keys, fragment)
+    if asked:
         fixed += ", keys=KEYS"
     return (
         f"{_docstring(plan, stage)}\n\n"
         "from engine import element\n\n"
         f"SQL = {quoted_text(fragment.sql.strip())}\n\n"
         f"{''.join(statements)}"
-        f"COLUMNS = {_columns(stage.output)}\n{keys}\n\n"
+        f"COLUMNS = {_columns(stage.output)}\n{asked}\n\n"
         "def main(params, action):\n"
         f"    tables = {tables}\n"
         f"    rows = element.run(SQL, tables, COLUMNS, action{fixed})\n"
@@ -106,7 +106,7 @@ def polars_code(
     fragment: PolarsFragment,
     *,
     resident: Fragment | None = None,
-    rows: Callable[[Rel], float] | None = None,
+    keys: Sequence[WantedKeys] = (),
 ) -> str:
     """The Python source of the element of a stage that runs in Polars; see `element_code`.
 
@@ -125,8 +125,8 @@ def polars_code(
         )
         reads = textwrap.indent(reads, "    ")
         constants, more = f"READS = {{\n{reads}}}\n", ", reads=READS"
-        if keys := _keys(stage, resident, rows):
-            constants, more = constants + keys, more + ", keys=KEYS"
+        if asked := _keys(keys, resident):
+            constants, more = constants + asked, more + ", keys=KEYS"
     return (
         f"{_docstring(plan, stage)}\n\n"
         f"{_imports(fragment.text)}\n\n"
@@ -265,11 +265,11 @@ def _reduced(
     return f"element.reduced(\n{textwrap.indent(''.join(lines), '    ')})"
 
 
-def _keys(stage: Stage, fragment: Fragment, rows: Callable[[Rel], float] | None) -> str:
+def _keys(keys: Sequence[WantedKeys], fragment: Fragment) -> str:
     """Statements for join keys, as far as they read nothing but what is open."""
     names = {i.source: i.name for i in fragment.inputs}
     lines = []
-    for one in wanted_keys(stage, rows):
+    for one in keys:
         reads = {i.name: i.source for i in one.fragment.inputs}
         if one.source in names and all(names.get(s) == n for n, s in reads.items()):
             target = f"{names[one.source]!r}, {one.column!r}, {list(reads)!r}"

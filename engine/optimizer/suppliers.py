@@ -39,14 +39,15 @@ def suppliers(rel: Rel, position: int) -> Iterator[tuple[Rel, int]]:
             expr = exprs[position]
             if isinstance(expr, Column):
                 yield from suppliers(below, expr.index)
-        case Join(left=left, right=right, kind="inner" | "semi" as kind):
+        case Join(left=left, right=right, kind=kind):
             width = len(left.schema)
-            for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
-                if position == a:
-                    yield from suppliers(right, b)
-                elif kind == "inner" and position == width + b:
-                    yield from suppliers(left, a)
+            if kind in ("inner", "semi"):
+                for a, b in zip(rel.left_keys, rel.right_keys, strict=True):
+                    if position == a:
+                        yield from suppliers(right, b)
+                    elif kind == "inner" and position == width + b:
+                        yield from suppliers(left, a)
             if position < width:
                 yield from suppliers(left, position)
-            else:
+            elif position < width + len(right.schema) and kind != "mark":
                 yield from suppliers(right, position - width)

@@ -6,7 +6,7 @@ when its tables are open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from engine.resident.reader import ResidentTable
 from operators.kernel import KeySet
 from operators.rel import ParquetSource
 
-__all__ = ["MANY_ROWS", "QUICK_ROWS", "Answer", "WantedKeys", "narrowed"]
+__all__ = ["DERIVED_ROWS", "MANY_ROWS", "QUICK_ROWS", "Answer", "WantedKeys", "narrowed"]
 
 WantedKeys: TypeAlias = tuple[str, str, Sequence[str], str]
 """A table, its column, the tables that a statement reads, and the statement for the keys."""
@@ -30,6 +30,12 @@ QUICK_ROWS = 300_000
 
 MANY_ROWS = 400_000
 """Fewest rows of a table that is worth a question though no zone of it may be left out."""
+
+DERIVED_ROWS = 2_000_000
+"""Fewest rows of a table that is worth a question to what another big table has left."""
+
+# Of the rows about which it is, such a question reads this share at most.
+_DERIVED_SHARE = 1 / 8
 
 # Keys that lie further apart on average are not made a set of bits, if that would leave the caches.
 _SPARSEST, _SMALL = 512, 1 << 16
@@ -53,33 +59,36 @@ def narrowed(
     keys
         Keys without which rows do not matter, as far as they are worth asking for.
     ask
-        Runs a statement over some of the tables. It is called once for all keys, or not at all:
-        what a statement takes is mostly not its rows.
+        Runs a statement over some of the tables. It is called once for all keys that can be told at
+        a time, or not at all: what a statement takes is mostly not its rows.
     """
-    asked: list[tuple[ResidentTable, WantedKeys]] = []
-    for one in keys:
-        name, column, reads, _ = one
-        table = tables[name]
-        if (
-            isinstance(table, ResidentTable)
-            and (table.prunable(column) or table.rows >= MANY_ROWS)
-            and all(_asked_quickly(tables[r], table) for r in reads)
-        ):
-            asked.append((table, one))
-    if not asked:
-        return {}
-    text = "\nUNION ALL\n".join(
-        f"SELECT {number} AS number, key FROM (\n{values}\n)"
-        for number, (_, (_, _, _, values)) in enumerate(asked)
-    )
-    read = {name: tables[name] for _, (_, _, reads, _) in asked for name in reads}
-    answer = ask(text, read, _KEYS).drop_null()
-    numbers, values = (answer[at].to_numpy() for at in range(2))
+    known: dict[str, Any] = dict(tables)
     found: dict[str, ResidentTable] = {}
-    for number, (opened, (name, column, _, _)) in enumerate(asked):
-        low, high, known = _key_set(values[numbers == number])
-        found[name] = found.get(name, opened).narrowed(column, low, high, known)
+    left = list(keys)
+    worth = _asked_quickly
+    while chosen := [one for one in left if worth(one, known)]:
+        left = [one for one in left if one not in chosen]
+        for (name, column, _, _), values in _answers(chosen, known, ask):
+            found[name] = known[name] = known[name].narrowed(column, *_key_set(values))
+        worth = _asked_of_what_is_left
     return found
+
+
+def _answers(
+    asked: Sequence[WantedKeys],
+    tables: Mapping[str, Any],
+    ask: Callable[[str, Mapping[str, Any], Answer], pa.Table],
+) -> Iterator[tuple[WantedKeys, npt.NDArray[np.int64]]]:
+    """Each with its keys; what several ask for is asked once."""
+    numbers = {values: number for number, values in enumerate({one[3]: None for one in asked})}
+    text = "\nUNION ALL\n".join(
+        f"SELECT {number} AS number, key FROM (\n{values}\n)" for values, number in numbers.items()
+    )
+    read = {name: tables[name] for _, _, reads, _ in asked for name in reads}
+    answer = ask(text, read, _KEYS).drop_null()
+    of, keys = (answer[at].to_numpy() for at in range(2))
+    for one in asked:
+        yield one, keys[of == numbers[one[3]]]
 
 
 def _key_set(keys: npt.NDArray[np.int64]) -> tuple[int | None, int | None, KeySet | None]:
@@ -95,5 +104,28 @@ def _key_set(keys: npt.NDArray[np.int64]) -> tuple[int | None, int | None, KeySe
     return low, high, KeySet(low, np.packbits(bits, bitorder="little"))
 
 
-def _asked_quickly(small: Any, big: ResidentTable) -> bool:
-    return not isinstance(small, ParquetSource) and small.rows <= min(QUICK_ROWS, big.rows)
+def _asked_quickly(one: WantedKeys, tables: Mapping[str, Any]) -> bool:
+    name, column, reads, _ = one
+    table = tables[name]
+    if not isinstance(table, ResidentTable):
+        return False
+    most = min(QUICK_ROWS, table.rows)
+    return (table.prunable(column) or table.rows >= MANY_ROWS) and all(
+        rows is not None and rows <= most for rows in _rows_of(reads, tables)
+    )
+
+
+def _asked_of_what_is_left(one: WantedKeys, tables: Mapping[str, Any]) -> bool:
+    name, _, reads, _ = one
+    table = tables[name]
+    if not isinstance(table, ResidentTable) or (wanted := table.rows_wanted) < DERIVED_ROWS:
+        return False
+    known = [rows for rows in _rows_of(reads, tables) if rows is not None]
+    return len(known) == len(reads) and sum(known) <= _DERIVED_SHARE * wanted
+
+
+def _rows_of(names: Sequence[str], tables: Mapping[str, Any]) -> Iterator[int | None]:
+    """The rows of some tables; None of those that are in files."""
+    for name in names:
+        table = tables[name]
+        yield None if isinstance(table, ParquetSource) else table.rows

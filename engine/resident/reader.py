@@ -108,6 +108,18 @@ class ResidentTable:
         return sum(rows for _, _, rows in self._runs)
 
     @property
+    def rows_wanted(self) -> float:
+        """Of these rows, how many are expected to have the keys that are asked for: as if the
+        values of a column were spread evenly, and those of several had nothing to do with one
+        another.
+        """
+        share = 1.0
+        for column, keys in self._kept:
+            ends = self._range(column)
+            share *= min(1.0, keys.size / (ends[1] - ends[0] + 1)) if ends else 1.0
+        return self.rows * share
+
+    @property
     def kept(self) -> Sequence[tuple[str, KeySet]]:
         """Columns and keys: only rows whose values are among them all matter."""
         return self._kept

@@ -8,12 +8,17 @@ not have need not be read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import pyarrow.types as pt
 
-from engine.optimizer.expressions import has_window, subqueries_of
+from engine.optimizer.expressions import (
+    has_window,
+    map_subqueries,
+    subqueries_of,
+    with_inputs,
+)
 from operators.expr import Cast, Column, Expr
 from operators.rel import (
     Aggregation,
@@ -25,9 +30,10 @@ from operators.rel import (
     Rel,
     Scan,
     SetOperation,
+    Source,
 )
 
-__all__ = ["KeyOrigin", "Readers", "can_be_asked", "key_origins"]
+__all__ = ["KeyOrigin", "Readers", "WithSources", "can_be_asked", "key_origins"]
 
 # Joins through which a row of one side goes as it is, or not at all.
 _LEFT_ROWWISE = ("inner", "left", "semi", "anti", "mark", "cross")
@@ -70,22 +76,14 @@ class KeyOrigin:
     key: int
 
 
-def key_origins(join: Join, readers: Readers, inputs: Collection[str] = ()) -> Iterator[KeyOrigin]:
-    """What an inner or semi join says of scans below it.
-
-    Parameters
-    ----------
-    inputs
-        Names of `InputSource`s that may be read to find out, beside base tables.
-    """
+def key_origins(join: Join, readers: Readers) -> Iterator[KeyOrigin]:
+    """What an inner or semi join says of scans below it."""
     if join.kind not in ("inner", "semi"):
         return
     sides = [(join.left, join.right, join.left_keys, join.right_keys)]
     if join.kind == "inner":
         sides.append((join.right, join.left, join.right_keys, join.left_keys))
     for big, small, big_keys, small_keys in sides:
-        if not can_be_asked(small, inputs):
-            continue
         for a, b, nulls in zip(big_keys, small_keys, join.null_equal, strict=True):
             if nulls or not pt.is_signed_integer(small.schema[b].type):
                 continue
@@ -95,7 +93,13 @@ def key_origins(join: Join, readers: Readers, inputs: Collection[str] = ()) -> I
 
 
 def can_be_asked(rel: Rel, inputs: Collection[str]) -> bool:
-    """Whether `rel` reads whole tables, row by row, and leaves out some of its keys."""
+    """Whether `rel` reads whole tables, row by row, and leaves out some of its keys.
+
+    Parameters
+    ----------
+    inputs
+        Names of `InputSource`s that may be read, beside base tables.
+    """
     selective = False
     for node in Readers(rel).relations:
         match node:
@@ -112,6 +116,32 @@ def can_be_asked(rel: Rel, inputs: Collection[str]) -> bool:
             case _:
                 return False
     return selective
+
+
+class WithSources:
+    """Relations with some of their scans' sources replaced; those that several read still are one
+    object.
+
+    Parameters
+    ----------
+    sources
+        By the `id` of a scan, which has to live as long as this.
+    """
+
+    def __init__(self, sources: Mapping[int, Source]) -> None:
+        self._sources = sources
+        self._done: dict[int, tuple[Rel, Rel]] = {}
+
+    def __call__(self, rel: Rel) -> Rel:
+        """`rel`, with everything below it that has such scans made anew."""
+        if id(rel) not in self._done:
+            node = rel
+            if isinstance(rel, Scan) and id(rel) in self._sources:
+                node = replace(rel, source=self._sources[id(rel)])
+            node = map_subqueries(node, self)
+            node = with_inputs(node, [self(i) for i in node.inputs()])
+            self._done[id(rel)] = rel, node
+        return self._done[id(rel)][1]
 
 
 def _origins(rel: Rel, position: int, readers: Readers) -> Iterator[tuple[Scan, int]]:

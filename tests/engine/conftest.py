@@ -10,24 +10,30 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from engine.catalog import Catalog
-from engine.codegen import CodegenSettings, Kernel, ReductionSettings, build_application
+from engine.codegen import CodegenSettings, ReductionSettings, build_application
+from engine.codegen import Kernel as KernelName
+from engine.codegen.fragment import lower_stage
 from engine.execution import export
 from engine.frontend import plan_sql
 from engine.optimizer import Estimates, optimize
+from engine.resident.keys import wanted_keys
 from engine.stages import CutSettings, StagePlan, cut
 from libd import LibdAction, Transport
+from operators.duckdb import Fragment, Kernel
 from operators.parquet_filter import reader_threads
+from operators.rel import InputSource, ParquetSource, Source
 from operators.types import canonical
 from remote_frame import open_reader
 
@@ -45,7 +51,7 @@ def run_elements(
     plan: StagePlan,
     resources: dict[str, Any],
     estimates: Estimates | None = None,
-    kernel: Kernel = "duckdb",
+    kernel: KernelName = "duckdb",
 ) -> pa.Table:
     """The answer of a plan's application, its elements run one after the other.
 
@@ -149,15 +155,42 @@ class Differential:
         sql: str,
         parallelism: int = 3,
         *,
-        kernel: Kernel = "duckdb",
+        kernel: KernelName = "duckdb",
         **settings: float,
     ) -> pa.Table:
         estimates = Estimates()
         plan = self.plan(sql, parallelism, estimates, **settings)
         return self.run(plan, estimates, kernel)
 
-    def run(self, plan: StagePlan, estimates: Estimates, kernel: Kernel = "duckdb") -> pa.Table:
+    def run(self, plan: StagePlan, estimates: Estimates, kernel: KernelName = "duckdb") -> pa.Table:
         return run_elements(plan, self.resources, estimates, kernel)
+
+    def narrowed(self, sql: str) -> tuple[pa.Table, int]:
+        """The answer of one element that reads only the rows with keys of the tables that theirs
+        are joined with, all of which are asked for whatever it costs; and how many keys there are.
+        """
+        plan = self.plan(sql, 1)
+        (stage,) = plan.stages
+        changed, keys = wanted_keys(stage)
+        whole = lower_stage(changed)
+        tables: dict[Source, pa.Table] = {
+            i.source: pa.concat_tables(map(pq.read_table, i.source.paths))
+            for i in whole.inputs
+            if isinstance(i.source, ParquetSource)
+        }
+
+        def answer(fragment: Fragment) -> pa.Table:
+            inputs = [replace(i, source=InputSource(i.name)) for i in fragment.inputs]
+            given = {i.name: tables[i.source] for i in fragment.inputs}
+            return kernel.table(replace(fragment, inputs=tuple(inputs)), given)
+
+        kernel = self.resources.setdefault("narrowed", Kernel.open(1, 1 << 30))
+        for one in keys:
+            wanted = answer(one.fragment).column(0).drop_null()
+            table = tables[one.source]
+            of = table.column(one.column).cast(pa.int64())
+            tables[one.source] = table.filter(pc.is_in(of, wanted))
+        return export(answer(whole), plan.schema), len(keys)
 
     def plan(
         self,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.resident.layout import ZONE_ROWS, ColumnSpec, Piece, TableSpec
-from engine.resident.narrowing import MANY_ROWS, Answer, narrowed
+from engine.resident.narrowing import DERIVED_ROWS, MANY_ROWS, QUICK_ROWS, Answer, narrowed
 from engine.resident.needs import columns_wanted, ranges
 from engine.resident.reader import ResidentTable, select_zones
 from libd.ref import Ref
@@ -113,6 +113,54 @@ def test_zones_and_few_rows_are_asked_about_only_if_it_pays() -> None:
         ask = Asked(12, 12)
         found = narrowed(open_tables(rows, zones), KEYS, ask)
         assert (len(ask.texts), len(found)) == (asked, asked)
+
+
+class Answers:
+    """Answers one set of keys after another; remembers what was asked, of how many rows."""
+
+    def __init__(self, *answers: dict[int, range]) -> None:
+        self.asked: list[tuple[str, dict[str, int]]] = []
+        self._answers = iter(answers)
+
+    def __call__(self, text: str, reads: Mapping[str, Any], answer: Answer) -> pa.Table:
+        self.asked.append((text, {name: table.rows for name, table in reads.items()}))
+        pairs = [(n, key) for n, keys in next(self._answers).items() for key in keys]
+        numbers, keys = zip(*pairs, strict=True)
+        return pa.table({"number": pa.array(numbers, pa.int32()), "key": pa.array(keys)})
+
+
+def large(*zones: tuple[int, int]) -> ResidentTable:
+    """A table with these zones."""
+    action: Any = None
+    return ResidentTable(table([len(zones) * ZONE_ROWS], [list(zones)]), "", action, ["k"])
+
+
+def test_what_is_left_of_a_large_table_is_asked_next() -> None:
+    zones = [(i * 100, i * 100 + 99) for i in range(2 * DERIVED_ROWS // ZONE_ROWS)]
+    keys = [
+        ("returns", "k", ["sales", "d"], "sold"),
+        ("sales", "k", ["d"], "days"),
+        ("other", "k", ["d"], "days"),
+    ]
+    tables = {n: large(*zones) for n in ("sales", "returns", "other")}
+    ask = Answers({0: range(100, 200)}, {0: range(150, 350)})
+    found = narrowed({**tables, "d": open_tables(1, [])["d"]}, keys, ask)
+    assert [text.count("days") for text, _ in ask.asked] == [1, 0]  # once for both
+    assert ask.asked[1][1] == {"sales": ZONE_ROWS, "d": 100}
+    rows = {name: table.rows for name, table in found.items()}
+    assert rows == {"sales": ZONE_ROWS, "other": ZONE_ROWS, "returns": 3 * ZONE_ROWS}
+
+
+def test_no_more_is_asked_once_few_rows_are_wanted() -> None:
+    spread = [(0, 9_999)] * (2 * DERIVED_ROWS // ZONE_ROWS)
+    keys = [("t", "k", ["d"], "days"), ("t", "k", ["s", "d"], "sold")]
+    for known, asked in [(range(9_000), 2), (range(100), 1)]:
+        tables = {"t": large(*spread), "s": large(*[(0, 9)] * 3), "d": open_tables(1, [])["d"]}
+        assert tables["s"].rows > QUICK_ROWS
+        ask = Answers({0: known}, {0: range(5)})
+        found = narrowed(tables, keys, ask)["t"]
+        assert len(ask.asked) == asked
+        assert found.rows_wanted <= found.rows * len(known) / 10_000
 
 
 def scan() -> Rel:

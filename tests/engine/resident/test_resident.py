@@ -11,13 +11,16 @@ from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from engine import Session
+from engine.element.statements import ROWS_READ
 from engine.errors import EngineError
 from engine.policy import Grain, Sizes
+from engine.resident.layout import ZONE_ROWS
 from engine.resident.use import ResidentUse
 from openwhisk.api import ElementRecord
 from openwhisk.app import ComputeElement
@@ -70,10 +73,14 @@ def session(
 
 
 def opened(
-    data: Path, control: EmbeddedControlPlane, resident: str, transport: str = "auto"
+    data: Path,
+    control: EmbeddedControlPlane,
+    resident: str,
+    transport: str = "auto",
+    parallelism: int = 2,
 ) -> Session:
     s = Session(
-        parallelism=2,
+        parallelism=parallelism,
         compute_memory="512MB",
         control=control,
         transport=transport,  # type: ignore[arg-type]
@@ -264,6 +271,44 @@ def test_rows_without_a_key_of_a_small_side_do_not_matter(
             "join (select * from items where name < 'é2') on item is not distinct from key",
         ]:
             check(s, data, f"select {columns} from sales {join}")
+
+
+def test_what_is_left_of_one_large_table_leaves_out_rows_of_another(
+    data: Path, control: EmbeddedControlPlane
+) -> None:
+    rows = 2_200_000
+    order = pa.array(np.arange(rows) // 4)
+    day = pa.array((np.arange(rows) // 10_000).astype(np.int32))
+    place = pa.array((np.arange(rows) % 7).astype(np.int32))
+    for name in ("sales", "returns"):
+        lines = pa.table({"orders": order, "day": day, "place": place})
+        pq.write_table(lines, data / f"{name}.parquet", row_group_size=ZONE_ROWS)
+    days = pa.table(
+        {"id": pa.array(range(220), pa.int32()), "month": [i // 5 for i in range(220)]}
+    )
+    pq.write_table(days, data / "days.parquet")
+    few = "sales a join days on a.day = id and month = {month}"
+    with opened(data, control, "128MB", parallelism=1) as s:
+        for query, most in [
+            (f"select count(*), sum(r.place) from {few} join returns r using (orders)", 0.4),
+            (
+                f"select count(distinct orders) from {few} where exists (select 1 from sales b "
+                "where b.orders = a.orders and b.place <> a.place) and not exists "
+                "(select 1 from returns r where r.orders = a.orders and r.place = 3)",
+                1.2,
+            ),
+            (
+                f"select count(*), count(r.place) from {few} "
+                "left join returns r on a.orders = r.orders and r.place > a.place",
+                9,
+            ),
+        ]:
+            for month in (3, 77):
+                for _ in range(2):  # the second time columns are there
+                    check(s, data, query.format(month=month))
+                assert s.last_run is not None
+                elements = s.last_run.activation.elements
+                assert sum(e.metrics[ROWS_READ] for e in elements) < most * rows
 
 
 def test_an_empty_table(data: Path, control: EmbeddedControlPlane) -> None:
