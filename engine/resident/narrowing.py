@@ -34,8 +34,11 @@ MANY_ROWS = 400_000
 DERIVED_ROWS = 2_000_000
 """Fewest rows of a table that is worth a question to what another big table has left."""
 
+# Joins of tables of so many rows together are asked as soon as one table is.
+_CHEAP_ROWS = 20_000
+
 # Of the rows about which it is, such a question reads this share at most.
-_DERIVED_SHARE = 1 / 8
+_DERIVED_SHARE = 1 / 4
 
 # Keys that lie further apart on average are not made a set of bits, if that would leave the caches.
 _SPARSEST, _SMALL = 512, 1 << 16
@@ -65,12 +68,13 @@ def narrowed(
     known: dict[str, Any] = dict(tables)
     found: dict[str, ResidentTable] = {}
     left = list(keys)
-    worth = _asked_quickly
-    while chosen := [one for one in left if worth(one, known)]:
+    for worth in (_asked_quickly, *[_asked_of_what_is_left] * len(keys)):
+        chosen = [one for one in left if worth(one, known)]
+        if not chosen and worth is _asked_of_what_is_left:
+            break
         left = [one for one in left if one not in chosen]
         for (name, column, _, _), values in _answers(chosen, known, ask):
             found[name] = known[name] = known[name].narrowed(column, *_key_set(values))
-        worth = _asked_of_what_is_left
     return found
 
 
@@ -80,6 +84,8 @@ def _answers(
     ask: Callable[[str, Mapping[str, Any], Answer], pa.Table],
 ) -> Iterator[tuple[WantedKeys, npt.NDArray[np.int64]]]:
     """Each with its keys; what several ask for is asked once."""
+    if not asked:
+        return
     numbers = {values: number for number, values in enumerate({one[3]: None for one in asked})}
     text = "\nUNION ALL\n".join(
         f"SELECT {number} AS number, key FROM (\n{values}\n)" for values, number in numbers.items()
@@ -109,10 +115,12 @@ def _asked_quickly(one: WantedKeys, tables: Mapping[str, Any]) -> bool:
     table = tables[name]
     if not isinstance(table, ResidentTable):
         return False
+    if not (table.prunable(column) or table.rows >= MANY_ROWS):
+        return False
+    known = [rows for rows in _rows_of(reads, tables) if rows is not None]
     most = min(QUICK_ROWS, table.rows)
-    return (table.prunable(column) or table.rows >= MANY_ROWS) and all(
-        rows is not None and rows <= most for rows in _rows_of(reads, tables)
-    )
+    cheap = len(reads) <= 1 or sum(known) <= _CHEAP_ROWS  # not so joins of larger tables
+    return cheap and len(known) == len(reads) and all(rows <= most for rows in known)
 
 
 def _asked_of_what_is_left(one: WantedKeys, tables: Mapping[str, Any]) -> bool:

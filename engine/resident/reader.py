@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from libd import Transport
     from openwhisk.runtime import Action
 
-__all__ = ["ResidentTable", "find", "select_zones"]
+__all__ = ["Kept", "ResidentTable", "find", "select_zones"]
 
 # Of an element's memory, what columns that have to be copied may take at once.
 _COPIED_SHARE = 0.25
@@ -34,8 +35,22 @@ _COPIED_SHARE = 0.25
 # Zones that on average span less than this of a column's values are worth a look at its keys.
 _CLUSTERED = 0.7
 
+# Keys that more than this share of rows have are cheaper looked up by the join that wants them.
+_MOST_KEPT = 0.7
+_UNKNOWN_SHARE = 0.5
+
 Run = tuple[int, int, int]
 """Chunk, first row in it, number of rows."""
+
+
+class Kept(NamedTuple):
+    """Keys of a column without which rows do not matter, and the share of rows that are expected to
+    have them: as if values were spread evenly.
+    """
+
+    column: str
+    keys: KeySet
+    share: float
 
 
 def find(
@@ -74,7 +89,7 @@ class ResidentTable:
     within
         Ranges that prune zones; rows outside of them may still be there.
     kept
-        Columns and keys: rows with others do not matter, and a kernel that can leaves them out.
+        Keys: rows with others do not matter, and a kernel that can leaves them out.
     """
 
     def __init__(
@@ -85,7 +100,7 @@ class ResidentTable:
         columns: Sequence[str],
         share: tuple[int, int] = (0, 1),
         within: Within | None = None,
-        kept: Sequence[tuple[str, KeySet]] = (),
+        kept: Sequence[Kept] = (),
     ) -> None:
         self._table = table
         self._action = action
@@ -109,19 +124,14 @@ class ResidentTable:
 
     @property
     def rows_wanted(self) -> float:
-        """Of these rows, how many are expected to have the keys that are asked for: as if the
-        values of a column were spread evenly, and those of several had nothing to do with one
-        another.
+        """Of these rows, how many are expected to have the keys that are asked for, as if those of
+        several columns had nothing to do with one another.
         """
-        share = 1.0
-        for column, keys in self._kept:
-            ends = self._range(column)
-            share *= min(1.0, keys.size / (ends[1] - ends[0] + 1)) if ends else 1.0
-        return self.rows * share
+        return self.rows * math.prod(k.share for k in self._kept)
 
     @property
-    def kept(self) -> Sequence[tuple[str, KeySet]]:
-        """Columns and keys: only rows whose values are among them all matter."""
+    def kept(self) -> Sequence[Kept]:
+        """Keys, the most selective first: only rows whose values are among them all matter."""
         return self._kept
 
     def prunable(self, column: str) -> bool:
@@ -140,6 +150,8 @@ class ResidentTable:
     ) -> ResidentTable:
         """The same table where only rows with `low` <= `column` <= `high` matter, and of these only
         such as are among the `keys`, if those are known; none matter if the ends are None.
+
+        Keys that most rows of the zones that are left seem to have are not looked for.
         """
         ends = (0, -1) if low is None or high is None else (low, high)
         known = self._within.get(column, (None, None))
@@ -149,10 +161,17 @@ class ResidentTable:
             ends[1] if high0 is None else min(high0, ends[1]),
         )
         within: Within = {**self._within, column: both}
-        kept = self._kept if keys is None else (*self._kept, (column, keys))
-        return ResidentTable(
-            self._table, self._durl, self._action, self._columns, self._share, within, kept
+        less = ResidentTable(
+            self._table, self._durl, self._action, self._columns, self._share, within, self._kept
         )
+        if keys is not None:
+            span = less._range(column)
+            share = keys.size / (span[1] - span[0] + 1) if span else _UNKNOWN_SHARE
+            if share <= _MOST_KEPT:
+                less._kept = tuple(
+                    sorted((*less._kept, Kept(column, keys, share)), key=lambda k: k.share)
+                )
+        return less
 
     def resident_batches(self, columns: Sequence[str]) -> InMemory | None:
         """Batches of some columns; None if they would have to be copied and are too many for
@@ -164,7 +183,7 @@ class ResidentTable:
         ):
             return None
         known = [self._range(n) for n in names]
-        kept = [(names.index(c), keys) for c, keys in self._kept if c in names]
+        kept = [(names.index(k.column), k.keys) for k in self._kept if k.column in names]
         return InMemory(self._schema(names), list(self._batches(names)), known, kept)
 
     def arrow_stream(self, columns: Sequence[str]) -> pa.RecordBatchReader | _Lazy:

@@ -283,9 +283,7 @@ def test_what_is_left_of_one_large_table_leaves_out_rows_of_another(
     for name in ("sales", "returns"):
         lines = pa.table({"orders": order, "day": day, "place": place})
         pq.write_table(lines, data / f"{name}.parquet", row_group_size=ZONE_ROWS)
-    days = pa.table(
-        {"id": pa.array(range(220), pa.int32()), "month": [i // 5 for i in range(220)]}
-    )
+    days = pa.table({"id": pa.array(range(220), pa.int32()), "month": [i // 5 for i in range(220)]})
     pq.write_table(days, data / "days.parquet")
     few = "sales a join days on a.day = id and month = {month}"
     with opened(data, control, "128MB", parallelism=1) as s:
