@@ -50,15 +50,16 @@ class WantedKeys:
 def wanted_keys(stage: Stage, estimates: Estimator | None = None) -> tuple[Stage, list[WantedKeys]]:
     """Keys for the tables that a stage scans, one set at most for each scan and column.
 
-    Which of them are worth asking for is known when the tables are open: `engine.resident.narrowed`
-    asks small tables about big ones only.
+    Which of them are worth asking for is known when the tables are open
+    (`engine.resident.narrowing`).
 
     Parameters
     ----------
     estimates
-        With them, what would read a table that is not small is left out, or asked of that part of
-        the small side which the key comes from: a range of dates is one, whatever the dates are
-        joined with.
+        With them, a key is asked of that part of the other side which it comes from and which reads
+        small tables only: a range of dates is one, whatever the dates are joined with. Where there
+        is none, a part that reads large tables is asked if little may be left of these, and what
+        it knows is expected to leave out much.
 
     Returns
     -------
@@ -72,18 +73,17 @@ def wanted_keys(stage: Stage, estimates: Estimator | None = None) -> tuple[Stage
     apart = _Apart(stage.plan, estimates)
     own = replace(stage, plan=apart(stage.plan))
     origins = [o for o in _origins(own) if estimates is None or _worth(o.scan, estimates)]
-    asked = _first_asked(own, origins, estimates)
+    asked = _questions(own, origins, estimates)
     if not asked:
         return stage, []
-    stage = own
-    sources = _own_sources(stage, {id(scan): scan for scan, _, _, _ in asked})
+    sources = _own_sources(own, {id(scan): scan for scan, _, _, _ in asked})
     changed = WithSources(sources)
     found = []
     for scan, column, small, key in asked:
         source = sources.get(id(scan), scan.source)
         assert isinstance(source, ParquetSource)
         found.append(WantedKeys(source, column, _keys(changed(small), key)))
-    return replace(stage, plan=changed(stage.plan)), found
+    return replace(own, plan=changed(own.plan)), found
 
 
 class _Apart:
@@ -96,10 +96,10 @@ class _Apart:
         readers = Readers(plan)
         self._copied: set[int] = set()
         for rel in readers.relations:
-            if not readers.alone(rel) and rel is not plan and not is_work(rel):
-                scans = list(_scans(rel))
-                if scans and (estimates is None or any(_worth(s, estimates) for s in scans)):
-                    self._copied.update(map(id, walk(rel)))
+            if readers.alone(rel) or rel is plan or is_work(rel):
+                continue
+            if any(estimates is None or _worth(s, estimates) for s in _scans(rel)):
+                self._copied.update(map(id, walk(rel)))
         self._done: dict[int, Rel] = {}
 
     def __call__(self, rel: Rel) -> Rel:
@@ -130,10 +130,10 @@ def _origins(stage: Stage) -> Iterator[KeyOrigin]:
                     yield one
 
 
-def _first_asked(
+def _questions(
     stage: Stage, origins: Iterable[KeyOrigin], estimates: Estimator | None
 ) -> list[_Asked]:
-    """What to ask, of each column once."""
+    """What to ask about each column, once: small tables first."""
     inputs = {i.name for i in stage.inputs if i.mode == "all"}
     found: dict[tuple[int, str], _Asked] = {}
     left: list[KeyOrigin] = []

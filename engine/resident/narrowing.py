@@ -32,9 +32,10 @@ MANY_ROWS = 400_000
 """Fewest rows of a table that is worth a question though no zone of it may be left out."""
 
 DERIVED_ROWS = 2_000_000
-"""Fewest rows of a table that is worth a question to what another big table has left."""
+"""Fewest wanted rows of a table that is worth a join of other tables, or a question to what is left
+of a big one."""
 
-# Joins of tables of so many rows together are asked as soon as one table is.
+# Joins of tables that have no more rows together are asked as early as single tables are.
 _CHEAP_ROWS = 20_000
 
 # Of the rows about which it is, such a question reads this share at most.
@@ -68,13 +69,16 @@ def narrowed(
     known: dict[str, Any] = dict(tables)
     found: dict[str, ResidentTable] = {}
     left = list(keys)
-    for worth in (_asked_quickly, *[_asked_of_what_is_left] * len(keys)):
-        chosen = [one for one in left if worth(one, known)]
-        if not chosen and worth is _asked_of_what_is_left:
-            break
-        left = [one for one in left if one not in chosen]
-        for (name, column, _, _), values in _answers(chosen, known, ask):
+
+    def learn(asked: Sequence[WantedKeys]) -> None:
+        for one, values in _answers(asked, known, ask):
+            name, column, _, _ = one
             found[name] = known[name] = known[name].narrowed(column, *_key_set(values))
+            left.remove(one)
+
+    learn([one for one in left if _asked_quickly(one, known)])
+    while chosen := [one for one in left if _asked_of_what_is_left(one, known)]:
+        learn(chosen)
     return found
 
 
@@ -119,7 +123,7 @@ def _asked_quickly(one: WantedKeys, tables: Mapping[str, Any]) -> bool:
         return False
     known = [rows for rows in _rows_of(reads, tables) if rows is not None]
     most = min(QUICK_ROWS, table.rows)
-    cheap = len(reads) <= 1 or sum(known) <= _CHEAP_ROWS  # not so joins of larger tables
+    cheap = len(reads) <= 1 or sum(known) <= _CHEAP_ROWS
     return cheap and len(known) == len(reads) and all(rows <= most for rows in known)
 
 
