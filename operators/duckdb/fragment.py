@@ -17,13 +17,15 @@ __all__ = ["Fragment", "FragmentInput"]
 class Fragment:
     """One statement, what it reads, and the schema of its answer.
 
-    `fixed_joins` says that the plan chose join order and build sides, so that the kernel must not.
+    `fixed_joins` says that the plan chose join order and build sides, so that the kernel must not;
+    `join_filters`, that rows may be left out below a join for what its other side has.
     """
 
     sql: str
     inputs: tuple[FragmentInput, ...]
     schema: Schema
     fixed_joins: bool = False
+    join_filters: bool = True
 
     def with_part(self, index: int, count: int, table: str | None = None) -> Fragment:
         """The same fragment reading only share `index` of `count` of its Parquet tables (or of

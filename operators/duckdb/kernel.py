@@ -298,7 +298,7 @@ class Kernel:
         """
         disabled = list(_FIXED_JOINS) if fragment.fixed_joins else []
         files = any(isinstance(i.source, ParquetSource) for i in fragment.inputs)
-        if self._registered or not files:
+        if self._registered or not files or not fragment.join_filters:
             disabled.append("join_filter_pushdown")
         self._disable(disabled)
 

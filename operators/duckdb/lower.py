@@ -3,7 +3,7 @@
 Filters, projections, aggregations, sorts and limits are merged into one SELECT as far as SQL's
 order of evaluation allows; what cannot be merged becomes a common table expression. Relations
 that occur twice in the plan (the same object) become one CTE that is read twice, materialized
-if they are more than a filtered scan. Every column
+if they are more than a filtered scan; so are limits below joins. Every column
 is written with its table's alias, so that duplicate names and aliases cannot be confused; ORDER
 BY says where NULLs go.
 
@@ -71,7 +71,10 @@ def lower(plan: Rel) -> Fragment:
     for union in streamed_unions(plan):
         lowering.statement.materialize(lowering.unions[id(union)])
     text = lowering.statement.text(select.render(plan.schema.names))
-    return Fragment(text, lowering.statement.inputs, plan.schema, lowering.fixed_joins)
+    statement = lowering.statement
+    return Fragment(
+        text, statement.inputs, plan.schema, lowering.fixed_joins, lowering.join_filters
+    )
 
 
 def _columns(expr: Expr) -> Iterator[int]:
@@ -83,6 +86,8 @@ class _Lowering:
     def __init__(self, plan: Rel) -> None:
         self.statement = Statement()
         self.fixed_joins = False
+        self.join_filters = True
+        self._joined = False
         self.unions: dict[int, str] = {}
         self._uses: Counter[int] = Counter()
         self._shared: dict[int, str] = {}
@@ -94,9 +99,13 @@ class _Lowering:
             return
         if isinstance(rel, Join) and rel.build is not None:
             self.fixed_joins = True
+        if isinstance(rel, Join | Query) or rel.subqueries():
+            self._joined = True
         if isinstance(rel, Query):
             # Inside the statement these hide what is outside: nothing there may be called so.
             self.statement.avoid(rel.names)
+            # Limits in there, or in a table that it reads, are not ours to materialize.
+            self.join_filters = False
         for child in (*rel.inputs(), *rel.subqueries()):
             self._count(child)
 
@@ -146,7 +155,11 @@ class _Lowering:
         return self.select(rel).render(rel.schema.names).replace("\n", " ")
 
     def _cte(self, select: Select, rel: Rel, hint: str = "t") -> str:
-        return self.statement.define(hint, select.render(rel.schema.names))
+        name = self.statement.define(hint, select.render(rel.schema.names))
+        if select.limit and self._joined:
+            # DuckDB 1.5.5 looks for the keys of a join below limits (duckdb/duckdb#22963).
+            self.statement.materialize(name)
+        return name
 
     def _from_table(self, table: str, rel: Rel) -> Select:
         """Read all columns of a CTE that was made from `rel`."""

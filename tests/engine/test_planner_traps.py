@@ -6,6 +6,7 @@ which no column is read are rows. NULLs that are equal in a join stay equal what
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -98,6 +99,38 @@ def test_rows_of_which_nothing_is_read(tables: Differential, sql: str) -> None:
 @pytest.mark.parametrize("sql", NULL_KEYS)
 def test_nulls_that_are_equal_stay_so(tables: Differential, sql: str) -> None:
     tables.check(sql)
+
+
+FIRST = "select {} from {} order by k, v limit 3"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        FIRST.format("x.k, x.v", "m x semi join m y on x.k = y.k"),
+        FIRST.format("k, v", "(select k, v from m union all select v, k from m where k < 0)"),
+        f"select k, v from ({FIRST.format('k, v', 'm where k is not null')}) where v is not null",
+        f"{FIRST.format('x.k, x.v', 'm x semi join m y on x.k = y.k')} offset 2",
+        f"({FIRST.format('x.k, x.v', 'm x semi join m y on x.k = y.k')}) union all "
+        f"({FIRST.format('x.k, x.v', 'm x semi join m y on x.k = y.k')} offset 2)",
+    ],
+)
+def test_rows_are_limited_before_a_join_chooses_among_them(
+    differential: Differential, first: str
+) -> None:
+    """DuckDB 1.5.5 looks for the keys of a join below the limits of its other side
+    (duckdb/duckdb#22963), in native tables and in files.
+    """
+    rng = random.Random(5)
+    rows = [(rng.choice([None, *range(6)]), rng.randrange(9)) for _ in range(20)]
+    keys, values = zip(*rows, strict=True)
+    differential.add("m", pa.table({"k": pa.array(keys, pa.int64()), "v": values}))
+    differential.add("few", pa.table({"k": pa.array([1, 4], pa.int64()), "b": [0, 9]}))
+    for join in ("join", "semi join"):
+        differential.check(
+            f"select x.k, x.v from ({first}) x {join} (select k from few where b < 5) y "
+            "on x.k = y.k"
+        )
 
 
 def test_an_aggregate_is_not_looked_for_in_a_subquery(tables: Differential) -> None:

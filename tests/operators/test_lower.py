@@ -502,6 +502,15 @@ def test_a_large_union_of_scans_and_groups_comes_to_its_end() -> None:
             assert kernel.table(lower(plan), {"t": data}).num_rows == 4 * (count - 1)
 
 
+def test_what_is_limited_below_a_join_is_collected_first() -> None:
+    left, right = scan("left"), scan("Right Side")
+    first = build.limit(build.sort(left, [SortKey(build.col(left.schema, 0))]), 3)
+    joined = build.join(first, right, "inner", on=[(0, 0)])
+    assert lower(joined).sql.count("AS MATERIALIZED") == 1
+    assert "MATERIALIZED" not in lower(build.limit(build.join(left, right, on=[(0, 0)]), 3)).sql
+    assert "MATERIALIZED" not in lower(build.limit(first, 2)).sql
+
+
 def test_only_unions_whose_rows_are_streamed_are_collected_first() -> None:
     left = scan("left")
     key = build.col(left.schema, 0)
