@@ -105,7 +105,8 @@ def main(params, action):
     assert reserved(small, a) < 300 * MiB
     (tmp_path / "grow").touch()
     until(lambda: 300 * MiB < reserved(small, a) < 500 * MiB)
-    assert small.info().memory_reserved == reserved(small, a)
+    # What is reserved ahead still follows what was measured, so that two readings can differ.
+    until(lambda: small.info().memory_reserved == reserved(small, a) > 300 * MiB)
     (tmp_path / "shrink").touch()
     until(lambda: reserved(small, a) < 250 * MiB)
     (tmp_path / "end").touch()
