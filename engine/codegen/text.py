@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.resident.keys import WantedKeys
 from engine.resident.needs import ranges
 from engine.stages.model import Exchange, Stage, StageInput, StagePlan
-from operators.duckdb import Fragment
+from operators.duckdb import Fragment, lower
 from operators.fragment import FragmentInput
 from operators.polars import NAMES, PolarsFragment
 from operators.rel import InputSource, ParquetSource
@@ -73,6 +73,9 @@ def element_code(
     keys
         Keys without which rows of resident tables do not matter.
     """
+    # An element cannot say so: only statements that a plan takes as they are need it, and they are
+    # refused before.
+    assert fragment.join_filters
     lines = []
     statements: list[str] = []
     for table in fragment.inputs:
@@ -266,14 +269,14 @@ def _reduced(
 
 
 def _keys(keys: Sequence[WantedKeys], fragment: Fragment) -> str:
-    """Statements for join keys, as far as they read nothing but what is open."""
+    """Statements for join keys, which read tables of the stage's statement."""
     names = {i.source: i.name for i in fragment.inputs}
     lines = []
     for one in keys:
-        reads = {i.name: i.source for i in one.fragment.inputs}
-        if one.source in names and all(names.get(s) == n for n, s in reads.items()):
-            target = f"{names[one.source]!r}, {one.column!r}, {list(reads)!r}"
-            lines.append(f"    ({target}, {quoted_text(one.fragment.sql.strip())}),\n")
+        question = lower(one.plan, names)
+        reads = [i.name for i in question.inputs]
+        target = f"{names[one.source]!r}, {one.column!r}, {reads!r}"
+        lines.append(f"    ({target}, {quoted_text(question.sql.strip())}),\n")
     return f"\nKEYS = [\n{''.join(lines)}]\n" if lines else ""
 
 

@@ -26,7 +26,6 @@ from engine.stages.fragments import Estimator
 from engine.stages.model import Stage
 from engine.stages.origins import KeyOrigin, Readers, WithSources, can_be_asked, key_origins
 from operators import build
-from operators.duckdb import Fragment, lower
 from operators.rel import Filter, Join, ParquetSource, Rel, Scan, Source, walk
 from operators.work import is_work
 
@@ -40,11 +39,11 @@ _MOST_DERIVED = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class WantedKeys:
-    """`fragment` gives what `column` of `source` can match, one to a row."""
+    """`plan` gives what `column` of `source` can match, one to a row."""
 
     source: ParquetSource
     column: str
-    fragment: Fragment
+    plan: Rel
 
 
 def wanted_keys(stage: Stage, estimates: Estimator | None = None) -> tuple[Stage, list[WantedKeys]]:
@@ -246,9 +245,9 @@ def _own_sources(stage: Stage, keyed: dict[int, Scan]) -> dict[int, Source]:
     return found
 
 
-def _keys(small: Rel, key: int) -> Fragment:
+def _keys(small: Rel, key: int) -> Rel:
     column = build.cast(build.col(small.schema, key), pa.int64())
     keys: Rel = build.project(small, [column], ["key"])
     if any(isinstance(n, Join) for n in Readers(small).relations):  # which may repeat them
         keys = build.aggregation(keys, [build.col(keys.schema, "key")], [])
-    return lower(keys)
+    return keys

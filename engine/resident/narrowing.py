@@ -6,6 +6,7 @@ when its tables are open.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine.resident.reader import ResidentTable
+from operators.errors import KernelMemoryError
 from operators.kernel import KeySet
 from operators.rel import ParquetSource
 
@@ -41,8 +43,14 @@ _CHEAP_ROWS = 20_000
 # Of the rows about which it is, such a question reads this share at most.
 _DERIVED_SHARE = 1 / 4
 
-# Keys that lie further apart on average are not made a set of bits, if that would leave the caches.
-_SPARSEST, _SMALL = 512, 1 << 16
+# Whatever is expected to be left of the tables that it reads: its answer is held in memory.
+_MOST_READ = 4_000_000
+
+# Keys that lie further apart on average are not made a set of bits, if that would leave the caches;
+# none take more than 8 MiB.
+_SPARSEST, _SMALL, _WIDEST = 512, 1 << 16, 1 << 26
+# Values of which a set is made at a time, a byte each.
+_WINDOW = 1 << 22
 
 _KEYS = (("number", "int32"), ("key", "int64"))
 
@@ -71,47 +79,58 @@ def narrowed(
     left = list(keys)
 
     def learn(asked: Sequence[WantedKeys]) -> None:
-        for one, values in _answers(asked, known, ask):
-            name, column, _, _ = one
-            found[name] = known[name] = known[name].narrowed(column, *_key_set(values))
+        for one in asked:
             left.remove(one)
+        # All rows can be read as well: what a question lacks the statement may have.
+        with contextlib.suppress(KernelMemoryError, MemoryError):
+            sets = _answers(asked, known, ask)
+            for name, column, _, values in asked:
+                found[name] = known[name] = known[name].narrowed(column, *sets[values])
 
-    learn([one for one in left if _asked_quickly(one, known)])
+    if quick := [one for one in left if _asked_quickly(one, known)]:
+        learn(quick)
     while chosen := [one for one in left if _asked_of_what_is_left(one, known)]:
         learn(chosen)
     return found
+
+
+_Ends: TypeAlias = tuple[int | None, int | None, KeySet | None]
+"""The least and the greatest of some keys, and their set if it is worth it."""
 
 
 def _answers(
     asked: Sequence[WantedKeys],
     tables: Mapping[str, Any],
     ask: Callable[[str, Mapping[str, Any], Answer], pa.Table],
-) -> Iterator[tuple[WantedKeys, npt.NDArray[np.int64]]]:
-    """Each with its keys; what several ask for is asked once."""
-    if not asked:
-        return
-    numbers = {values: number for number, values in enumerate({one[3]: None for one in asked})}
+) -> dict[str, _Ends]:
+    """Keys by the statements for them, all of which are asked at once."""
+    statements = list({one[3]: None for one in asked})
     text = "\nUNION ALL\n".join(
-        f"SELECT {number} AS number, key FROM (\n{values}\n)" for values, number in numbers.items()
+        f"SELECT {number} AS number, key FROM (\n{statement}\n)"
+        for number, statement in enumerate(statements)
     )
     read = {name: tables[name] for _, _, reads, _ in asked for name in reads}
     answer = ask(text, read, _KEYS).drop_null()
     of, keys = (answer[at].to_numpy() for at in range(2))
-    for one in asked:
-        yield one, keys[of == numbers[one[3]]]
+    return {text: _key_set(keys[of == number]) for number, text in enumerate(statements)}
 
 
-def _key_set(keys: npt.NDArray[np.int64]) -> tuple[int | None, int | None, KeySet | None]:
-    """The least and the greatest of some keys, and their set if it is worth it."""
+def _key_set(keys: npt.NDArray[np.int64]) -> _Ends:
     if len(keys) == 0:
         return None, None, None
     low, high = int(keys.min()), int(keys.max())
     span = high - low + 1
-    if span > max(_SMALL, _SPARSEST * len(keys)):
+    if span > min(_WIDEST, max(_SMALL, _SPARSEST * len(keys))):
         return low, high, None
-    bits = np.zeros(span, bool)
-    bits[keys - low] = True
-    return low, high, KeySet(low, np.packbits(bits, bitorder="little"))
+    offsets, packed = keys - low, []
+    for start in range(0, span, _WINDOW):
+        here = offsets
+        if span > _WINDOW:
+            here = offsets[(offsets >= start) & (offsets < start + _WINDOW)] - start
+        bits = np.zeros(min(_WINDOW, span - start), bool)
+        bits[here] = True
+        packed.append(np.packbits(bits, bitorder="little"))
+    return low, high, KeySet(low, np.concatenate(packed))
 
 
 def _asked_quickly(one: WantedKeys, tables: Mapping[str, Any]) -> bool:
@@ -133,7 +152,7 @@ def _asked_of_what_is_left(one: WantedKeys, tables: Mapping[str, Any]) -> bool:
     if not isinstance(table, ResidentTable) or (wanted := table.rows_wanted) < DERIVED_ROWS:
         return False
     known = [rows for rows in _rows_of(reads, tables) if rows is not None]
-    return len(known) == len(reads) and sum(known) <= _DERIVED_SHARE * wanted
+    return len(known) == len(reads) and sum(known) <= min(_MOST_READ, _DERIVED_SHARE * wanted)
 
 
 def _rows_of(names: Sequence[str], tables: Mapping[str, Any]) -> Iterator[int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,6 @@ import pyarrow as pa
 
 from engine.resident.layout import (
     ELEMENT,
-    ZONE_ROWS,
     ColumnSpec,
     Grant,
     TableSpec,
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from libd import Transport
     from openwhisk.runtime import Action
 
-__all__ = ["Kept", "ResidentTable", "find", "select_zones"]
+__all__ = [
+    "Kept",
+    "ResidentTable",
+    "Zone",
+    "find",
+    "neighbours_joined",
+    "select_zones",
+    "shared_out",
+]
 
 # Of an element's memory, what columns that have to be copied may take at once.
 _COPIED_SHARE = 0.25
@@ -41,6 +49,15 @@ _UNKNOWN_SHARE = 0.5
 
 Run = tuple[int, int, int]
 """Chunk, first row in it, number of rows."""
+
+
+class Zone(NamedTuple):
+    """Zone `number` of a chunk: its first row there, and how many rows it has."""
+
+    chunk: int
+    number: int
+    first: int
+    rows: int
 
 
 class Kept(NamedTuple):
@@ -85,11 +102,10 @@ class ResidentTable:
     columns
         Names of the columns to have. None at all is some column, so that rows can be counted.
     share
-        ``(index, count)``: of the zones that matter, run `index` of `count`, balanced by rows.
+        ``(index, count)``: of the zones that matter, those of copy `index` of `count`. What is
+        left out later (`narrowed`) does not change whose the others are: copies need not agree.
     within
         Ranges that prune zones; rows outside of them may still be there.
-    kept
-        Keys: rows with others do not matter, and a kernel that can leaves them out.
     """
 
     def __init__(
@@ -100,16 +116,13 @@ class ResidentTable:
         columns: Sequence[str],
         share: tuple[int, int] = (0, 1),
         within: Within | None = None,
-        kept: Sequence[Kept] = (),
     ) -> None:
         self._table = table
         self._action = action
         self._durl = durl
         self._columns = list(columns) or [next(iter(table.columns))]
-        self._share = share
-        self._within = within or {}
-        self._kept = tuple(kept)
-        self._runs = select_zones(table, self._within, share)
+        self._zones = tuple(shared_out(select_zones(table, within or {}), share))
+        self._kept: tuple[Kept, ...] = ()
         self._transport: Transport | None = None
 
     @property
@@ -118,9 +131,14 @@ class ResidentTable:
         return self._schema(self._columns)
 
     @property
+    def zones(self) -> Sequence[Zone]:
+        """Those that are read."""
+        return self._zones
+
+    @property
     def rows(self) -> int:
         """Rows that are read."""
-        return sum(rows for _, _, rows in self._runs)
+        return sum(zone.rows for zone in self._zones)
 
     @property
     def rows_wanted(self) -> float:
@@ -154,16 +172,8 @@ class ResidentTable:
         Keys that most rows of the zones that are left seem to have are not looked for.
         """
         ends = (0, -1) if low is None or high is None else (low, high)
-        known = self._within.get(column, (None, None))
-        low0, high0 = known
-        both = (
-            ends[0] if low0 is None else max(low0, ends[0]),
-            ends[1] if high0 is None else min(high0, ends[1]),
-        )
-        within: Within = {**self._within, column: both}
-        less = ResidentTable(
-            self._table, self._durl, self._action, self._columns, self._share, within, self._kept
-        )
+        less = copy(self)
+        less._zones = tuple(z for z in self._zones if _may_hold(self._table, column, z, ends))
         if keys is not None:
             span = less._range(column)
             share = keys.size / (span[1] - span[0] + 1) if span else _UNKNOWN_SHARE
@@ -198,11 +208,11 @@ class ResidentTable:
         """Least and greatest value of a column in the rows that are read."""
         spec = self._table.columns[name]
         ends: list[tuple[int, int] | None] = []
-        for chunk, start, rows in self._runs:
-            zones = spec.pieces[chunk].zones
+        for zone in self._zones:
+            zones = spec.pieces[zone.chunk].zones
             if not zones:
                 return None
-            ends += zones[start // ZONE_ROWS : (start + rows + ZONE_ROWS - 1) // ZONE_ROWS]
+            ends.append(zones[zone.number])
         known = [e for e in ends if e is not None]
         return (min(a for a, _ in known), max(b for _, b in known)) if known else None
 
@@ -220,7 +230,7 @@ class ResidentTable:
 
     def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         schema = self._schema(names)
-        for chunk, start, rows in self._runs:
+        for chunk, start, rows in neighbours_joined(self._zones):
             specs = [self._table.columns[n] for n in names]
             arrays = [self._array(spec, chunk, start, rows) for spec in specs]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -299,38 +309,50 @@ def _reach(action: Action, durl: str) -> Transport:
     return found
 
 
-def select_zones(table: TableSpec, within: Within, share: tuple[int, int]) -> list[Run]:
-    """The rows of a share of the zones that may hold something within the ranges, neighbours
-    joined.
-    """
-    zones = [
-        (chunk, at, rows)
+def select_zones(table: TableSpec, within: Within) -> list[Zone]:
+    """The zones that may hold something within the ranges."""
+    zones = (
+        Zone(chunk, number, first, rows)
         for chunk, whole in enumerate(table.rows)
-        for number, (at, rows) in enumerate(zones_of(whole))
-        if all(_may_hold(table, column, chunk, number, ends) for column, ends in within.items())
-    ]
+        for number, (first, rows) in enumerate(zones_of(whole))
+    )
+    return [z for z in zones if all(_may_hold(table, c, z, ends) for c, ends in within.items())]
+
+
+def shared_out(zones: Sequence[Zone], share: tuple[int, int]) -> list[Zone]:
+    """Those of one copy.
+
+    Each zone goes to the copy that has the fewest rows, so that neighbours have different owners:
+    of tables that lie in the order of their dates, all copies have some of each month's rows.
+    """
     index, count = share
-    total, before = sum(rows for _, _, rows in zones), 0
+    rows, mine = [0] * count, []
+    for zone in zones:
+        owner = rows.index(min(rows))
+        rows[owner] += zone.rows
+        if owner == index:
+            mine.append(zone)
+    return mine
+
+
+def neighbours_joined(zones: Sequence[Zone]) -> list[Run]:
+    """The rows of some zones, in as few runs as they are."""
     runs: list[Run] = []
-    for chunk, at, rows in zones:
-        middle = before + rows // 2
-        before += rows
-        if middle * count // total != index:
-            continue
-        if runs and runs[-1][0] == chunk and runs[-1][1] + runs[-1][2] == at:
+    for chunk, _, first, rows in zones:
+        if runs and runs[-1][0] == chunk and runs[-1][1] + runs[-1][2] == first:
             runs[-1] = (chunk, runs[-1][1], runs[-1][2] + rows)
         else:
-            runs.append((chunk, at, rows))
+            runs.append((chunk, first, rows))
     return runs
 
 
 def _may_hold(
-    table: TableSpec, column: str, chunk: int, zone: int, ends: tuple[int | None, int | None]
+    table: TableSpec, column: str, zone: Zone, ends: tuple[int | None, int | None]
 ) -> bool:
     spec = table.columns.get(column)
-    if spec is None or not spec.pieces[chunk].zones:
+    if spec is None or not spec.pieces[zone.chunk].zones:
         return True
-    known = spec.pieces[chunk].zones[zone]
+    known = spec.pieces[zone.chunk].zones[zone.number]
     if known is None:  # nulls only, which are in no range
         return False
     low, high = ends

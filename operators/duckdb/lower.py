@@ -14,7 +14,7 @@ NOT EXISTS.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow.types as pt
@@ -48,6 +48,7 @@ from operators.rel import (
     Scan,
     SetOperation,
     Sort,
+    Source,
     Values,
 )
 from operators.rewrite import columns_used, conjuncts, walk_expr
@@ -58,15 +59,22 @@ from operators.work import is_work
 __all__ = ["lower"]
 
 
-def lower(plan: Rel) -> Fragment:
+def lower(plan: Rel, names: Mapping[Source, str] | None = None) -> Fragment:
     """The DuckDB statement that computes `plan`.
+
+    Parameters
+    ----------
+    plan
+        What to compute.
+    names
+        What inputs are called in other statements, and so in this one.
 
     Raises
     ------
     PlanError
         If the plan holds something that DuckDB cannot say.
     """
-    lowering = _Lowering(plan)
+    lowering = _Lowering(plan, names)
     select = lowering.select(plan)
     for union in streamed_unions(plan):
         lowering.statement.materialize(lowering.unions[id(union)])
@@ -83,8 +91,8 @@ def _columns(expr: Expr) -> Iterator[int]:
 
 
 class _Lowering:
-    def __init__(self, plan: Rel) -> None:
-        self.statement = Statement()
+    def __init__(self, plan: Rel, names: Mapping[Source, str] | None = None) -> None:
+        self.statement = Statement(names)
         self.fixed_joins = False
         self.join_filters = True
         self._joined = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from operators.duckdb.fragment import FragmentInput
@@ -23,10 +23,17 @@ class Input:
 
 
 class Statement:
-    """A statement in the making. No two of its tables have the same name, whatever its case."""
+    """A statement in the making. No two of its tables have the same name, whatever its case.
 
-    def __init__(self) -> None:
-        self._names: Counter[str] = Counter()
+    Parameters
+    ----------
+    names
+        Of inputs that have one already.
+    """
+
+    def __init__(self, names: Mapping[Source, str] | None = None) -> None:
+        self._given = dict(names or {})
+        self._names = Counter(n.lower() for n in self._given.values())
         self._subqueries: list[tuple[str, str]] = []
         self._materialized: set[str] = set()
         self._inputs: dict[tuple[Source, str], Input] = {}
@@ -63,7 +70,8 @@ class Statement:
         """An input, and the alias under which it is read this time."""
         if (known := self._inputs.get((source, name))) is not None:
             return known, self.fresh(name)
-        made = self._inputs[source, name] = Input(self.fresh(name), source, [])
+        called = self._given.get(source) or self.fresh(name)
+        made = self._inputs[source, name] = Input(called, source, [])
         return made, made.name
 
     @property

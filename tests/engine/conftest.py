@@ -31,7 +31,7 @@ from engine.optimizer import Estimates, optimize
 from engine.resident.keys import wanted_keys
 from engine.stages import CutSettings, StagePlan, cut
 from libd import LibdAction, Transport
-from operators.duckdb import Fragment, Kernel
+from operators.duckdb import Fragment, Kernel, lower
 from operators.parquet_filter import reader_threads
 from operators.rel import InputSource, ParquetSource, Source
 from operators.types import canonical
@@ -170,31 +170,33 @@ class Differential:
     def run(self, plan: StagePlan, estimates: Estimates, kernel: KernelName = "duckdb") -> pa.Table:
         return run_elements(plan, self.resources, estimates, kernel)
 
-    def narrowed(self, sql: str) -> tuple[pa.Table, int]:
+    def narrowed(self, sql: str, estimates: Estimates | None = None) -> tuple[pa.Table, int]:
         """The answer of one element that reads only the rows with keys of the tables that theirs
-        are joined with, all of which are asked for whatever it costs; and how many keys there are.
+        are joined with; and how many sets of keys there are. Without estimates all are asked for,
+        whatever it costs.
         """
-        plan = self.plan(sql, 1)
+        plan = self.plan(sql, 1, estimates)
         (stage,) = plan.stages
-        changed, keys = wanted_keys(stage)
+        changed, keys = wanted_keys(stage, estimates)
         whole = lower_stage(changed)
-        tables: dict[Source, pa.Table] = {
-            i.source: pa.concat_tables(map(pq.read_table, i.source.paths))
+        names: dict[Source, str] = {i.source: i.name for i in whole.inputs}
+        tables: dict[str, pa.Table] = {
+            i.name: pa.concat_tables(map(pq.read_table, i.source.paths))
             for i in whole.inputs
             if isinstance(i.source, ParquetSource)
         }
 
         def answer(fragment: Fragment) -> pa.Table:
             inputs = [replace(i, source=InputSource(i.name)) for i in fragment.inputs]
-            given = {i.name: tables[i.source] for i in fragment.inputs}
+            given = {i.name: tables[i.name] for i in fragment.inputs}
             return kernel.table(replace(fragment, inputs=tuple(inputs)), given)
 
         kernel = self.resources.setdefault("narrowed", Kernel.open(1, 1 << 30))
         for one in keys:
-            wanted = answer(one.fragment).column(0).drop_null()
-            table = tables[one.source]
+            wanted = answer(lower(one.plan, names)).column(0).drop_null()
+            table = tables[names[one.source]]
             of = table.column(one.column).cast(pa.int64())
-            tables[one.source] = table.filter(pc.is_in(of, wanted))
+            tables[names[one.source]] = table.filter(pc.is_in(of, wanted))
         return export(answer(whole), plan.schema), len(keys)
 
     def plan(

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import datetime
+import tracemalloc
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.resident.layout import ZONE_ROWS, ColumnSpec, Piece, TableSpec
 from engine.resident.narrowing import DERIVED_ROWS, MANY_ROWS, QUICK_ROWS, Answer, narrowed
 from engine.resident.needs import columns_wanted, ranges
-from engine.resident.reader import ResidentTable, select_zones
+from engine.resident.reader import (
+    ResidentTable,
+    Zone,
+    neighbours_joined,
+    select_zones,
+    shared_out,
+)
 from libd.ref import Ref
 from operators import build
+from operators.errors import KernelMemoryError
 from operators.expr import Exists
 from operators.rel import Filter, ParquetSource, Rel
 
@@ -36,10 +45,10 @@ def table(rows: list[int], zones: list[list[tuple[int, int] | None]]) -> TableSp
 
 @given(st.lists(st.integers(1, 5 * ZONE_ROWS), max_size=5), st.integers(1, 4))
 def test_shares_are_disjoint_and_together_everything(rows: list[int], count: int) -> None:
-    spec = TableSpec(("t",), tuple(rows), {})
+    zones = select_zones(TableSpec(("t",), tuple(rows), {}), {})
     covered = []
     for index in range(count):
-        for chunk, start, n in select_zones(spec, {}, (index, count)):
+        for chunk, start, n in neighbours_joined(shared_out(zones, (index, count))):
             covered.append((chunk, start, start + n))
     covered.sort()
     joined: dict[int, int] = {}
@@ -49,17 +58,50 @@ def test_shares_are_disjoint_and_together_everything(rows: list[int], count: int
     assert joined == dict(enumerate(rows))
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=30),
+    st.integers(1, 4),
+    st.tuples(st.integers(0, 50), st.integers(0, 20)),
+    st.integers(0, 15),
+)
+def test_copies_need_not_agree_on_what_they_leave_out(
+    zones: list[tuple[int, int]], count: int, wanted: tuple[int, int], narrow: int
+) -> None:
+    """A copy may ask for keys that another does not find worth a question."""
+    spec = table([len(zones) * ZONE_ROWS], [[(low, low + more) for low, more in zones]])
+    low, high = wanted[0], sum(wanted)
+    action: Any = None
+    read: list[Zone] = []
+    for index in range(count):
+        mine = ResidentTable(spec, "", action, ["k"], (index, count), {"k": (5, None)})
+        read += (mine.narrowed("k", low, high) if narrow >> index & 1 else mine).zones
+    assert len(set(read)) == len(read)
+    matter = select_zones(spec, {"k": (max(5, low), high)})
+    assert set(matter) <= set(read)
+
+
+def test_copies_share_each_range_of_a_table_in_order() -> None:
+    spec = table([100 * ZONE_ROWS], [[(i * 10, i * 10 + 9) for i in range(100)]])
+    action: Any = None
+    for low, high in [(0, 999), (500, 599), (730, 789)]:
+        copies = [ResidentTable(spec, "", action, ["k"], (i, 4)) for i in range(4)]
+        rows = [copy.narrowed("k", low, high).rows // ZONE_ROWS for copy in copies]
+        assert max(rows) - min(rows) <= 1
+        assert sum(rows) == (high + 1 - low) // 10
+
+
 def test_zones_outside_of_a_range_are_not_read() -> None:
     zones: list[tuple[int, int] | None] = [(0, 9), (10, 19), None, (20, 29)]
     spec = table([4 * ZONE_ROWS], [zones])
-    assert select_zones(spec, {"k": (12, 13)}, (0, 1)) == [(0, ZONE_ROWS, ZONE_ROWS)]
-    assert select_zones(spec, {"k": (19, None)}, (0, 1)) == [
-        (0, ZONE_ROWS, ZONE_ROWS),
-        (0, 3 * ZONE_ROWS, ZONE_ROWS),
-    ]
-    assert select_zones(spec, {"k": (None, 19)}, (0, 1)) == [(0, 0, 2 * ZONE_ROWS)]
-    assert select_zones(spec, {"k": (50, None)}, (0, 1)) == []
-    assert len(select_zones(spec, {"x": (1, 1)}, (0, 1))) == 1
+
+    def runs(column: str, low: int | None, high: int | None) -> list[tuple[int, int, int]]:
+        return neighbours_joined(select_zones(spec, {column: (low, high)}))
+
+    assert runs("k", 12, 13) == [(0, ZONE_ROWS, ZONE_ROWS)]
+    assert runs("k", 19, None) == [(0, ZONE_ROWS, ZONE_ROWS), (0, 3 * ZONE_ROWS, ZONE_ROWS)]
+    assert runs("k", None, 19) == [(0, 0, 2 * ZONE_ROWS)]
+    assert runs("k", 50, None) == []
+    assert len(runs("x", 1, 1)) == 1
 
 
 class Asked:
@@ -99,6 +141,32 @@ def test_keys_become_a_range_and_a_set(keys: list[int | None]) -> None:
     assert len(found.kept) <= bool(known)
     if known and not 1000 < span < 2**30:
         assert len(found.kept) == (span <= 1000)
+
+
+def test_a_wide_set_is_made_piece_by_piece() -> None:
+    """What it takes is the keys' own size, not a byte for each value between them."""
+    rng = np.random.default_rng(5)
+    keys = rng.choice(60_000_000, 200_000, replace=False) - 10_000_000
+    answer = pa.table({"number": np.zeros(len(keys), np.int32), "key": keys})
+    tracemalloc.start()
+    (kept,) = narrowed(open_tables(MANY_ROWS, []), KEYS, lambda *_: answer)["t"].kept
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    bits = np.unpackbits(kept.keys.bits, bitorder="little")
+    assert (np.flatnonzero(bits) + kept.keys.low == np.sort(keys)).all()
+    assert peak < 32 << 20
+
+
+@pytest.mark.parametrize("error", [KernelMemoryError("no room"), MemoryError()], ids=str)
+def test_a_question_that_lacks_memory_costs_the_keys_not_the_statement(error: Exception) -> None:
+    asked = []
+
+    def ask(text: str, reads: Mapping[str, Any], answer: Answer) -> pa.Table:
+        asked.append(text)
+        raise error
+
+    assert narrowed(open_tables(MANY_ROWS, []), KEYS, ask) == {}
+    assert len(asked) == 1
 
 
 def test_zones_and_few_rows_are_asked_about_only_if_it_pays() -> None:
@@ -170,6 +238,14 @@ def test_a_large_table_may_be_asked_first() -> None:
     ask = Answers({0: range(3)})
     assert narrowed(tables, [("t", "k", ["s"], "one"), ("s", "k", ["t"], "no")], ask)["t"].kept
     assert len(ask.asked) == 1
+
+
+def test_what_a_question_reads_is_bounded() -> None:
+    keys = [("t", "k", ["s"], "many")]
+    for zones, asked in [(4_000_000 // ZONE_ROWS, 1), (4_000_000 // ZONE_ROWS + 1, 0)]:
+        tables = {"t": large(*[(0, 9)] * 400), "s": large(*[(0, 9)] * zones)}
+        ask = Answers({0: range(3)})
+        assert len(narrowed(tables, keys, ask)) == len(ask.asked) == asked
 
 
 def scan() -> Rel:

@@ -309,6 +309,37 @@ def test_what_is_left_of_one_large_table_leaves_out_rows_of_another(
                 assert sum(e.metrics[ROWS_READ] for e in elements) < most * rows
 
 
+@pytest.mark.parametrize("rows", [127_880, 4_000_000], ids=["quick", "derived"])
+def test_copies_that_ask_for_other_keys_share_a_table(
+    data: Path, control: EmbeddedControlPlane, rows: int
+) -> None:
+    """The share of one copy is large enough for a question, that of the other is not."""
+    ids = pa.array(np.arange(rows, dtype=np.int32))
+    each = rows // 40_000
+    lines = pa.table({"cust": pa.array((np.arange(rows) // each).astype(np.int32)), "v": ids})
+    pq.write_table(lines, data / "lines.parquet", row_group_size=ZONE_ROWS)
+    many = np.arange(41_000, dtype=np.int32)
+    pq.write_table(pa.table({"id": many, "place": many}), data / "cust.parquet")
+    pq.write_table(pa.table({"spot": many, "state": many // 4_000}), data / "places.parquet")
+    odd = "cust = id and v % 7 <> place % 3"
+    with opened(data, control, "128MB") as s:
+        for others in [
+            "cust join places on place = spot where state = 1",
+            "cust where place between 10000 and 30000 and place % 2 = 0",
+            "cust where place > 39990",
+        ]:
+            for _ in range(2):
+                check(
+                    s,
+                    data,
+                    f"select count(*), sum(v) from lines join (select id, place from {others}) x "
+                    f"on {odd}",
+                )
+                assert s.last_run is not None
+                shares = [e for e in s.last_run.activation.elements if e.index == 1]
+                assert shares, "the table is not shared out"
+
+
 def test_an_empty_table(data: Path, control: EmbeddedControlPlane) -> None:
     pq.write_table(sales(0), data / "none.parquet")
     with opened(data, control, "64MB") as s:
