@@ -112,7 +112,7 @@ def _answers(
     read = {name: tables[name] for _, _, reads, _ in asked for name in reads}
     answer = ask(text, read, _KEYS).drop_null()
     of, keys = (answer[at].to_numpy() for at in range(2))
-    return {text: _key_set(keys[of == number]) for number, text in enumerate(statements)}
+    return {one: _key_set(keys[of == number]) for number, one in enumerate(statements)}
 
 
 def _key_set(keys: npt.NDArray[np.int64]) -> _Ends:
